@@ -1,0 +1,1 @@
+"""Synthetic low-quality pictures: parameters drawn first, then applied."""

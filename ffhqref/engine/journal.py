@@ -1,0 +1,94 @@
+"""The journal of a stage: an append-only file of results by content key.
+
+A line is written as soon as a batch is done. Killing the process at any moment loses at most the batch in flight:
+a torn last line is dropped on the next opening.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+
+class Journal:
+    """Results of one stage on disk, by content key.
+
+    Args:
+        path: the file, made with its folder when absent.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._load()
+        self._stream = self.path.open("ab")
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            return
+        good = 0
+        with self.path.open("rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    entry = json.loads(line)
+                    self._rows[entry["key"]] = entry["result"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                good += len(line)
+        if good < self.path.stat().st_size:
+            with self.path.open("r+b") as stream:
+                stream.truncate(good)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the remembered result, or None."""
+        stored = self._rows.get(key)
+        return None if stored is None else {name: _decode(value) for name, value in stored.items()}
+
+    def add(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """Append results by key; they are on disk when this returns."""
+        encoded = {key: {name: _encode(value) for name, value in result.items()} for key, result in results.items()}
+        lines = [json.dumps({"key": key, "result": result}, separators=(",", ":")) for key, result in encoded.items()]
+        self._stream.write(("\n".join(lines) + "\n").encode())
+        self._stream.flush()
+        self._rows.update(encoded)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value, dtype=np.float32)
+        return {"float32": base64.b64encode(array.tobytes()).decode(), "shape": list(array.shape)}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"float32", "shape"}:
+        return np.frombuffer(base64.b64decode(value["float32"]), dtype=np.float32).reshape(value["shape"]).copy()
+    return value

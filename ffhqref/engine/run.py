@@ -1,0 +1,58 @@
+"""Run a stage over rows: skip what the journal knows, spread the rest, keep the order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffhqref.engine.base import Engine, Row, Stage
+from ffhqref.engine.journal import Journal
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage name, rows done, rows in all), first with what was already known."""
+
+
+def run_stage(
+    stage: Stage,
+    rows: Sequence[Row],
+    *,
+    engine: Engine,
+    journal_dir: str | Path,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Return one result for each row, in the order of the rows, whatever the engine and the number of workers.
+
+    Args:
+        stage: what is done to a row.
+        rows: the work. Rows of equal content key are done once.
+        engine: where the missing rows run.
+        journal_dir: folder of the journals; results known there are not computed again, provided
+            `Stage.intact` still holds for them.
+        progress: told as work goes on.
+    """
+    keys = [stage.key(row) for row in rows]
+    with Journal(Path(journal_dir) / f"{stage.name}.jsonl") as journal:
+        pending: dict[str, Row] = {}
+        for key, row in zip(keys, rows, strict=True):
+            if key in pending:
+                continue
+            known = journal.get(key)
+            if known is None or not stage.intact(row, known):
+                pending[key] = row
+        total = len(set(keys))
+        done = total - len(pending)
+        if progress:
+            progress(stage.name, done, total)
+        items = list(pending.items())
+        size = max(1, stage.batch_size)
+        chunks = [items[start : start + size] for start in range(0, len(items), size)]
+        for index, results in engine.imap(stage, [[row for _, row in chunk] for chunk in chunks]) if chunks else ():
+            chunk = chunks[index]
+            journal.add({key: result for (key, _), result in zip(chunk, results, strict=True)})
+            done += len(chunk)
+            if progress:
+                progress(stage.name, done, total)
+        found = [journal.get(key) for key in keys]
+    assert all(result is not None for result in found)
+    return [result for result in found if result is not None]

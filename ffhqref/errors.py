@@ -1,0 +1,48 @@
+"""Errors a user can cause or mend.
+
+Each carries one line that says what is wrong, where, what was expected and what to do. Pipelines print that
+line and exit with a non-zero status; a traceback is for defects of ours only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FfhqrefError(Exception):
+    """Base of every error that has a one-line explanation for the user."""
+
+
+class ConfigError(FfhqrefError):
+    """A wrong name or value in the configuration or in a call."""
+
+
+class DatasetError(FfhqrefError):
+    """A data set that is absent, empty, incomplete or contradicts itself."""
+
+
+class ImageError(FfhqrefError):
+    """One picture that cannot be used."""
+
+
+class TableError(FfhqrefError):
+    """A table that is missing, damaged, or of another schema version."""
+
+
+class WeightsError(FfhqrefError):
+    """A weight file that is missing, damaged, of another hash, or holds other tensors than expected."""
+
+
+class DependencyError(FfhqrefError):
+    """An optional package that is needed for what was asked and is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` with the nearest known name, or an empty string when none is near.
+
+    >>> did_you_mean("bicubik", ["lq", "bicubic"])
+    " Did you mean 'bicubic'?"
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

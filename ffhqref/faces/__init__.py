@@ -1,0 +1,1 @@
+"""Crops, embedders and detectors of faces."""

@@ -1,0 +1,1 @@
+"""Aggregation, statistics, published numbers and renderers."""

@@ -1,0 +1,1 @@
+"""Metrics, each with a signature, and the scoring of cases."""

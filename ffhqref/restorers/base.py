@@ -1,0 +1,70 @@
+"""What a restorer is: the protocol, its description, and the batch it sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RestorerInfo:
+    """Facts about a restorer that the runner, the leaderboard and the zoo page use."""
+
+    name: str
+    summary: str = ""
+    min_references: int = 0
+    """Cases with fewer references become failure rows."""
+    max_references: int | None = 0
+    """At most this many, in the order of the references table; None: all of them."""
+    input_size: int | None = 512
+    """Side of the square input and output in pixels; None: any size."""
+    deterministic: bool = True
+    """Same input, seed and device give the same output."""
+    uses_seed: bool = False
+    """The output depends on the case's seed."""
+    passthrough: bool = False
+    """Returns its input by design, so that an output equal to the input is not a failure."""
+    licence: str = "Apache-2.0"
+    commercial_use: bool = True
+    trained_on: tuple[str, ...] = ()
+    """Data sets whose pictures the weights have seen; FFHQ there means a leak mark on FFHQ-Ref."""
+    paper: str | None = None
+    weights: tuple[str, ...] = ()
+    """Names in the weight registry (ffhqref.weights)."""
+    proved_against: str = ""
+    """What the implementation's exactness was tested against."""
+
+
+@dataclass(frozen=True)
+class RestorationBatch:
+    """Cases of one call. There is no ground truth in here, on purpose."""
+
+    lq: torch.Tensor
+    """float32 [B, 3, H, W] in 0..1 RGB."""
+    references: list[torch.Tensor]
+    """B tensors float32 [N_i, 3, H, W] in 0..1 RGB, in the order of the references table."""
+    seeds: list[int]
+    """One seed a case, keyed by case and not by order."""
+    case_ids: list[str] = field(default_factory=list)
+    ages: list[float | None] | None = None
+    """Age of the target in years, where known."""
+
+    def __len__(self) -> int:
+        return int(self.lq.shape[0])
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """A method under test. Heavy work (loading weights) belongs in the constructor or the first call."""
+
+    @property
+    def info(self) -> RestorerInfo:
+        """Return the description; it must not change during a run."""
+        ...
+
+    def restore(self, batch: RestorationBatch) -> torch.Tensor:
+        """Return float32 [B, 3, H, W] in 0..1 RGB, one picture for each case, in the batch's order."""
+        ...

@@ -1,0 +1,380 @@
+"""The data dictionary: schemas, atomic writing, checked reading, provenance (design, section 3).
+
+A table is one Parquet file ``<root>/tables/<name>.parquet``. Its schema metadata holds, as JSON under the key
+``ffhqref``, the table's name and version and everything it was made of.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref import __version__
+from ffhqref.errors import TableError, did_you_mean
+from ffhqref.hashing import content_key, sha256_bytes
+from ffhqref.images import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+
+METADATA_KEY = b"ffhqref"
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table's name, version and columns.
+
+    ``columns`` maps a column to its Arrow type in words; a trailing ``?`` marks a nullable one. ``key`` names the
+    columns that identify a row. A change of meaning or columns raises ``version``; older files are then refused.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    version: int = 1
+
+
+def _spec(name: str, key: Sequence[str], **columns: str) -> TableSpec:
+    return TableSpec(name, columns, tuple(key))
+
+
+SPECS: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        _spec(
+            "images", ["image_id"],
+            image_id="string", path="string", width="int32", height="int32", sha256="string", error="string?",
+        ),
+        _spec("embeddings", ["image_id", "embedder"], image_id="string", embedder="string", vector="vector"),
+        _spec("ages", ["image_id", "source"], image_id="string", age="float32?", source="string"),
+        _spec("pairs", ["image_a", "image_b"], image_a="string", image_b="string", distance="float32"),
+        _spec(
+            "identities", ["image_id"],
+            image_id="string", identity_id="int32?", size="int32", split="string?",
+        ),
+        _spec(
+            "references", ["target_id", "rank"],
+            target_id="string", reference_id="string", rank="int32", distance="float32", age_gap="float32?",
+            split="string",
+        ),
+        _spec(
+            "degradations", ["target_id", "level"],
+            target_id="string", level="string", lq_path="string", lq_sha256="string", kernel="string",
+            sigma_x="float64", sigma_y="float64", rotation="float64", scale="float64", noise_sigma="float64",
+            jpeg_quality="int32", seed="int64",
+        ),
+        _spec(
+            "cases", ["benchmark", "case_id"],
+            benchmark="string", case_id="string", target_id="string", identity_id="int32?", lq_path="string",
+            gt_path="string?", reference_paths="list<string>", age="float32?", age_gap="float32?",
+        ),
+        _spec(
+            "restorations", ["method", "benchmark", "case_id"],
+            method="string", benchmark="string", case_id="string", output_path="string?", output_sha256="string?",
+            status="string", error="string?", seconds="float64", peak_memory_bytes="int64?", device="string",
+        ),
+        _spec(
+            "scores", ["method", "benchmark", "case_id", "metric"],
+            method="string", benchmark="string", case_id="string", metric="string", value="float64?",
+            status="string",
+        ),
+        _spec(
+            "leaderboard", ["benchmark", "method", "metric"],
+            benchmark="string", method="string", metric="string", higher_is_better="bool", mean="float64?",
+            ci_low="float64?", ci_high="float64?", n="int32", n_failed="int32", rank="int32?", rank_low="int32?",
+            rank_high="int32?", published="float64?", published_source="string?", leak="string?",
+            seconds_per_image="float64?",
+        ),
+    )
+}  # fmt: skip
+"""Every table by name."""
+
+VOLATILE = ("created", "seconds", "peak_memory_bytes", "seconds_per_image", "device", "git_commit")
+"""Columns and metadata that may differ between two runs of the same work."""
+
+
+def table_path(root: str | Path, name: str) -> Path:
+    """Return where a table of that name lies under a workspace root."""
+    if name not in SPECS:
+        raise TableError(f"no table is called '{name}'.{did_you_mean(name, SPECS)} Known: {', '.join(SPECS)}")
+    return Path(root) / "tables" / f"{name}.parquet"
+
+
+def schema(name: str, vector_dim: int | None = None) -> pa.Schema:
+    """Return the Arrow schema of a table; ``vector_dim`` fixes the length of the embeddings' vectors."""
+    import pyarrow as pa
+
+    types = {
+        "string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(),
+        "float64": pa.float64(), "bool": pa.bool_(), "list<string>": pa.list_(pa.string()),
+        "vector": pa.list_(pa.float32(), vector_dim if vector_dim is not None else -1),
+    }  # fmt: skip
+    return pa.schema(
+        [
+            pa.field(column, types[kind.rstrip("?")], nullable=kind.endswith("?"))
+            for column, kind in SPECS[name].columns.items()
+        ]
+    )
+
+
+def to_arrow(name: str, frame: pd.DataFrame) -> pa.Table:
+    """Check a frame against a table's schema and return it as an Arrow table, rows sorted by the table's key.
+
+    Raises:
+        TableError: a missing, foreign or wrongly typed column, a null where none may be, or a key that occurs twice.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    spec = SPECS[name]
+    missing = [column for column in spec.columns if column not in frame.columns]
+    foreign = [column for column in frame.columns if column not in spec.columns]
+    if missing or foreign:
+        raise TableError(f"table '{name}': missing columns {missing}, unexpected columns {foreign}")
+    doubled = frame.duplicated(list(spec.key))
+    if doubled.any():
+        raise TableError(f"table '{name}': key {dict(frame.loc[doubled, list(spec.key)].iloc[0])} occurs twice")
+    frame = frame.sort_values(list(spec.key), kind="stable", ignore_index=True)
+    if name == "embeddings":
+        vectors = np.ascontiguousarray(
+            np.stack(frame["vector"].tolist()) if len(frame) else np.zeros((0, 1)), np.float32
+        )
+        full = schema(name, vectors.shape[1])
+        columns = [pa.array(frame["image_id"], pa.string()), pa.array(frame["embedder"], pa.string())]
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]))
+        return pa.Table.from_arrays(columns, schema=full)
+    full = schema(name)
+    columns = []
+    for field in full:
+        try:
+            column = pa.array(frame[field.name], type=field.type, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise TableError(f"table '{name}', column '{field.name}': {error}") from None
+        if not field.nullable and column.null_count:
+            raise TableError(f"table '{name}', column '{field.name}': {column.null_count} values are missing")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=full)
+
+
+def provenance(
+    *,
+    config: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Return what a table was made of, for `write_table`.
+
+    Args:
+        config: the resolved configuration of the stage.
+        inputs: input table name to its content hash (`table_hash`).
+        facts: anything else, for instance ``weights={file: sha256}``, ``signatures={metric: signature}``, ``device``.
+    """
+    return {
+        "config": dict(config or {}),
+        "config_hash": content_key(config or {}),
+        "inputs": dict(inputs or {}),
+        **facts,
+    }
+
+
+def write_table(root: str | Path, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None) -> Path:
+    """Write a table atomically, with its provenance, and return its path.
+
+    Nothing is written when the file already holds the same rows of the same origin, so that a second run leaves
+    every byte as it was.
+
+    Args:
+        root: workspace.
+        name: table name, a key of `SPECS`.
+        frame: the rows; order does not matter.
+        origin: from `provenance`.
+
+    Raises:
+        TableError: the frame does not fit the schema.
+    """
+    import pyarrow.parquet as pq
+
+    table = to_arrow(name, frame)
+    spec = SPECS[name]
+    facts: dict[str, Any] = {
+        "table": name,
+        "version": spec.version,
+        **(origin or {}),
+        "content": _content_hash(table),
+    }
+    facts = json.loads(json.dumps(facts, default=str))
+    path = table_path(root, name)
+    if path.is_file():
+        try:
+            before = read_metadata(root, name)
+        except TableError:
+            before = {}
+        same = all(before.get(key) == value for key, value in facts.items())
+        if same and _without_volatile_equal(path, table):
+            return path
+    facts["packages"] = package_versions()
+    facts["platform"] = platform.platform()
+    facts["git_commit"] = _git_commit()
+    facts["created"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomic(path, sink.getvalue())
+    return path
+
+
+def read_metadata(root: str | Path, name: str) -> dict[str, Any]:
+    """Return the provenance of a table.
+
+    Raises:
+        TableError: the file is missing, is no Parquet, is no table of ours, or of another version.
+    """
+    return _checked_metadata(table_path(root, name), name)
+
+
+def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    spec = SPECS[name]
+    if not path.is_file():
+        raise TableError(f"table '{name}' does not exist yet: {path}; run the stage that makes it first")
+    try:
+        found = pq.read_schema(path)
+        facts: dict[str, Any] = json.loads((found.metadata or {})[METADATA_KEY])
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"table '{name}' cannot be read ({error}): {path}; delete it and run again") from None
+    except (KeyError, ValueError):
+        raise TableError(f"not a table of ffhqref: {path}; move it away and run again") from None
+    if facts.get("table") != name or facts.get("version") != spec.version:
+        raise TableError(
+            f"{path} holds table '{facts.get('table')}' version {facts.get('version')}, this release of ffhqref "
+            f"({__version__}) reads '{name}' version {spec.version}: move it away and run again, or use the release "
+            "that wrote it"
+        )
+    expected = schema(name)
+    names = [field.name for field in expected]
+    wrong = found.names != names or any(
+        found.field(field.name).type != field.type
+        for field in expected
+        if SPECS[name].columns[field.name] != "vector"
+    )
+    if wrong:
+        raise TableError(
+            f"table '{name}' has columns {found.names}, expected {names}: {path}; move it away and run again"
+        )
+    return facts
+
+
+def read_table(root: str | Path, name: str) -> pd.DataFrame:
+    """Read a table as a frame, vectors as float32 arrays, nullable integers as Int32.
+
+    Raises:
+        TableError: see `read_metadata`.
+    """
+    import numpy as np
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    path = table_path(root, name)
+    _checked_metadata(path, name)
+    table = pq.read_table(path)
+    frame: pd.DataFrame
+    if name == "embeddings":
+        column = table.column("vector").combine_chunks()
+        values = column.flatten() if hasattr(column, "flatten") else column.values
+        vectors = np.asarray(values, dtype=np.float32).reshape(len(table), -1)
+        frame = table.drop_columns(["vector"]).to_pandas()
+        frame["vector"] = pd.Series(list(vectors), dtype=object)
+        return frame
+    integer = {"int32": pd.Int32Dtype(), "int64": pd.Int64Dtype()}
+    kinds = SPECS[name].columns
+    frame = table.to_pandas(integer_object_nulls=True)
+    for column, kind in kinds.items():
+        if kind.endswith("?") and kind[:-1] in integer:
+            frame[column] = frame[column].astype(integer[kind[:-1]])
+    return frame
+
+
+def table_hash(root: str | Path, name: str) -> str:
+    """Return the hash of a table's rows without times and memory: what later stages record as their input."""
+    return str(read_metadata(root, name)["content"])
+
+
+def _content_hash(table: pa.Table) -> str:
+    import pyarrow as pa
+
+    stable = table.drop_columns([column for column in VOLATILE if column in table.column_names])
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, stable.schema.remove_metadata()) as writer:
+        for batch in stable.replace_schema_metadata(None).combine_chunks().to_batches():
+            writer.write_batch(batch)
+    return sha256_bytes(sink.getvalue())
+
+
+def _without_volatile_equal(path: Path, table: pa.Table) -> bool:
+    """Whether the times on disk are the ones of this frame too (they are when everything came from the journal)."""
+    import pyarrow.parquet as pq
+
+    return bool(pq.read_table(path).replace_schema_metadata(None).equals(table.replace_schema_metadata(None)))
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that can change a number."""
+    import importlib.metadata
+
+    names = [
+        "ffhqref",
+        "torch",
+        "numpy",
+        "scipy",
+        "opencv-python-headless",
+        "pillow",
+        "scikit-image",
+        "scikit-learn",
+        "pandas",
+        "pyarrow",
+        "pyiqa",
+        "diffusers",
+        "onnxruntime",
+        "dlib-bin",
+        "facexlib",
+        "insightface",
+    ]
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _git_commit() -> str | None:
+    """Return the commit of the checkout this package runs from, or None for an installed wheel."""
+    top = Path(__file__).resolve().parent.parent
+    if not (top / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(top), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
