@@ -30,7 +30,7 @@ def ensure_torchvision() -> str:
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
