@@ -36,8 +36,9 @@ class Workspace:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
+            reason = error.strerror or error
             raise ConfigError(
-                f"cannot write to the workspace {self.root} ({error.strerror or error}); choose another with root=FOLDER"
+                f"cannot write to the workspace {self.root} ({reason}); choose another with root=FOLDER"
             ) from None
         self._dataset_root: Path | None = None
         self._lock: Any = None
