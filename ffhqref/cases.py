@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def pick_targets(
-    references: pd.DataFrame, identities: pd.DataFrame, split: str, limit: int | None = None
-) -> list[str]:
+def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str, limit: int | None = None) -> list[str]:
     """Return the targets of a split, sorted.
 
     Args:

@@ -265,9 +265,7 @@ def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
     expected = schema(name)
     names = [field.name for field in expected]
     wrong = found.names != names or any(
-        found.field(field.name).type != field.type
-        for field in expected
-        if SPECS[name].columns[field.name] != "vector"
+        found.field(field.name).type != field.type for field in expected if SPECS[name].columns[field.name] != "vector"
     )
     if wrong:
         raise TableError(
