@@ -40,8 +40,9 @@ def build(context: Context) -> int:
     images, root = _images(context, dataset, detector)
     good = images[images["error"].isna()]
     if good.empty:
+        first = images.iloc[0]
         raise DatasetError(
-            f"none of the {len(images)} pictures in {dataset.root} can be used, see tables/images.parquet"
+            f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
 
     stage = EmbedStage(root, **embedder)
@@ -109,9 +110,8 @@ def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Ma
         )
     if truth:
         score = agreement(built.identities, truth)
-        say(
-            f"agreement with the true identities: pairwise F1 {score.f1:.3f} ({score.precision:.3f} / {score.recall:.3f})"
-        )
+        exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
+        say(f"agreement with the true identities: {exact}")
 
 
 if __name__ == "__main__":
