@@ -256,7 +256,9 @@ def _check_header(header: Sequence[str], source: str) -> tuple[str, ...]:
             raise DatasetError(f"{source}, line 1: no column '{column}'; found {', '.join(header) or 'none'}")
     unknown = [column for column in header if column not in _COLUMNS]
     if unknown or len(set(header)) != len(header):
-        raise DatasetError(f"{source}, line 1: columns {', '.join(header)}; expected some of {', '.join(_COLUMNS)}, once")
+        raise DatasetError(
+            f"{source}, line 1: columns {', '.join(header)}; expected some of {', '.join(_COLUMNS)}, once"
+        )
     return tuple(header)
 
 
