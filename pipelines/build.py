@@ -14,6 +14,7 @@ from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
 from ffhqref.errors import DatasetError
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.identity import BuildConfig, ReferenceSet, agreement, build_reference_set, write_release
+from ffhqref.tables import SPECS
 
 from ._common import Context, open_context
 
@@ -81,7 +82,7 @@ def _images(context: Context, dataset: Dataset, detector: dict[str, Any] | None)
         options = dict(detector or {})
         root, recorded = context.workspace.root / "aligned", "workspace:aligned"
         results = context.map(AlignStage(dataset.root, root, options.pop("name", "centerface"), options), rows)
-    images = pd.DataFrame(results)
+    images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
     facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
     context.workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=recorded)
     return images, root

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ffhqref.cases import make_cases, pick_targets
+from ffhqref.cases import Benchmark, make_blind_cases, make_cases, pick_targets
 from ffhqref.cli import launch
+from ffhqref.datasets.lq import ImportStage, count_remark, import_rows
 from ffhqref.degradation.stage import DegradeStage
-from ffhqref.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.tables import SPECS
 
 from ._common import Context, open_context
 
-BENCHMARK_KEYS = ("degradation", "split", "references")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def execute(config: Any) -> int:
@@ -26,77 +29,106 @@ def degrade(context: Context) -> int:
     import pandas as pd
 
     workspace = context.workspace
-    benchmarks = checked_benchmarks(context.config["benchmark"])
+    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
+    if not benchmarks:
+        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
     stage = DegradeStage(workspace.root)
-    for options in benchmarks.values():
-        stage.preset(options["degradation"])
+    for benchmark in benchmarks:
+        if benchmark.degradation:
+            stage.preset(benchmark.degradation)  # an unknown name ends here, before any work
     images, identities, references = (workspace.read(name) for name in ("images", "identities", "references"))
-    ages = workspace.read("ages").dropna().set_index("image_id")["age"].to_dict()
-    sha256 = dict(zip(images["image_id"], images["sha256"], strict=True))
-    path = dict(zip(images["image_id"], images["path"], strict=True))
+    known = workspace.read("ages").dropna()
+    ages: dict[str, float] = dict(zip(known["image_id"], known["age"], strict=True))
+    targets = {
+        benchmark.name: pick_targets(references, identities, benchmark.split, context.limit)
+        for benchmark in benchmarks
+        if benchmark.split
+    }
+    for name, found in targets.items():
+        if not found:
+            raise DatasetError(
+                f"benchmark '{name}': its split has no target; lower dataset.min_references or see build"
+            )
 
-    targets: dict[str, list[str]] = {}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, options in benchmarks.items():
-        targets[name] = pick_targets(references, identities, options["split"], context.limit)
-        if not targets[name]:
-            raise DatasetError(f"benchmark '{name}': split '{options['split']}' has no target; see `ffhqref build`")
-        level = options["degradation"]
-        for target in targets[name]:
-            rows[level, target] = {
-                "image_id": target,
-                "path": str(workspace.image(path[target])),
-                "sha256": sha256[target],
-                "level": level,
-                "seed": context.seed,
-                "out_path": f"lq/{level}/{target}.png",
-            }
-    made = pd.DataFrame(context.map(stage, list(rows.values())))
-    failed = made[made["error"].notna()]
-    for row in failed.head(5).itertuples():
-        context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
-    made = made.drop(columns=["file_size", "file_mtime_ns"])
+    made = _synthesise(context, stage, benchmarks, targets, images)
+    lq = {
+        benchmark.name: _imported(context, benchmark, targets.get(benchmark.name))
+        if benchmark.lq_folder
+        else dict(
+            made.loc[made["error"].isna() & (made["level"] == benchmark.degradation), ["target_id", "lq_path"]].values
+        )
+        for benchmark in benchmarks
+    }
+    cases = []
+    for benchmark in benchmarks:
+        paths = lq[benchmark.name]
+        if benchmark.split is None:
+            cases.append(make_blind_cases(benchmark.name, paths))
+            continue
+        cases.append(
+            make_cases(
+                benchmark.name,
+                [target for target in targets[benchmark.name] if target in paths],
+                images=images,
+                identities=identities,
+                references=references,
+                ages=ages,
+                lq_paths=paths,
+                max_references=benchmark.references,
+            )
+        )
     origin: dict[str, Any] = {"config": context.config["benchmark"], "seed": context.seed, "limit": context.limit}
     workspace.write("degradations", made, inputs=("references",), **origin)
-
-    good = made[made["error"].isna()]
-    lq = {(row.level, row.target_id): row.lq_path for row in good.itertuples()}
-    cases = [
-        make_cases(
-            name,
-            [target for target in targets[name] if (options["degradation"], target) in lq],
-            images=images,
-            identities=identities,
-            references=references,
-            ages=ages,
-            lq_paths={target: path for (level, target), path in lq.items() if level == options["degradation"]},
-            max_references=options["references"],
-        )
-        for name, options in benchmarks.items()
-    ]
     workspace.write("cases", pd.concat(cases), inputs=("degradations", "references", "ages"), **origin)
-    counts = ", ".join(f"{name} {len(frame)}" for name, frame in zip(benchmarks, cases, strict=True))
+    counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
     context.reporter.say(f"cases: {counts}")
-    return int(not failed.empty)
+    return int(bool(made["error"].notna().any()))
 
 
-def checked_benchmarks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the benchmarks of the config, their keys and values checked."""
-    if not config:
-        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
-    for name, options in config.items():
-        missing, foreign = set(BENCHMARK_KEYS) - set(options), set(options) - set(BENCHMARK_KEYS)
-        if missing or foreign:
-            raise ConfigError(f"benchmark '{name}': missing keys {sorted(missing)}, unknown keys {sorted(foreign)}")
-        if options["split"] not in ("train", "val", "test"):
-            hint = did_you_mean(str(options["split"]), ("train", "val", "test"))
-            raise ConfigError(f"benchmark '{name}': unknown split '{options['split']}'.{hint} Known: train, val, test")
-        most = options["references"]
-        if most is not None and (not isinstance(most, int) or most < 1):
-            raise ConfigError(
-                f"benchmark '{name}': references={most}, expected a number of at least 1, or null for all"
-            )
-    return config
+def _synthesise(
+    context: Context,
+    stage: DegradeStage,
+    benchmarks: list[Benchmark],
+    targets: dict[str, list[str]],
+    images: pd.DataFrame,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    path: dict[str, str] = dict(zip(images["image_id"], images["path"], strict=True))
+    sha256: dict[str, str] = dict(zip(images["image_id"], images["sha256"], strict=True))
+    rows = {
+        (benchmark.degradation, target): {
+            "image_id": target,
+            "path": str(context.workspace.image(path[target])),
+            "sha256": sha256[target],
+            "level": benchmark.degradation,
+            "seed": context.seed,
+            "out_path": f"lq/{benchmark.degradation}/{target}.png",
+        }
+        for benchmark in benchmarks
+        if benchmark.degradation
+        for target in targets[benchmark.name]
+    }
+    columns = list(SPECS["degradations"].columns)
+    made = pd.DataFrame(context.map(stage, list(rows.values())), columns=columns)
+    for row in made[made["error"].notna()].head(5).itertuples():
+        context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
+    return made
+
+
+def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
+    assert benchmark.lq_folder is not None
+    rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
+    if benchmark.split is None:
+        remark = count_remark(benchmark.name, len(rows), benchmark.counts)
+        if remark:
+            context.reporter.say(remark)
+        rows = dict(list(rows.items())[: context.limit])
+    results = context.map(ImportStage(context.workspace.root), list(rows.values()))
+    for name, result in zip(rows, results, strict=True):
+        if result["error"]:
+            context.reporter.say(f"benchmark '{benchmark.name}': left out {name}: {result['error']}")
+    return {name: result["lq_path"] for name, result in zip(rows, results, strict=True) if not result["error"]}
 
 
 if __name__ == "__main__":

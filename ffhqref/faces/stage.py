@@ -10,6 +10,7 @@ import numpy as np
 
 from ffhqref.datasets.stage import MIN_SIDE
 from ffhqref.engine.base import Row
+from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
 from ffhqref.faces import embed, make_embedder
 from ffhqref.hashing import content_key, sha256_bytes, sha256_file
@@ -116,8 +117,7 @@ class AlignStage:
         """Return whether the aligned picture is still the one that was written."""
         if result["error"] is not None:
             return True
-        path = self.out / result["path"]
-        return path.is_file() and sha256_file(path) == result["sha256"]
+        return file_intact(self.out / result["path"], result, result["sha256"])
 
     def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Detect and align."""
@@ -139,11 +139,6 @@ class AlignStage:
         if face is None:
             return {**nothing, "sha256": sha256_file(path), "error": f"no face found by {self.signature}"}
         data = save_png(self.out / f"{row['image_id']}.png", align_ffhq(image, face.points))
-        return {
-            "image_id": row["image_id"],
-            "path": f"{row['image_id']}.png",
-            "width": SIZE,
-            "height": SIZE,
-            "sha256": sha256_bytes(data),
-            "error": None,
-        }
+        name = f"{row['image_id']}.png"
+        found = {"image_id": row["image_id"], "path": name, "width": SIZE, "height": SIZE}
+        return {**found, "sha256": sha256_bytes(data), "error": None, **file_stamp(self.out / name)}
