@@ -36,8 +36,9 @@ class Workspace:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
+            reason = error.strerror or error
             raise ConfigError(
-                f"cannot write to the workspace {self.root} ({error.strerror or error}); choose another with root=FOLDER"
+                f"cannot write to the workspace {self.root} ({reason}); choose another with root=FOLDER"
             ) from None
         self._dataset_root: Path | None = None
         self._lock: Any = None
@@ -96,6 +97,8 @@ class Workspace:
                 from ffhqref.datasets.builtin import SAMPLE_ROOT
 
                 self._dataset_root = SAMPLE_ROOT
+            elif recorded.startswith("workspace:"):
+                self._dataset_root = self.root / recorded.removeprefix("workspace:")
             else:
                 self._dataset_root = Path(recorded)
         return self._dataset_root
