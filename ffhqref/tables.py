@@ -64,8 +64,8 @@ SPECS: dict[str, TableSpec] = {
         ),
         _spec(
             "references", ["target_id", "rank"],
-            target_id="string", reference_id="string", rank="int32", distance="float32", age_gap="float32?",
-            split="string",
+            target_id="string", reference_id="string", rank="int32", distance="float32?",
+            age_gap="float32?", split="string",
         ),
         _spec(
             "degradations", ["target_id", "level"],

@@ -1,12 +1,12 @@
 """Same-age and cross-age sets: ffhqref's own protocol.
 
-MeInTime and TimeWeaver report on such sets and published neither lists nor rules (protocols.md 5). *What is built here
-is ours and its results are not comparable with theirs.*
+MeInTime and TimeWeaver report on such sets and published neither lists nor rules (protocols.md 5). *What is built
+here is ours and its results are not comparable with theirs.*
 
-Rule: the age gap of a reference is its age minus its target's. Up to ``same_max`` years it is same-age, from ``cross_min``
-years on cross-age, and between the two it is neither, because age labels err by some years. Matched sets hold the same
-targets with the same number of references on both sides, so that the two differ in the references' age and not in how
-hard the targets are or how much the restorer is given.
+Rule: the age gap of a reference is its age minus its target's. Up to ``same_max`` years it is same-age, from
+``cross_min`` years on cross-age, and between the two it is neither, because age labels err by some years. Matched
+sets hold the same targets with the same number of references on both sides, so that the two differ in the references'
+age and not in how hard the targets are or how much the restorer is given.
 """
 
 from __future__ import annotations
@@ -78,10 +78,8 @@ def build_age_sets(
     import pandas as pd
 
     config = config or AgeSetConfig()
-    gap = np.array(
-        [ages.get(r, np.nan) - ages.get(t, np.nan) for t, r in zip(chosen["target_id"], chosen["reference_id"], strict=True)],
-        dtype=np.float64,
-    )  # fmt: skip
+    pairs = zip(chosen["target_id"], chosen["reference_id"], strict=True)
+    gap = np.array([ages.get(r, np.nan) - ages.get(t, np.nan) for t, r in pairs], dtype=np.float64)
     sides = {SAME: chosen[np.abs(gap) <= config.same_max], CROSS: chosen[np.abs(gap) >= config.cross_min]}
     ranked = {
         name: order_references(
@@ -115,9 +113,9 @@ def summarise_age_sets(sets: pd.DataFrame) -> pd.DataFrame:
         sets: from `build_age_sets`.
 
     Returns:
-        One row a benchmark: benchmark, targets, references, references_per_target; the smallest, quartiles and largest
-        of the absolute gap in years (gap_min, gap_q25, gap_median, gap_q75, gap_max); older_share (references older
-        than their target); mean_distance (the two sets' difference in it tells how much harder the identity is).
+        One row a benchmark: benchmark, targets, references, references_per_target; the smallest, quartiles and
+        largest of the absolute gap in years (gap_min, gap_q25, gap_median, gap_q75, gap_max); older_share (references
+        older than their target); mean_distance (the two sets' difference in it tells how much harder one is).
     """
     import pandas as pd
 

@@ -1,9 +1,9 @@
 """Looking for identities that are two people: chains, bridges, and what a second network says.
 
-Connected components join two people by one wrong pair (protocols.md section 8, trap 9). For every identity this module
-finds its *weakest edge*: the longest edge of the minimum spanning tree of all its images. Every path between the two
-sides of that edge contains a step at least as long, so if the identity is two people, this is where they were joined.
-Whether they were is told by the mean distance between the two sides.
+Connected components join two people by one wrong pair (protocols.md section 8, trap 9). For every identity this
+module finds its *weakest edge*: the longest edge of the minimum spanning tree of all its images. Every path between
+the two sides of that edge contains a step at least as long, so if the identity is two people, this is where they were
+joined. Whether they were is told by the mean distance between the two sides.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def audit_identities(
     Returns:
         identity_id; size; diameter (largest distance of two of its images); mean_distance; direct_share (share of its
         pairs below ``max_distance``; 1: a clique); weakest_edge with weakest_a, weakest_b and smaller_side (images on
-        the smaller side of it); gap (mean distance between the two sides); suspicious (the two sides are on average no
-        references of each other: gap >= ``max_distance``); with a second network second_disagreement (share of the
+        the smaller side of it); gap (mean distance between the two sides); suspicious (the two sides are on average
+        no references of each other: gap >= ``max_distance``); with a second network second_disagreement (share of the
         pairs below ``max_distance`` that it calls two people) and second_gap (its mean distance between the two
         sides). Sorted by gap, largest first, then by identity_id.
 
@@ -180,8 +180,8 @@ def calibrate_threshold(
         thresholds: the first network's thresholds to try.
 
     Returns:
-        threshold, precision, recall, f1 (the second network's decision as truth; NaN where undefined), pairs (how many
-        the first network accepts); in the order of ``thresholds``.
+        threshold, precision, recall, f1 (the second network's decision as truth; NaN where undefined), pairs (how
+        many the first network accepts); in the order of ``thresholds``.
 
     Raises:
         DatasetError: the two arrays differ in length.

@@ -1,9 +1,9 @@
 """ReF-LDM's published files: read and written losslessly (protocols.md 1.3).
 
 ``reference_mapping/{train,val,test}_references.csv`` has the columns gt_image, [lq_image], ref_image and possibly
-weight; ``ref_image`` is a Python list literal of file names. ``id_based_ffhq_split/{train,val,test}_image.txt`` has one
-file name a line. Files come from strangers: nothing in them is evaluated, names may not leave their folder, and every
-complaint names file and line.
+weight; ``ref_image`` is a Python list literal of file names. ``id_based_ffhq_split/{train,val,test}_image.txt`` has
+one file name a line. Files come from strangers: nothing in them is evaluated, names may not leave their folder, and
+every complaint names file and line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import csv
 import io
-import itertools
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -55,7 +54,7 @@ class MappingRow:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class ReferenceMapping:
     """A ``*_references.csv``."""
 
     rows: tuple[MappingRow, ...]
@@ -80,7 +79,7 @@ def image_id_of(name: str) -> str:
     return PurePosixPath(name).stem
 
 
-def read_mapping(path: str | Path, known: Collection[str] | None = None) -> Mapping:
+def read_mapping(path: str | Path, known: Collection[str] | None = None) -> ReferenceMapping:
     """Read a ``*_references.csv``.
 
     Args:
@@ -88,14 +87,14 @@ def read_mapping(path: str | Path, known: Collection[str] | None = None) -> Mapp
         known: image ids that exist; any other is refused. None: not checked.
 
     Raises:
-        DatasetError: with file and line, for a file that is missing or no UTF-8, a missing, unknown or doubled column,
-            a row of another length, a list cell that is no list of strings, a name that is empty, absolute or has
-            ``..``, a target that occurs twice, or an unknown image.
+        DatasetError: with file and line, for a file that is missing or no UTF-8, a missing, unknown or doubled
+            column, a row of another length, a list cell that is no list of strings, a name that is empty, absolute or
+            has ``..``, a target that occurs twice, or an unknown image.
     """
     return parse_mapping(_read(path), str(path), known)
 
 
-def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] | None = None) -> Mapping:
+def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] | None = None) -> ReferenceMapping:
     """Parse the bytes of a ``*_references.csv``; see `read_mapping`. ``source`` names them in messages."""
     text, dialect = _decode(data, source)
     reader = _records(text, source)
@@ -120,21 +119,31 @@ def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] |
             if known_ids is not None and image_id_of(name) not in known_ids:
                 raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
         if row["gt_image"] in seen:
-            raise DatasetError(f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already")
+            raise DatasetError(
+                f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already"
+            )
         seen[row["gt_image"]] = line
         if "weight" in row:
             _check_weight(row["weight"], where)
         cell = None if row["ref_image"] == repr(list(references)) else row["ref_image"]
         rows.append(MappingRow(row["gt_image"], references, row.get("lq_image"), row.get("weight"), line, cell))
-    mapping = Mapping(tuple(rows), columns, dialect)
-    return replace(mapping, dialect=replace(dialect, quote_all=mapping_bytes(mapping) != data and _quoted(text)))
+    mapping = ReferenceMapping(tuple(rows), columns, dialect)
+    everything_quoted = replace(mapping, dialect=replace(dialect, quote_all=True))
+    return everything_quoted if mapping_bytes(everything_quoted) == data else mapping
 
 
-def mapping_bytes(mapping: Mapping) -> bytes:
-    """Return the bytes of a ``*_references.csv``; those of a mapping that was read are the file's own."""
+def mapping_bytes(mapping: ReferenceMapping) -> bytes:
+    """Return the bytes of a ``*_references.csv``.
+
+    For a mapping that was read these are the file's own, if it quotes either what must be quoted or everything, and
+    ends its lines in one way.
+    """
     stream = io.StringIO(newline="")
-    quoting = csv.QUOTE_ALL if mapping.dialect.quote_all else csv.QUOTE_MINIMAL
-    writer = csv.writer(stream, quoting=quoting, lineterminator=mapping.dialect.newline)
+    newline = mapping.dialect.newline
+    if mapping.dialect.quote_all:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator=newline)
+    else:
+        writer = csv.writer(stream, quoting=csv.QUOTE_MINIMAL, lineterminator=newline)
     writer.writerow(mapping.columns)
     for row in mapping.rows:
         cells = {
@@ -147,7 +156,7 @@ def mapping_bytes(mapping: Mapping) -> bytes:
     return _encode(stream.getvalue(), mapping.dialect)
 
 
-def write_mapping(path: str | Path, mapping: Mapping) -> None:
+def write_mapping(path: str | Path, mapping: ReferenceMapping) -> None:
     """Write a ``*_references.csv`` atomically."""
     write_atomic(path, mapping_bytes(mapping))
 
@@ -193,8 +202,8 @@ def write_image_list(path: str | Path, images: ImageList) -> None:
 def parse_list(cell: str, where: str) -> tuple[str, ...]:
     """Return the strings of a Python list literal.
 
-    The cell must be a flat list of plain string literals; each of them alone is given to `ast.literal_eval`, so neither
-    code nor deep nesting gets anywhere.
+    The cell must be a flat list of plain string literals; each of them alone is given to `ast.literal_eval`, so
+    neither code nor deep nesting gets anywhere.
 
     Raises:
         DatasetError: it is anything else.
@@ -280,19 +289,3 @@ def _check_weight(weight: str, where: str) -> None:
         value = float("nan")
     if not 0.0 <= value < float("inf"):
         raise DatasetError(f"{where}: weight must be a number of at least 0, got {weight!r}")
-
-
-def _quoted(text: str) -> bool:
-    return text.startswith('"')
-
-
-def release_names(image_ids: Collection[str], extension: str = ".png") -> dict[str, str]:
-    """Return the file name under which each image appears in a release: FFHQ's are ``<id>.png``."""
-    return dict(zip(image_ids, (f"{name}{extension}" for name in image_ids), strict=True))
-
-
-def pairwise_names(mapping: Mapping) -> Iterator[tuple[str, str]]:
-    """Yield (target, reference) image ids of a mapping."""
-    return itertools.chain.from_iterable(
-        ((image_id_of(row.gt_image), image_id_of(name)) for name in row.references) for row in mapping.rows
-    )

@@ -6,8 +6,8 @@ the threshold. One wrong pair joins two people there, so three rules that resist
 * ``average``: agglomerative clustering, two groups are joined while the mean distance of their images is below the
   threshold;
 * ``complete``: the same with the largest distance;
-* ``hdbscan``: scikit-learn's HDBSCAN inside each connected component, with the rest of the data set standing at the mean
-  distance of all images. It is the only rule that may leave an image of a component without identity.
+* ``hdbscan``: scikit-learn's HDBSCAN inside each connected component, with the rest of the data set standing at the
+  mean distance of all images.
 
 Average and complete linkage are computed on the pairs alone, without any distance matrix, and are still exact: two
 groups whose mean (or largest) distance is below the threshold have at least one pair below it, so only groups joined
@@ -70,7 +70,7 @@ def group_identities(
         labels = _hdbscan(embeddings, component_labels(len(embeddings), a, b), threshold)
     else:
         labels = _agglomerate(embeddings, a, b, distance, threshold, method)
-    return _numbered(embeddings.image_ids, labels)
+    return number_groups(embeddings.image_ids, labels)
 
 
 def pairs_below(
@@ -98,8 +98,13 @@ def component_labels(n: int, a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArra
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
 
 
-def _numbered(image_ids: NDArray[np.object_], labels: NDArray[np.intp]) -> pd.DataFrame:
-    """Number groups by their first image and leave out those of one image."""
+def number_groups(image_ids: NDArray[np.object_], labels: NDArray[np.intp]) -> pd.DataFrame:
+    """Return the table ``identities`` without split: groups numbered by their first image, lone images null.
+
+    Args:
+        image_ids: [N] ids, sorted.
+        labels: [N] group of each image.
+    """
     import pandas as pd
 
     _, first, inverse, counts = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)

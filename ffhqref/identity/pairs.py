@@ -92,8 +92,8 @@ def pairs_of(
         count += int(near.sum())
         if count > MAX_PAIRS:
             raise DatasetError(
-                f"more than {MAX_PAIRS:,} pairs lie below max_distance={max_distance}: the threshold is too large for "
-                "this embedder; lower it"
+                f"more than {MAX_PAIRS:,} pairs lie below max_distance={max_distance}: the threshold is too large "
+                "for this embedder; lower it"
             )
         found.append((rows[near].astype(np.int32), columns[near].astype(np.int32), distances[near]))
     a = np.concatenate([part[0] for part in found]) if found else np.zeros(0, np.int32)

@@ -20,7 +20,7 @@ import numpy as np
 from ffhqref.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -58,7 +58,9 @@ class Embeddings:
         ids = list(image_ids)
         rows = np.asarray(vectors, dtype=np.float32)
         if rows.ndim != 2 or len(rows) != len(ids) or (len(ids) and not rows.shape[1]):
-            raise DatasetError(f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}")
+            raise DatasetError(
+                f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}"
+            )
         wrong = next((name for name in ids if not isinstance(name, str) or not name), None)
         if wrong is not None or any(name is None for name in ids):
             raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong!r}")
@@ -68,7 +70,9 @@ class Embeddings:
         names[:] = ids if in_order else [ids[i] for i in order]
         doubled = np.flatnonzero(names[1:] == names[:-1])
         if len(doubled):
-            raise DatasetError(f"embeddings: image id '{names[doubled[0]]}' occurs more than once; ids must be unique")
+            raise DatasetError(
+                f"embeddings: image id '{names[doubled[0]]}' occurs more than once; ids must be unique"
+            )
         rows = np.ascontiguousarray(rows if in_order else rows[order])
         _check_rows(names, rows)
         return cls(names, rows)
@@ -76,7 +80,7 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def positions(self, image_ids: Sequence[str] | NDArray[np.object_]) -> NDArray[np.intp]:
+    def positions(self, image_ids: Iterable[str]) -> NDArray[np.intp]:
         """Return the rows of the given ids, int [M].
 
         Raises:
