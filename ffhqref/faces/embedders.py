@@ -37,9 +37,7 @@ class DlibEmbedder:
             raise DependencyError("embedder 'dlib' needs the package dlib-bin: pip install dlib-bin") from None
         file = Path(path) if path else _packaged_dlib_model()
         if not file.is_file():
-            raise WeightsError(
-                f"embedder 'dlib': no such file: {file}; leave embedder.path empty for the packaged one"
-            )
+            raise WeightsError(f"embedder 'dlib': no such file: {file}; leave embedder.path empty for the packaged one")
         self.weights_sha256 = {file.name: sha256_file(file)}
         try:
             self._network = dlib.face_recognition_model_v1(str(file))
@@ -146,9 +144,7 @@ def insightface_embedder(path: str | Path | None, **options: Any) -> OnnxEmbedde
         WeightsError: no file in the folder is a recognition network, or more than one is.
     """
     if not path:
-        raise ConfigError(
-            "embedder 'insightface' needs embedder.path=FOLDER (a model pack) or embedder.path=FILE.onnx"
-        )
+        raise ConfigError("embedder 'insightface' needs embedder.path=FOLDER (a model pack) or embedder.path=FILE.onnx")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return OnnxEmbedder(folder, **options)
