@@ -13,7 +13,9 @@ from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
 from ffhqref.errors import DatasetError
 from ffhqref.faces.stage import AlignStage, EmbedStage
-from ffhqref.identity import BuildConfig, ReferenceSet, agreement, build_reference_set, write_release
+from ffhqref.identity.agreement import agreement
+from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
+from ffhqref.identity.release import make_release, write_release
 from ffhqref.tables import SPECS
 
 from ._common import Context, open_context
@@ -33,6 +35,8 @@ def execute(config: Any) -> int:
 
 def build(context: Context) -> int:
     """Build the reference set."""
+    import pandas as pd
+
     settings = BuildConfig.of({**context.config["build"], "device": context.device})
     options = {key: value for key, value in context.config["dataset"].items() if key not in SPLIT_KEYS}
     detector = options.pop("detector", None)
@@ -47,14 +51,15 @@ def build(context: Context) -> int:
         )
 
     stage = EmbedStage(root, **embedder)
-    results = context.map(stage, good[["image_id", "path", "sha256"]].to_dict("records"))
-    embeddings = good[["image_id"]].assign(embedder=stage.signature, vector=[row.get("vector") for row in results])
-    embeddings = embeddings[embeddings["vector"].notna()].reset_index(drop=True)
+    rows = [{"path": path, "sha256": sha256} for path, sha256 in zip(good["path"], good["sha256"], strict=True)]
+    results = context.map(stage, rows)
+    vectors = {name: row["vector"] for name, row in zip(good["image_id"], results, strict=True) if "vector" in row}
+    embeddings = pd.DataFrame({"image_id": list(vectors), "embedder": stage.signature})
+    embeddings["vector"] = pd.Series(list(vectors.values()), dtype=object)
     context.workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
     context.workspace.write("ages", ages_frame(dataset), inputs=("images",))
 
-    vectors = np.stack(embeddings["vector"].tolist())
-    built = build_reference_set(embeddings["image_id"].tolist(), vectors, settings, ages=dataset.ages)
+    built = build_reference_set(list(vectors), np.stack(list(vectors.values())), settings, ages=dataset.ages)
     _write(context, built, images)
     _tell(context, built, images, dataset.truth)
     return int(bool(images["error"].notna().any()))
@@ -94,7 +99,7 @@ def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
     workspace.write("references", built.references, inputs=("identities", "ages"), config=config)
     names = dict(zip(images["image_id"], images["path"], strict=True))
-    write_release(workspace.root / "FFHQ-Ref", built.references, built.identities, names)
+    write_release(workspace.root / "FFHQ-Ref", make_release(built.identities, built.references, names))
 
 
 def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Mapping[str, str]) -> None:
@@ -110,7 +115,7 @@ def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Ma
             f"with {count['references']} references"
         )
     if truth:
-        score = agreement(built.identities, truth)
+        score = agreement(built.identities[built.identities["image_id"].isin(truth)], truth)
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
         say(f"agreement with the true identities: {exact}")
 
