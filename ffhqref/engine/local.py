@@ -46,7 +46,7 @@ class LocalEngine:
         except broken:
             pool.shutdown(wait=False, cancel_futures=True)
             raise EngineError(
-                f"a worker process of stage '{stage.name}' ended abruptly (killed, or out of memory); what was finished "
+                f"a worker process of stage '{stage.name}' ended abruptly (killed, or out of memory); finished work "
                 "is kept: run again, with fewer processes (engine.workers=1) if it happens again"
             ) from None
         except BaseException:
