@@ -19,9 +19,9 @@ _LATEX = {
 }  # fmt: skip
 
 LEGEND = (
-    "Mean over cases [95 % interval over identities]. Bold: best mean. *: cannot be told from the best (its rank interval "
-    "contains 1; paired tests, corrected for all pairs). †: trained on the people tested. ‡: not run on all cases, not "
-    "ranked. Failed cases count as the worst value of the metric."
+    "Mean over cases [95 % interval over identities]. Bold: best mean. *: cannot be told from the best (its rank "
+    "interval contains 1; paired tests, corrected for all pairs). †: trained on the people tested. ‡: not run on all "
+    "cases, not ranked. Failed cases count as the worst value of the metric."
 )
 
 
@@ -51,7 +51,7 @@ def to_markdown(board: pd.DataFrame) -> str:
 def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> str:
     r"""Return one ``table*`` a benchmark, ready for a paper that loads ``booktabs``.
 
-    The best mean is bold, methods that cannot be told from it carry an asterisk, ``\pm`` is half of the 95 % interval.
+    The best mean is bold, methods that cannot be told from it carry an asterisk, ``\pm`` is half the 95 % interval.
 
     Args:
         board: table ``leaderboard``.
@@ -72,9 +72,7 @@ def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> 
         for row in table.rows:
             if row.ceiling:
                 lines.append(r"\midrule")
-            marks = "".join(
-                f"$^{{{mark}}}$" for mark, on in ((r"\dagger", row.leak), (r"\ddagger", row.partial)) if on
-            )
+            marks = r"$^{\dagger}$" * bool(row.leak) + r"$^{\ddagger}$" * row.partial
             cells = [name(row.method) + marks]
             for metric in table.metrics:
                 cell = row.cells.get(metric)
@@ -82,9 +80,9 @@ def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> 
             cells += [str(row.n_failed)] * failed + [_seconds(row).replace("–", "--")] * seconds
             lines.append(" & ".join(cells) + r" \\")
         caption = (
-            f"{name(table.benchmark)}. Mean over cases, $\\pm$ half of the 95\\,\\% confidence interval (bootstrap over "
-            "identities). Bold: best mean; $^{\\ast}$: cannot be told from the best (paired tests, corrected for all "
-            "pairs)."
+            f"{name(table.benchmark)}. Mean over cases, $\\pm$ half of the 95\\,\\% confidence interval (bootstrap "
+            "over identities). Bold: best mean; $^{\\ast}$: cannot be told from the best (paired tests, corrected "
+            "for all pairs)."
         )
         caption += " $^{\\dagger}$: trained on the people tested." * any(row.leak for row in table.rows)
         caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)

@@ -1,4 +1,4 @@
-"""The leaderboard as a reader sees it: methods down, metrics across, one table a benchmark. All renderers share it."""
+"""The leaderboard as a reader sees it: methods down, metrics across, a table a benchmark; shared by all renderers."""
 
 from __future__ import annotations
 
@@ -87,6 +87,23 @@ def decimals(largest: float) -> int:
     return 3 if largest < 1.5 else 2 if largest < 200 else 1
 
 
+ROLES = (
+    ("identity", ("ids", "id", "arcface", "adaface")),
+    ("fidelity", ("lpips", "flpips", "psnr", "ssim", "ms", "dists", "lmd")),
+    ("perception", ("musiq", "niqe", "maniqa", "clipiqa", "topiq", "fid", "kid")),
+)
+"""What a metric judges, by the beginning of its name; within a role the one to show first comes first."""
+
+
+def metric_of_role(metrics: list[str], role: str) -> str | None:
+    """Return the metric to show for ``identity``, ``fidelity`` or ``perception``, or None when there is none."""
+    for stem in dict(ROLES)[role]:
+        for metric in metrics:
+            if metric.lower().replace("-", "_").split("_")[0] == stem:
+                return metric
+    return None
+
+
 def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
     """Return one table for each benchmark of a leaderboard, benchmarks and metrics in sorted order.
 
@@ -118,12 +135,14 @@ def _method_row(method: str, part: pd.DataFrame) -> MethodRow:
         if row["mean"] is None or math.isnan(row["mean"]):
             continue
         cells[row["metric"]] = Cell(
-            float(row["mean"]),
-            float(row["ci_low"]),
-            float(row["ci_high"]),
-            int(row["n"]),
-            int(row["n_failed"]),
-            *(_integer(row[name]) for name in ("rank", "rank_low", "rank_high")),
+            mean=float(row["mean"]),
+            low=float(row["ci_low"]),
+            high=float(row["ci_high"]),
+            n=int(row["n"]),
+            n_failed=int(row["n_failed"]),
+            rank=_integer(row["rank"]),
+            rank_low=_integer(row["rank_low"]),
+            rank_high=_integer(row["rank_high"]),
             published=_number(row["published"]),
             published_source=row["published_source"] if isinstance(row["published_source"], str) else None,
         )
