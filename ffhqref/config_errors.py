@@ -45,7 +45,7 @@ def _known_keys(config_folder: Path) -> list[str]:
     keys = sorted(path.name for path in config_folder.iterdir() if path.is_dir())
 
     def walk(node: DictConfig, prefix: str) -> None:
-        for name in node:
+        for name in map(str, node):
             keys.append(f"{prefix}{name}")
             child: Any = node._get_node(name)
             if isinstance(child, DictConfig):

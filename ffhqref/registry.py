@@ -94,8 +94,7 @@ def load_attribute(target: str, what: str) -> Any:
         if module_name == missing or module_name.startswith(missing + "."):
             raise ConfigError(f"{what}: no module '{missing}' (from '{target}')") from error
         raise DependencyError(
-            f"{what} needs the package '{missing}', which is not installed: pip install '{missing}' "
-            "(or 'ffhqref[all]')"
+            f"{what} needs the package '{missing}', which is not installed: pip install '{missing}' (or 'ffhqref[all]')"
         ) from error
     try:
         return getattr(module, attribute)

@@ -64,8 +64,8 @@ SPECS: dict[str, TableSpec] = {
         ),
         _spec(
             "references", ["target_id", "rank"],
-            target_id="string", reference_id="string", rank="int32", distance="float32", age_gap="float32?",
-            split="string",
+            target_id="string", reference_id="string", rank="int32", distance="float32?",
+            age_gap="float32?", split="string",
         ),
         _spec(
             "degradations", ["target_id", "level"],
@@ -267,9 +267,7 @@ def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
     expected = schema(name)
     names = [field.name for field in expected]
     wrong = found.names != names or any(
-        found.field(field.name).type != field.type
-        for field in expected
-        if SPECS[name].columns[field.name] != "vector"
+        found.field(field.name).type != field.type for field in expected if SPECS[name].columns[field.name] != "vector"
     )
     if wrong:
         raise TableError(

@@ -97,6 +97,8 @@ class Workspace:
                 from ffhqref.datasets.builtin import SAMPLE_ROOT
 
                 self._dataset_root = SAMPLE_ROOT
+            elif recorded.startswith("workspace:"):
+                self._dataset_root = self.root / recorded.removeprefix("workspace:")
             else:
                 self._dataset_root = Path(recorded)
         return self._dataset_root

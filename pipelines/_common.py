@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Context:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def map(self, stage: Stage, rows: list[Row]) -> list[dict[str, Any]]:
+    def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Run a stage over rows with this run's engine, journal and progress."""
         return run_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals, progress=self.reporter)
 

@@ -12,7 +12,7 @@ from ffhqref.images import EXTENSIONS
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures of faces, aligned the FFHQ way, under one root.
+    """Pictures of faces under one root.
 
     No picture has been opened yet: a file that turns out to be unreadable becomes a row with a reason later.
     """
@@ -21,6 +21,8 @@ class Dataset:
     root: Path
     files: Mapping[str, str]
     """image_id (file stem, unique) to path relative to the root, with forward slashes, sorted by id."""
+    aligned: bool = True
+    """Aligned the FFHQ way; otherwise faces are detected and aligned first."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """image_id to age in years, where an outside source tells it."""
     age_source: str = ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from ffhqref.datasets.ages import Ages, read_ages
 from ffhqref.datasets.base import Dataset, list_images
 from ffhqref.errors import ConfigError, DatasetError
 
@@ -35,24 +35,34 @@ def sample() -> Dataset:
     )
 
 
-def folder(path: str | Path | None, ages: str | Path | None = None, licence: str = "") -> Dataset:
-    """Return every picture below a folder as a data set of aligned faces.
+def folder(
+    path: str | Path | None,
+    ages: str | Path | None = None,
+    truth: str | Path | None = None,
+    aligned: bool = True,
+    licence: str = "",
+) -> Dataset:
+    """Return every picture below a folder as a data set.
 
     Args:
         path: the folder.
-        ages: a CSV with the columns ``image_id`` (or ``file``) and ``age``.
+        ages: see `ffhqref.datasets.ages.read_ages`.
+        truth: a CSV with a column that names the picture and one that names the person (``identity`` or
+            ``person``), for the agreement score only.
+        aligned: whether the pictures are aligned the FFHQ way already; otherwise faces are detected and aligned.
         licence: recorded in the data card.
     """
-    if not path:
-        raise ConfigError("dataset=folder needs the folder of pictures: dataset.path=/path/to/faces")
-    root = Path(path).expanduser().resolve()
+    root = _root(path, "folder", "the folder of pictures: dataset.path=/path/to/faces")
     files = list_images(root, "dataset=folder", "set dataset.path to the folder that holds the pictures")
+    known = _ages(ages, files)
     return Dataset(
         name="folder",
         root=root,
         files=files,
-        ages=read_ages(ages, files) if ages else {},
-        age_source=f"csv:{Path(ages).name}" if ages else "",
+        aligned=aligned,
+        ages=known.years,
+        age_source=known.source,
+        truth=read_truth(truth, files) if truth else {},
         licence=licence,
     )
 
@@ -62,14 +72,12 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
 
     Args:
         path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` ....
-        ages: a CSV with the columns ``image_id`` or ``ffhq_id``, and ``age``.
+        ages: see `ffhqref.datasets.ages.read_ages`; FFHQ-features and FFHQ-Aging labels are read as they are.
 
     Raises:
         DatasetError: a file whose stem is no FFHQ number.
     """
-    if not path:
-        raise ConfigError("dataset=ffhq needs the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
-    root = Path(path).expanduser().resolve()
+    root = _root(path, "ffhq", "the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
     files = list_images(root, "dataset=ffhq", "set dataset.path to FFHQ's images1024x1024 folder")
     foreign = [name for name in files if not (len(name) == 5 and name.isdigit() and int(name) < 70000)]
     if foreign:
@@ -77,44 +85,45 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
             f"dataset=ffhq: {len(foreign)} pictures in {root} are not named like FFHQ's 00000 to 69999, first "
             f"{files[foreign[0]]}; use dataset=folder for other pictures"
         )
+    known = _ages(ages, files)
     return Dataset(
         name="ffhq",
         root=root,
         files=files,
-        ages=read_ages(ages, files) if ages else {},
-        age_source=f"csv:{Path(ages).name}" if ages else "",
+        ages=known.years,
+        age_source=known.source,
         licence="per picture (Flickr); data set CC BY-NC-SA 4.0",
         attribution="Karras, Laine, Aila: A Style-Based Generator Architecture for GANs, CVPR 2019",
     )
 
 
-def read_ages(path: str | Path, files: Mapping[str, str]) -> dict[str, float]:
-    """Read image_id to age in years from a CSV; ids that are not in ``files`` are left out.
+def _root(path: str | Path | None, name: str, needed: str) -> Path:
+    if not path:
+        raise ConfigError(f"dataset={name} needs {needed}")
+    return Path(path).expanduser().resolve()
+
+
+def _ages(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+    return read_ages(path, files) if path else Ages({}, "")
+
+
+def read_truth(path: str | Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Read image id to true identity from a CSV; pictures that are not in ``files`` are left out.
 
     Raises:
-        DatasetError: no such file, a missing column, an age that is no number or outside 0 to 130, or an id twice.
+        DatasetError: no such file, or a missing column.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DatasetError(f"no such file: {path}; dataset.ages is a CSV with the columns image_id and age")
-    found: dict[str, float] = {}
+        raise DatasetError(f"no such file: {path}; dataset.truth is a CSV with the columns image_id and identity")
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        name = next((column for column in ("image_id", "ffhq_id", "file") if column in columns), None)
-        if name is None or "age" not in columns:
-            raise DatasetError(f"{path}, line 1: columns {list(columns)}, expected image_id (or file) and age")
-        for row in reader:
-            if not row["age"]:
-                continue
-            try:
-                age = float(row["age"])
-            except ValueError:
-                age = math.nan
-            if not 0 <= age <= 130:
-                raise DatasetError(f"{path}, line {reader.line_num}: age '{row['age']}', expected 0 to 130 years")
-            image_id = Path(row[name]).stem if name == "file" else row[name]
-            if image_id in found:
-                raise DatasetError(f"{path}, line {reader.line_num}: '{image_id}' occurs twice")
-            found[image_id] = age
-    return {image_id: age for image_id, age in found.items() if image_id in files}
+        columns = list(reader.fieldnames or [])
+        name = next((column for column in ("image_id", "file") if column in columns), None)
+        person = next((column for column in ("identity", "person") if column in columns), None)
+        if name is None or person is None:
+            raise DatasetError(
+                f"{path}, line 1: columns {columns}, expected image_id (or file) and identity (or person)"
+            )
+        found = {Path(row[name]).stem: row[person] for row in reader}
+    return {image_id: found[image_id] for image_id in files if image_id in found}

@@ -205,7 +205,5 @@ def get_preset(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
-        raise ConfigError(
-            f"unknown degradation '{preset}'.{did_you_mean(preset, PRESETS)} Known: {', '.join(PRESETS)}"
-        )
+        raise ConfigError(f"unknown degradation '{preset}'.{did_you_mean(preset, PRESETS)} Known: {', '.join(PRESETS)}")
     return PRESETS[preset]

@@ -79,9 +79,7 @@ def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDAr
     size = embedder.face_size
     if crop == "refldm_center":
         low, high = SIZE // 16, SIZE - SIZE // 16
-        faces = [
-            cv2.resize(image[low:high, low:high], (size, size), interpolation=cv2.INTER_AREA) for image in images
-        ]
+        faces = [cv2.resize(image[low:high, low:high], (size, size), interpolation=cv2.INTER_AREA) for image in images]
     elif crop == "ffhq_template":
         matrix = _template_matrix(embedder.template)
         faces = [

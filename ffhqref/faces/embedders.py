@@ -37,9 +37,7 @@ class DlibEmbedder:
             raise DependencyError("embedder 'dlib' needs the package dlib-bin: pip install dlib-bin") from None
         file = Path(path) if path else _packaged_dlib_model()
         if not file.is_file():
-            raise WeightsError(
-                f"embedder 'dlib': no such file: {file}; leave embedder.path empty for the packaged one"
-            )
+            raise WeightsError(f"embedder 'dlib': no such file: {file}; leave embedder.path empty for the packaged one")
         self.weights_sha256 = {file.name: sha256_file(file)}
         try:
             self._network = dlib.face_recognition_model_v1(str(file))
@@ -121,14 +119,14 @@ class OnnxEmbedder:
         digest = self.weights_sha256[file.name][:12]
         self.signature = f"onnx:{file.stem}:{digest}|x=({mean:g},{std:g})|{self.face_size}px {template}"
 
-    def _run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         values = (faces.astype(np.float32) / 255.0 - self._mean) / self._std
         found = self._session.run(None, {self._input: np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)})
         return np.asarray(found[0], dtype=np.float32)
 
-    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [B, dim], L2-normalised, from uint8 RGB [B, S, S, 3]."""
-        _check_faces(faces, self.face_size)
+    def __call__(self, faces: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return float32 [B, dim], L2-normalised, from RGB [B, S, S, 3]: uint8, or float32 in 0..255 unrounded."""
+        _check_faces(faces, self.face_size, (np.uint8, np.float32))
         parts = [self._run(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
         return _normalise(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
 
@@ -146,9 +144,7 @@ def insightface_embedder(path: str | Path | None, **options: Any) -> OnnxEmbedde
         WeightsError: no file in the folder is a recognition network, or more than one is.
     """
     if not path:
-        raise ConfigError(
-            "embedder 'insightface' needs embedder.path=FOLDER (a model pack) or embedder.path=FILE.onnx"
-        )
+        raise ConfigError("embedder 'insightface' needs embedder.path=FOLDER (a model pack) or embedder.path=FILE.onnx")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return OnnxEmbedder(folder, **options)
@@ -179,8 +175,8 @@ def _is_recogniser(file: Path) -> bool:
     return len(outputs) == 1 and len(size) == 2 and isinstance(size[1], int) and size[1] >= 128 and shape[2] < 192
 
 
-def _check_faces(faces: NDArray[np.uint8], size: int) -> None:
-    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3):
+def _check_faces(faces: NDArray[Any], size: int, kinds: tuple[type, ...] = (np.uint8,)) -> None:
+    if faces.dtype not in kinds or faces.ndim != 4 or faces.shape[1:] != (size, size, 3):
         raise ValueError(f"expected uint8 faces [B, {size}, {size}, 3], got {faces.dtype} {faces.shape}")
 
 

@@ -1,4 +1,4 @@
-"""The stage that embeds pictures."""
+"""The stages that align and embed pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.datasets.stage import MIN_SIDE
 from ffhqref.engine.base import Row
+from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
 from ffhqref.faces import embed, make_embedder
-from ffhqref.hashing import content_key
-from ffhqref.images import SIZE, read_rgb
+from ffhqref.hashing import content_key, sha256_bytes, sha256_file
+from ffhqref.images import SIZE, read_rgb, save_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.faces.base import Embedder
+    from ffhqref.faces.detect import Detector
 
 
 class EmbedStage:
@@ -69,3 +72,73 @@ class EmbedStage:
                 results.append({"error": str(error)})
         vectors = iter(embed(np.stack(images), self._embedder, self.crop) if images else ())
         return [result or {"vector": next(vectors)} for result in results]
+
+
+class AlignStage:
+    """Rows {image_id, path, size, mtime_ns} to rows of the ``images`` table, the face cut out the FFHQ way.
+
+    A picture without a face is a row with the reason, as is one that cannot be read.
+
+    Args:
+        root: root of the data set.
+        out: folder for the aligned pictures, ``<image_id>.png``.
+        detector: name in `ffhqref.faces.detect.DETECTORS`.
+        options: of the detector.
+    """
+
+    name = "align"
+    version = "1"
+    batch_size = 4
+
+    def __init__(self, root: Path, out: Path, detector: str, options: Mapping[str, Any]) -> None:
+        from ffhqref.faces.detect import make_detector
+
+        self.root, self.out = root, out
+        self._name, self._options = detector, dict(options)
+        self._detector: Detector | None = make_detector(detector, **self._options)
+        self.signature = self._detector.signature
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_detector": None}
+
+    def key(self, row: Row) -> str:
+        """Return the content key."""
+        facts = [str(self.root), row["image_id"], row["path"], row["size"], row["mtime_ns"]]
+        return content_key(self.name, self.version, self.signature, facts)
+
+    def setup(self) -> None:
+        """Load the network."""
+        from ffhqref.faces.detect import make_detector
+
+        if self._detector is None:
+            self._detector = make_detector(self._name, **self._options)
+
+    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
+        """Return whether the aligned picture is still the one that was written."""
+        if result["error"] is not None:
+            return True
+        return file_intact(self.out / result["path"], result, result["sha256"])
+
+    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Detect and align."""
+        return [self._align(row) for row in rows]
+
+    def _align(self, row: Row) -> dict[str, Any]:
+        from ffhqref.faces.align import align_ffhq
+        from ffhqref.faces.detect import main_face
+
+        assert self._detector is not None
+        path = self.root / row["path"]
+        nothing = {"image_id": row["image_id"], "path": row["path"], "width": 0, "height": 0}
+        try:
+            image = read_rgb(path, min_side=MIN_SIDE)
+        except ImageError as error:
+            reason = str(error).removesuffix(f": {path}")
+            return {**nothing, "sha256": sha256_file(path) if path.is_file() else "", "error": reason}
+        face = main_face(self._detector(image), image.shape[1], image.shape[0])
+        if face is None:
+            return {**nothing, "sha256": sha256_file(path), "error": f"no face found by {self.signature}"}
+        data = save_png(self.out / f"{row['image_id']}.png", align_ffhq(image, face.points))
+        name = f"{row['image_id']}.png"
+        found = {"image_id": row["image_id"], "path": name, "width": SIZE, "height": SIZE}
+        return {**found, "sha256": sha256_bytes(data), "error": None, **file_stamp(self.out / name)}
