@@ -119,9 +119,7 @@ def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] |
             if known_ids is not None and image_id_of(name) not in known_ids:
                 raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
         if row["gt_image"] in seen:
-            raise DatasetError(
-                f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already"
-            )
+            raise DatasetError(f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already")
         seen[row["gt_image"]] = line
         if "weight" in row:
             _check_weight(row["weight"], where)

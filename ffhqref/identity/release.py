@@ -43,9 +43,7 @@ class Release:
     images: dict[str, ImageList]
 
 
-def make_release(
-    identities: pd.DataFrame, references: pd.DataFrame, names: Mapping[str, str] | None = None
-) -> Release:
+def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapping[str, str] | None = None) -> Release:
     """Return the files of a reference set.
 
     Rows are sorted by target, references in the order of their rank. Train has the columns gt_image and ref_image,

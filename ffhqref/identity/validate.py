@@ -77,9 +77,7 @@ def validate_reference_set(
         found += [("error", "missing_image", split_of.get(name), name, None, "no such picture") for name in named]
     if sha256 is not None:
         strict = references[references["split"].isin(["val", "test"])]
-        found += _duplicate_files(
-            sha256, split_of, set(zip(strict["target_id"], strict["reference_id"], strict=True))
-        )
+        found += _duplicate_files(sha256, split_of, set(zip(strict["target_id"], strict["reference_id"], strict=True)))
     if pairs is not None:
         for a, b, distance in zip(pairs["image_a"], pairs["image_b"], pairs["distance"], strict=True):
             near = limits.max_distance is None or distance < limits.max_distance
@@ -164,9 +162,7 @@ def _recomputed(references: pd.DataFrame, embeddings: Embeddings | None) -> NDAr
     known = set(embeddings.image_ids)
     target, reference = references["target_id"].to_numpy(object), references["reference_id"].to_numpy(object)
     there = np.array([t in known and r in known for t, r in zip(target, reference, strict=True)], dtype=bool)
-    out[there] = embeddings.pair_distances(
-        embeddings.positions(target[there]), embeddings.positions(reference[there])
-    )
+    out[there] = embeddings.pair_distances(embeddings.positions(target[there]), embeddings.positions(reference[there]))
     return out
 
 
@@ -183,7 +179,5 @@ def _duplicate_files(
             across = split_of.get(first) != split_of.get(other)
             leaks = across or (first, other) in listed or (other, first) in listed
             detail = "the same file" + (f", in {split_of.get(first)} and {split_of.get(other)}" if across else "")
-            found.append(
-                ("error" if leaks else "warning", "duplicate_file", split_of.get(first), first, other, detail)
-            )
+            found.append(("error" if leaks else "warning", "duplicate_file", split_of.get(first), first, other, detail))
     return found

@@ -58,9 +58,7 @@ class Embeddings:
         ids = list(image_ids)
         rows = np.asarray(vectors, dtype=np.float32)
         if rows.ndim != 2 or len(rows) != len(ids) or (len(ids) and not rows.shape[1]):
-            raise DatasetError(
-                f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}"
-            )
+            raise DatasetError(f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}")
         wrong = next((name for name in ids if not isinstance(name, str) or not name), None)
         if wrong is not None or any(name is None for name in ids):
             raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong!r}")
@@ -70,9 +68,7 @@ class Embeddings:
         names[:] = ids if in_order else [ids[i] for i in order]
         doubled = np.flatnonzero(names[1:] == names[:-1])
         if len(doubled):
-            raise DatasetError(
-                f"embeddings: image id '{names[doubled[0]]}' occurs more than once; ids must be unique"
-            )
+            raise DatasetError(f"embeddings: image id '{names[doubled[0]]}' occurs more than once; ids must be unique")
         rows = np.ascontiguousarray(rows if in_order else rows[order])
         _check_rows(names, rows)
         return cls(names, rows)
