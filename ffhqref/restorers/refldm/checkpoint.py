@@ -184,9 +184,7 @@ def load_published(
     first_stage: dict[str, Tensor] = {}
     if vqgan_ckpt is not None:
         first_stage = {key: value for key, value in read_tensors(vqgan_ckpt).items() if not key.startswith("loss.")}
-        refuse(
-            vqgan_ckpt, [key for key in stage_shapes if key not in first_stage], unknown(first_stage, stage_shapes)
-        )
+        refuse(vqgan_ckpt, [key for key in stage_shapes if key not in first_stage], unknown(first_stage, stage_shapes))
         check_shapes(vqgan_ckpt, first_stage, stage_shapes)
     # Loading goes in the order of the file there: the first stage's own keys, then those of its aliases.
     for part in (overrides, aliases):

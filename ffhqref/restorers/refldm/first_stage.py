@@ -101,9 +101,7 @@ class _Level(nn.Module):
 
 
 class _DownLevel(_Level):
-    def __init__(
-        self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool
-    ) -> None:
+    def __init__(self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool) -> None:
         super().__init__(channels, width, blocks, attention, dropout)
         self.downsample = _Downsample(width) if resample else nn.Identity()
 
@@ -112,9 +110,7 @@ class _DownLevel(_Level):
 
 
 class _UpLevel(_Level):
-    def __init__(
-        self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool
-    ) -> None:
+    def __init__(self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool) -> None:
         super().__init__(channels, width, blocks, attention, dropout)
         self.upsample = _Upsample(width) if resample else nn.Identity()
 

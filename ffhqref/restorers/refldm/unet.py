@@ -34,9 +34,7 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 class _ResBlock(nn.Module):
     def __init__(self, channels: int, embedding: int, out_channels: int, dropout: float) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(
-            norm(channels, _EPS), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
+        self.in_layers = nn.Sequential(norm(channels, _EPS), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
         self.out_layers = nn.Sequential(
             norm(out_channels, _EPS),

@@ -19,9 +19,7 @@ def state(small_config, small_modules):
     """A state dict in the published layout whose EMA weights differ from the raw ones."""
     unet, first_stage = small_modules
     raw = {name: value + 1 for name, value in unet.state_dict().items()}
-    return ckpt.published_state(
-        small_config, raw, unet.state_dict(), first_stage.state_dict(), decay=0.9999, updates=7
-    )
+    return ckpt.published_state(small_config, raw, unet.state_dict(), first_stage.state_dict(), decay=0.9999, updates=7)
 
 
 @pytest.fixture

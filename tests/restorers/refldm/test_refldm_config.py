@@ -125,7 +125,5 @@ def test_against_the_scheduler_of_diffusers():
 
 
 def test_import_needs_no_torch():
-    code = (
-        "import sys, ffhqref.restorers.refldm, ffhqref.restorers.refldm.schedule; assert 'torch' not in sys.modules"
-    )
+    code = "import sys, ffhqref.restorers.refldm, ffhqref.restorers.refldm.schedule; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
