@@ -38,11 +38,11 @@ function drawCompare() {
   one.forEach((v, i) => { if (!Number.isNaN(v - two[i])) cases.push({ i, d: v - two[i], g: gain(v, two[i], s.metric) }); });
   cases.sort((p, q) => q.g - p.g);
   const won = cases.filter((c) => c.g > 0), lost = cases.filter((c) => c.g < 0).reverse();
-  const tiles = (list) => el("div", { class: "tiles" }, list.slice(0, 10).map(({ i, d }) => {
+  const tiles = (list) => el("div", { class: "tiles" }, list.slice(0, 10).map(({ i, g }) => {
     const album = b.pictures[i];
     return el("button", { type: "button", onclick: () => { select(b, i, [s.b, s.a]); $("#viewer").scrollIntoView({ block: "start" }); $("#viewer").focus({ preventScroll: true }); } },
       album ? el("span", { class: "duo" }, thumb(album.out[s.b], s.b), thumb(album.out[s.a], s.a)) : null,
-      el("span", {}, b.cases[i]), el("b", {}, `${d > 0 ? "+" : ""}${show(d, s.metric)}`));
+      el("span", {}, b.cases[i]), el("b", {}, `${show(Math.abs(g), s.metric)} better`));
   }), list.length ? null : note("None."));
   out.replaceChildren(
     el("div", {}, el("h3", {}, `${s.a} minus ${s.b}`), el("div", { class: "scroll" }, el("table", { class: "plain" },

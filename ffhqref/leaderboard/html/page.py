@@ -117,7 +117,9 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
     data = _data(report, blocks, views, album)
     folder = resources.files(__package__)
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters.update(number=_number, sentence=_sentence)
     environment.globals.update(arrow=arrow, isnan=math.isnan)
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
@@ -185,10 +187,16 @@ def _main_metric(metrics: list[str]) -> str:
     return found or metric_of_role(metrics, "perception") or metrics[0]
 
 
+def _scored(block: CaseValues) -> list[str]:
+    """Metrics in which a competing method has a value; all of them when there is none at all."""
+    known = np.isfinite(block.values[:, block.ranked]).any(axis=(0, 1))
+    return [metric for metric, on in zip(block.metrics, known, strict=True) if on] or block.metrics
+
+
 def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How badly the competing methods did on each case on average; failures count as the worst value."""
     sign = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
-    metric = block.metrics.index(_main_metric(block.metrics))
+    metric = block.metrics.index(_main_metric(_scored(block)))
     values = (block.filled(sign) * sign)[:, block.ranked, metric]
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -213,7 +221,8 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             row.method: {
                 "seconds": row.seconds,
                 "cells": {
-                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
+                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high]
+                    for metric, c in row.cells.items()
                 },
             }
             for row in view.rows
@@ -225,10 +234,11 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             else subgroup_payload(subgroups[subgroups["benchmark"] == block.benchmark], block.methods, block.metrics)
         )
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
-        payload["main"] = _main_metric(block.metrics)
-        payload["roles"] = {
-            role: metric_of_role(view.metrics, role) for role in ("identity", "fidelity", "perception")
-        }
+        payload["main"] = _main_metric(_scored(block))
+        scored = [
+            metric for metric in view.metrics if any(metric in row.cells for row in view.rows if not row.ceiling)
+        ]
+        payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)
     return {
         "ceiling": GROUND_TRUTH,
@@ -247,12 +257,15 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
 
 
 def _spans(view: Any) -> dict[str, tuple[float, float]]:
-    """The range of each metric's intervals over the competing methods: the scale of the whiskers in the table."""
+    """The range of each metric's intervals over the competing methods: the scale of the whiskers in the table.
+
+    Metrics without any value are left out.
+    """
     spans = {}
     for metric in view.metrics:
         cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.ceiling]
         ends = [end for c in cells for end in (c.mean, c.low, c.high) if not math.isnan(end)]
-        if ends and max(ends) > min(ends):
+        if ends:
             spans[metric] = (min(ends), max(ends))
     return spans
 

@@ -58,7 +58,9 @@ def selection(keys: Sequence[tuple[str, str]], badness: NDArray[np.float64]) -> 
         order = sorted(mine, key=lambda index: (np.isnan(badness[index]), -badness[index]))
         # Bit-reversed places spread any first part of the queue evenly over the whole.
         width = max(1, (len(mine) - 1).bit_length())
-        spread = [mine[place] for place in (int(f"{i:0{width}b}"[::-1], 2) for i in range(1 << width)) if place < len(mine)]
+        spread = [
+            mine[place] for place in (int(f"{i:0{width}b}"[::-1], 2) for i in range(1 << width)) if place < len(mine)
+        ]
         queues.append(list(_unique(x for three in zip(order, reversed(order), spread, strict=True) for x in three)))
     longest = max(map(len, queues), default=0)
     return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
