@@ -20,9 +20,11 @@ from ffhqref.identity.formats import (
     parse_image_list,
     parse_list,
     parse_mapping,
+    read_exclusions,
     read_mapping,
     write_mapping,
 )
+from ffhqref.identity.references import Exclusions
 
 letters = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="/\\\ufeff")
 file_names = (
@@ -210,6 +212,20 @@ def test_image_lists_survive(names, newline, final, mark):
 def test_a_bad_image_list_is_refused_with_its_line(text, words):
     with pytest.raises(DatasetError, match=words):
         parse_image_list(text.encode(), "train_image.txt", {"1", "2", "3"})
+
+
+def test_exclusions_are_read(tmp_path):
+    path = tmp_path / "verdicts.csv"
+    path.write_text("target_id,reference_id,why\n2,1,not she\n3,,blurred\n1,2,again\n")
+    assert read_exclusions(path) == Exclusions.of(pairs=[("1", "2")], targets=["3"])
+    with pytest.raises(DatasetError, match="first '3'"):
+        read_exclusions(path).check(["1", "2"])
+    path.write_text("target_id,reference_id\n1,2\n,2\n")
+    with pytest.raises(DatasetError, match="line 3: no target_id"):
+        read_exclusions(path)
+    path.write_text("")
+    with pytest.raises(DatasetError, match="line 1: no column 'target_id'"):
+        read_exclusions(path)
 
 
 def test_defaults_are_what_pandas_and_the_published_files_look_like():
