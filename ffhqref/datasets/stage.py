@@ -20,6 +20,9 @@ MIN_SIDE = 64
 """Pictures with a shorter side are recorded and left out: no face can be told on them."""
 
 
+LICENCE_COLUMNS = ("author", "licence", "licence_url", "source_url")
+
+
 class ImageStage:
     """Rows {image_id, path, size, mtime_ns} to rows of the ``images`` table.
 
@@ -84,3 +87,12 @@ def ages_frame(dataset: Dataset) -> pd.DataFrame:
             "source": [dataset.age_source] * len(items),
         }
     )
+
+
+def licences_frame(dataset: Dataset) -> pd.DataFrame:
+    """Return the credits of a data set's pictures as the ``licences`` table; without any, an empty one."""
+    import pandas as pd
+
+    items = sorted(dataset.credits.items())
+    columns = {name: [getattr(credit, name) for _, credit in items] for name in LICENCE_COLUMNS}
+    return pd.DataFrame({"image_id": [image_id for image_id, _ in items], **columns}, dtype="str")
