@@ -146,7 +146,7 @@ def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFram
     import pandas as pd
 
     empty = {"identity_id": None, "gt_path": None, "age": None, "age_gap": None}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"benchmark": benchmark, "case_id": name, "target_id": name, "lq_path": path, "reference_paths": [], **empty}
         for name, path in sorted(lq_paths.items())
     ]

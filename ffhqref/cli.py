@@ -83,9 +83,13 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     status: list[int] = [0]
+    failures: list[BaseException] = []
 
     def task(config: Any) -> None:
-        status[0] = max(status[0], int(module.execute(config)))
+        try:
+            status[0] = max(status[0], int(module.execute(config)))
+        except (FfhqrefError, OSError) as error:
+            failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
 
     try:
         _register_plugins(config_folder)
@@ -93,6 +97,8 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
             version_base="1.3", config_path=str(config_folder), config_name="config"
         )(task)
         _main()
+        if failures:
+            raise failures[0]
     except FfhqrefError as error:
         _complain(str(error))
         return 2

@@ -38,6 +38,10 @@ class DependencyError(FfhqrefError):
     """An optional package that is needed for what was asked and is not installed."""
 
 
+class EngineError(FfhqrefError):
+    """The machinery that spreads the work broke down."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the nearest known name, or an empty string when none is near.
 

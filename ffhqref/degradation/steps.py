@@ -100,8 +100,8 @@ def degrade(
     picture = picture + (values[..., None] if values.ndim == 2 else values)
     np.clip(picture, 0.0, 1.0, out=picture)
     # the encoder rounds real values itself; said aloud here, so that no version of OpenCV can do otherwise
-    levels = np.rint(picture * 255.0).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(parameters.jpeg_quality)])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(parameters.jpeg_quality)]
+    _, data = cv2.imencode(".jpg", to_grey_levels(picture), quality)
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     picture = cv2.LUT(decoded, _unit_values("float32"))
     if swap:
@@ -131,11 +131,16 @@ def blur_kernel(parameters: Parameters, size: int) -> NDArray[np.float64]:
     return kernel / np.sum(kernel)  # the published code normalises twice, which moves last bits
 
 
-def to_grey_levels(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return uint8 from float32 in 0..1: rounded half to even and clipped, as the published code does."""
+def to_grey_levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return uint8 from real values in 0..1: rounded half to even, as the published code and OpenCV's encoder do.
+
+    Nothing here is negative: JPEG decodes to 0..255, bilinear resizing stays between its neighbours.
+    """
     import cv2
 
-    levels: NDArray[np.uint8] = cv2.convertScaleAbs(np.maximum(picture, 0.0), alpha=255.0)
+    if picture.dtype != np.float32:
+        return np.rint(picture * 255.0).astype(np.uint8)
+    levels: NDArray[np.uint8] = cv2.convertScaleAbs(picture, alpha=255.0)
     return levels
 
 

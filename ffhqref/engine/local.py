@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ffhqref.engine.base import Row, Stage
+from ffhqref.errors import EngineError
 
 _STAGE: Stage | None = None
 
@@ -31,16 +32,23 @@ class LocalEngine:
             for index, batch in enumerate(batches):
                 yield index, stage.process(batch)
             return
-        import concurrent.futures
+        import concurrent.futures.process
         import multiprocessing
 
         context = multiprocessing.get_context("spawn")
         threads = max(1, usable_cores() // workers)
         pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stage, os.getpid(), threads))
+        broken = concurrent.futures.process.BrokenProcessPool
         try:
             futures = {pool.submit(_process, list(batch)): index for index, batch in enumerate(batches)}
             for future in concurrent.futures.as_completed(futures):
                 yield futures[future], future.result()
+        except broken:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise EngineError(
+                f"a worker process of stage '{stage.name}' ended abruptly (killed, or out of memory); finished work "
+                "is kept: run again, with fewer processes (engine.workers=1) if it happens again"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
