@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
 from ffhqref.errors import DatasetError
+from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
+from ffhqref.faces.store import embed_pictures
 from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.identity.release import make_release, write_release
@@ -21,6 +21,8 @@ from ffhqref.tables import SPECS
 from ._common import Context, open_context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 SPLIT_KEYS = ("test", "val", "min_references", "max_references")
@@ -51,18 +53,42 @@ def build(context: Context) -> int:
         )
 
     stage = EmbedStage(root, **embedder)
-    rows = [{"path": path, "sha256": sha256} for path, sha256 in zip(good["path"], good["sha256"], strict=True)]
-    results = context.map(stage, rows)
-    vectors = {name: row["vector"] for name, row in zip(good["image_id"], results, strict=True) if "vector" in row}
-    embeddings = pd.DataFrame({"image_id": list(vectors), "embedder": stage.signature})
-    embeddings["vector"] = pd.Series(list(vectors.values()), dtype=object)
+    embedded = embed_pictures(
+        stage,
+        good[["image_id", "path", "sha256"]].to_dict("records"),
+        context.workspace.root / "embeddings",
+        engine=context.engine,
+        threads=context.workers,
+        progress=context.reporter,
+    )
+    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": stage.signature})
+    embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
     context.workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
-    context.workspace.write("ages", ages_frame(dataset), inputs=("images",))
+    ages = _ages(context, dataset, good, root)
 
-    built = build_reference_set(list(vectors), np.stack(list(vectors.values())), settings, ages=dataset.ages)
+    built = build_reference_set(embedded.image_ids, embedded.vectors, settings, ages=ages)
     _write(context, built, images)
     _tell(context, built, images, dataset.truth)
     return int(bool(images["error"].notna().any()))
+
+
+def _ages(context: Context, dataset: Dataset, good: pd.DataFrame, root: Path) -> dict[str, float]:
+    """Write the ``ages`` table, unknown ages estimated if the config names a model; return years by image id."""
+    options = dict(context.config["ages"])
+    model = options.pop("model")
+    estimated: dict[str, float] = {}
+    source = ""
+    if model:
+        stage = AgeStage(root, model, options)
+        source = stage.signature
+        rows = good.loc[~good["image_id"].isin(dataset.ages), ["image_id", "path", "sha256"]].to_dict("records")
+        results = context.map(stage, rows)
+        estimated = {row["image_id"]: got["age"] for row, got in zip(rows, results, strict=True) if "age" in got}
+        for row, got in [(row, got) for row, got in zip(rows, results, strict=True) if "error" in got][:5]:
+            context.reporter.say(f"no age: {row['path']}: {got['error']}")
+    frame = ages_frame(dataset, estimated, source)
+    context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
+    return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
 
 
 def _embed_stage_options(context: Context) -> dict[str, Any]:
@@ -75,7 +101,7 @@ def _embed_stage_options(context: Context) -> dict[str, Any]:
     }
 
 
-def _images(context: Context, dataset: Dataset, detector: dict[str, Any] | None) -> tuple[pd.DataFrame, Any]:
+def _images(context: Context, dataset: Dataset, detector: dict[str, Any] | None) -> tuple[pd.DataFrame, Path]:
     """Write the ``images`` table; return it and the root of its paths."""
     import pandas as pd
 

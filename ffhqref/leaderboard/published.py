@@ -107,10 +107,10 @@ def load_published() -> pd.DataFrame:
     """Return all published numbers.
 
     Returns:
-        ``paper, table, dataset, degradation, method, metric, value, higher_is_better, method_key`` (name of the
-        method in this package's registry, null for ablations), ``source`` (a key of `SOURCES`), ``trust,
-        references, n_cases, note, requires`` (patterns that a metric's signature must contain, separated by ``;``; null:
-        never comparable) and ``reason`` (the metric in words, or why it cannot be compared).
+        ``paper, table, dataset, degradation, method, metric, value, higher_is_better``; ``method_key``: the method's
+        name in this package's registry, null for ablations; ``source``: a key of `SOURCES`; ``trust, references,
+        n_cases, note``; ``requires``: patterns that a metric's signature must contain, separated by ``;``, null where
+        nothing is comparable; ``reason``: the metric in words, or why it cannot be compared.
     """
     return _published().copy()
 
