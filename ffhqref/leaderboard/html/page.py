@@ -221,8 +221,7 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             row.method: {
                 "seconds": row.seconds,
                 "cells": {
-                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high]
-                    for metric, c in row.cells.items()
+                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
                 },
             }
             for row in view.rows
@@ -235,9 +234,7 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
         )
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
         payload["main"] = _main_metric(_scored(block))
-        scored = [
-            metric for metric in view.metrics if any(metric in row.cells for row in view.rows if not row.ceiling)
-        ]
+        scored = [metric for metric in view.metrics if any(metric in row.cells for row in view.rows if not row.ceiling)]
         payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)
     return {
