@@ -55,7 +55,7 @@ def build(context: Context) -> int:
     stage = EmbedStage(root, **embedder)
     embedded = embed_pictures(
         stage,
-        good[["image_id", "path", "sha256"]].to_dict("records"),
+        _rows(good),
         context.workspace.root / "embeddings",
         engine=context.engine,
         threads=context.workers,
@@ -72,6 +72,11 @@ def build(context: Context) -> int:
     return int(bool(images["error"].notna().any()))
 
 
+def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = ("image_id", "path", "sha256")
+    return [dict(zip(columns, row, strict=True)) for row in images[list(columns)].itertuples(index=False)]
+
+
 def _ages(context: Context, dataset: Dataset, good: pd.DataFrame, root: Path) -> dict[str, float]:
     """Write the ``ages`` table, unknown ages estimated if the config names a model; return years by image id."""
     options = dict(context.config["ages"])
@@ -81,7 +86,7 @@ def _ages(context: Context, dataset: Dataset, good: pd.DataFrame, root: Path) ->
     if model:
         stage = AgeStage(root, model, options)
         source = stage.signature
-        rows = good.loc[~good["image_id"].isin(dataset.ages), ["image_id", "path", "sha256"]].to_dict("records")
+        rows = _rows(good[~good["image_id"].isin(dataset.ages)])
         results = context.map(stage, rows)
         estimated = {row["image_id"]: got["age"] for row, got in zip(rows, results, strict=True) if "age" in got}
         for row, got in [(row, got) for row, got in zip(rows, results, strict=True) if "error" in got][:5]:

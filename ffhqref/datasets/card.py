@@ -149,9 +149,9 @@ def page_environment(escape: bool) -> Any:
     """Return the Jinja environment of the pages in this package."""
     import jinja2
 
-    return jinja2.Environment(  # noqa: S701 - Markdown is not escaped as HTML
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
-        autoescape=escape,
+        autoescape=escape,  # noqa: S701 - Markdown has an escape of its own
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -253,11 +253,11 @@ def _histogram(
 
 def _distance_classes(top: float) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Return lower ends and names of at most ten classes: embedders differ in scale, 0.4 for ArcFace, 0.05 for dlib."""
-    least = top / 9 if top > 0 else 0.1
-    power = 10.0 ** np.floor(np.log10(least))
+    least = float(top) / 9 if top > 0 else 0.1
+    power = 10.0 ** float(np.floor(np.log10(least)))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
     digits = max(0, int(-np.floor(np.log10(step) + 1e-9)))
-    lows = np.round(np.arange(0.0, max(top, step), step, np.float64), digits)
+    lows = np.asarray(np.round(step * np.arange(max(1, np.ceil(round(top / step, 6)))), digits), np.float64)
     return lows, tuple(f"{low:.{digits}f}" for low in lows)
 
 

@@ -81,19 +81,19 @@ def counts_of(card, title, split):
 
 def test_histograms_are_counted_by_hand(tmp_path):
     card = describe(workspace(tmp_path))
-    assert counts_of(card, "References", "test") == {"1": 1, "2": 1}
-    assert counts_of(card, "Size", "test") == {"4": 1}
-    assert counts_of(card, "Distance", "train") == {"0.00": 2}
-    assert counts_of(card, "Distance", "test") == {"0.10": 2, "0.30": 1}
-    assert counts_of(card, "Age gap", "train") == {"2 to below 5": 2}
-    assert counts_of(card, "Age gap", "test") == {"20 and more": 2}
-    assert counts_of(card, "Years", "test") == {"3-9": 1, "30-39": 1}
+    assert counts_of(card, "References of a target", "test") == {"1": 1, "2": 1}
+    assert counts_of(card, "Size of an identity", "test") == {"4": 1}
+    assert counts_of(card, "Distance from target to reference", "train") == {"0.00": 2}
+    assert counts_of(card, "Distance from target to reference", "test") == {"0.10": 2, "0.30": 1}
+    assert counts_of(card, "Age gap between target and reference", "train") == {"2 to below 5": 2}
+    assert counts_of(card, "Age gap between target and reference", "test") == {"20 and more": 2}
+    assert counts_of(card, "Age", "test") == {"3-9": 1, "30-39": 1}
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 1.7, 1e-3])
 def test_every_distance_is_in_its_class_at_any_scale(tmp_path, scale):
     card = describe(workspace(tmp_path, distances=scale))
-    (histogram,) = [histogram for histogram in card.histograms if histogram.title.startswith("Distance")]
+    (histogram,) = [histogram for histogram in card.histograms if histogram.title == title]
     lows = np.array([float(name) for name in histogram.classes])
     assert 4 <= len(lows) <= 11
     assert np.allclose(np.diff(lows), lows[1])
