@@ -49,6 +49,11 @@ class Context:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    @property
+    def workers(self) -> int:
+        """How many threads or processes of this machine may work at once."""
+        return max(1, int(getattr(self.engine, "workers", 0) or 0))
+
     def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Run a stage over rows with this run's engine, journal and progress."""
         return run_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals, progress=self.reporter)

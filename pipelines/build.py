@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
 from ffhqref.errors import DatasetError
+from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
+from ffhqref.faces.store import embed_pictures
 from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.identity.release import make_release, write_release
@@ -35,6 +35,7 @@ class Plan:
     dataset: Dataset
     image_stage: ImageStage | AlignStage
     embed_stage: EmbedStage
+    age_stage: AgeStage | None
     dataset_root: str
     """As the ``images`` table records it, see `ffhqref.workspace.Workspace.dataset_root`."""
 
@@ -61,7 +62,10 @@ def check_build(context: Context) -> Plan:
         image_stage = AlignStage(dataset.root, root, detector.pop("name", "centerface"), detector)
         recorded = "workspace:aligned"
     name, crop, embedder = embedder_options(context.config)
-    return Plan(settings, dataset, image_stage, EmbedStage(root, name, embedder, crop), recorded)
+    ages = dict(context.config["ages"])
+    model = ages.pop("model")
+    age_stage = AgeStage(root, model, ages) if model else None
+    return Plan(settings, dataset, image_stage, EmbedStage(root, name, embedder, crop), age_stage, recorded)
 
 
 def build(context: Context, plan: Plan) -> int:
@@ -78,17 +82,42 @@ def build(context: Context, plan: Plan) -> int:
         raise DatasetError(
             f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
-    rows = [{"path": path, "sha256": sha256} for path, sha256 in zip(good["path"], good["sha256"], strict=True)]
-    results = context.map(plan.embed_stage, rows)
-    vectors = {name: row["vector"] for name, row in zip(good["image_id"], results, strict=True) if "vector" in row}
-    embeddings = pd.DataFrame({"image_id": list(vectors), "embedder": plan.embed_stage.signature})
-    embeddings["vector"] = pd.Series(list(vectors.values()), dtype=object)
+    embedded = embed_pictures(
+        plan.embed_stage,
+        _rows(good),
+        workspace.root / "embeddings",
+        engine=context.engine,
+        threads=context.workers,
+        progress=context.reporter,
+    )
+    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": plan.embed_stage.signature})
+    embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
     workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
-    workspace.write("ages", ages_frame(dataset), inputs=("images",))
-    built = build_reference_set(list(vectors), np.stack(list(vectors.values())), plan.settings, ages=dataset.ages)
+    ages = _ages(context, plan, good)
+    built = build_reference_set(embedded.image_ids, embedded.vectors, plan.settings, ages=ages)
     _write(context, built, images)
     _tell(context, built, images, dataset.truth)
     return int(bool(images["error"].notna().any()))
+
+
+def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(images)]
+
+
+def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
+    """Write the ``ages`` table, unknown ages estimated if the config names a model; return years by image id."""
+    estimated: dict[str, float] = {}
+    source = ""
+    if plan.age_stage is not None:
+        source = plan.age_stage.signature
+        rows = _rows(good[~good["image_id"].isin(plan.dataset.ages)])
+        results = list(zip(rows, context.map(plan.age_stage, rows), strict=True))
+        estimated = {row["image_id"]: got["age"] for row, got in results if "age" in got}
+        for row, got in [(row, got) for row, got in results if "error" in got][:5]:
+            context.reporter.say(f"no age: {row['path']}: {got['error']}")
+    frame = ages_frame(plan.dataset, estimated, source)
+    context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
+    return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
 
 
 def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:

@@ -124,10 +124,11 @@ def _synthesise(
 def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
     assert benchmark.lq_folder is not None
     rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
-    if benchmark.split is None:
+    if benchmark.split is None or context.limit is None:
         remark = count_remark(benchmark.name, len(rows), benchmark.counts)
         if remark:
             context.reporter.say(remark)
+    if benchmark.split is None:
         rows = dict(list(rows.items())[: context.limit])
     results = context.map(ImportStage(context.workspace.root), list(rows.values()))
     for name, result in zip(rows, results, strict=True):

@@ -28,11 +28,10 @@ def execute(config: Any) -> int:
         status |= degrade(context, benchmarks)
         status |= restore(context, stages)
         status |= score(context, metrics)
-        seconds = time.monotonic() - start
-        if context.reporter.computed == 0:
-            context.reporter.say(f"nothing to do: all of it was done before, checked in {seconds:.1f} s")
         status |= report(context)
-        context.reporter.say(f"done in {time.monotonic() - start:.0f} s")
+        seconds = time.monotonic() - start
+        idle = context.reporter.computed == 0
+        context.reporter.say(f"{'nothing to do: all of it was done before, checked' if idle else 'done'} in {seconds:.1f} s")
     return status
 
 
