@@ -41,7 +41,9 @@ def report(context: Context) -> int:
     with Journal(workspace.journals / "report.jsonl") as journal:
         known = journal.get(key)
         files = {} if known is None else known["files"]
-        if not files or any(not (folder / name).is_file() or sha256_file(folder / name) != files[name] for name in files):
+        if not files or any(
+            not (folder / name).is_file() or sha256_file(folder / name) != files[name] for name in files
+        ):
             context.reporter.begin("report")
             _write(context, facts)
             names = ("leaderboard.md", "leaderboard.tex", "leaderboard.csv", "report.html")

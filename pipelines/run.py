@@ -31,7 +31,9 @@ def execute(config: Any) -> int:
         status |= report(context)
         seconds = time.monotonic() - start
         idle = context.reporter.computed == 0
-        context.reporter.say(f"{'nothing to do: all of it was done before, checked' if idle else 'done'} in {seconds:.1f} s")
+        context.reporter.say(
+            f"{'nothing to do: all of it was done before, checked' if idle else 'done'} in {seconds:.1f} s"
+        )
     return status
 
 
