@@ -38,6 +38,11 @@ MAX_HDBSCAN_COMPONENT = 8192
 """HDBSCAN holds the distance matrix of a component: 512 MiB at this size."""
 
 
+HDBSCAN_SAMPLES = 3
+"""HDBSCAN's min_samples, which counts the image itself: density is the distance to the second nearest image. With less
+every close pair becomes a person of its own; a component of two images is one person whatever the density."""
+
+
 def group_identities(
     embeddings: Embeddings, pairs: pd.DataFrame, threshold: float, method: str = "components"
 ) -> pd.DataFrame:
@@ -187,20 +192,24 @@ def _hdbscan(embeddings: Embeddings, components: NDArray[np.intp], threshold: fl
     if not groups:
         return labels
     # HDBSCAN weighs a cluster by how long it lasts before it dissolves in what surrounds it, and treats the root of
-    # its tree unlike any other cluster. A pair of points far from the component gives it surroundings and a root.
+    # its tree unlike any other cluster. A clump of points far from the component gives it surroundings and a root.
     mean = embeddings.units(np.arange(len(embeddings))).mean(axis=0)
     surroundings = max(1.0 - float((mean * mean).sum()), threshold)
+    clump = HDBSCAN_SAMPLES + 1
     for rows in groups:
         n = len(rows)
+        if n == 2:
+            labels[rows] = rows[0]
+            continue
         if n > MAX_HDBSCAN_COMPONENT:
             raise DatasetError(
                 f"hdbscan: one connected component holds {n} images, more than {MAX_HDBSCAN_COMPONENT}: lower the "
                 "grouping threshold, or use 'average' or 'complete', which need no distance matrix"
             )
-        distances = np.full((n + 2, n + 2), surroundings)
+        distances = np.full((n + clump, n + clump), surroundings)
         distances[:n, :n] = distance_matrix(embeddings.units(rows))
         distances[n:, n:] = 0.0
-        model = HDBSCAN(min_cluster_size=2, min_samples=1, metric="precomputed", copy=False)
+        model = HDBSCAN(min_cluster_size=2, min_samples=HDBSCAN_SAMPLES, metric="precomputed", copy=False)
         found = model.fit(distances).labels_[:n]
         for cluster in range(int(found.max()) + 1):
             inside = rows[found == cluster]

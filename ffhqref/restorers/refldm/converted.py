@@ -101,10 +101,7 @@ def load_converted(path: str | Path) -> tuple[RefLDMWeights, RefLDMConfig]:
                 f"{path} has sha256 {found}, but {_digest_file(path).name} says {' '.join(expected)}; delete both "
                 "and convert the published files again"
             )
-    facts = _metadata(path).get(_METADATA)
-    if facts is None:
-        raise WeightsError(f"{path} is no converted ReF-LDM (no '{_METADATA}' in its metadata)")
-    config = RefLDMConfig.from_tree(json.loads(facts)["config"], where=f"metadata of {path}")
+    config = read_config(path)
     tensors = read_tensors(path)
     unet_shapes, stage_shapes = shapes(config)
     expected_keys = [UNET + key for key in unet_shapes] + [FIRST_STAGE + key for key in stage_shapes]
@@ -114,6 +111,18 @@ def load_converted(path: str | Path) -> tuple[RefLDMWeights, RefLDMConfig]:
     check_shapes(path, unet, unet_shapes)
     check_shapes(path, first_stage, stage_shapes)
     return RefLDMWeights(unet, first_stage), config
+
+
+def read_config(path: str | Path) -> RefLDMConfig:
+    """Return the architecture that a file of `convert` holds, without reading its weights.
+
+    Raises:
+        WeightsError: the file is damaged, or not one of ours.
+    """
+    facts = _metadata(Path(path)).get(_METADATA)
+    if facts is None:
+        raise WeightsError(f"{path} is no converted ReF-LDM (no '{_METADATA}' in its metadata)")
+    return RefLDMConfig.from_tree(json.loads(facts)["config"], where=f"metadata of {path}")
 
 
 def load_cached(
