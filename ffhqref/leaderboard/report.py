@@ -1,104 +1,136 @@
-"""From tables to the files that people read: leaderboard, Markdown, LaTeX, CSV and the HTML page."""
+"""From the tables of a workspace to everything a report shows, and the files it becomes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.images import write_atomic
+from ffhqref.leaderboard.aggregate import analyse
+from ffhqref.leaderboard.html import HtmlOptions, HtmlSummary, ReportData, render_html
+from ffhqref.leaderboard.published import match_published
+from ffhqref.leaderboard.render import to_csv, to_latex, to_markdown
+from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
+from ffhqref.leaderboard.summary import identity_gate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     import pandas as pd
 
-    from ffhqref.leaderboard.aggregate import Analysis
-    from ffhqref.leaderboard.html.page import HtmlOptions, HtmlSummary
-    from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.leaderboard.merge import Workspace
+    from ffhqref.leaderboard.summary import IdentityGate
     from ffhqref.restorers.base import RestorerInfo
 
 
 @dataclass(frozen=True)
-class ReportInput:
-    """The tables of a workspace and what their metadata say."""
+class ReportFiles:
+    """What `write_report` wrote."""
 
-    scores: pd.DataFrame
-    cases: pd.DataFrame
-    restorations: pd.DataFrame
-    references: pd.DataFrame
-    degradations: pd.DataFrame
-    directions: Mapping[str, bool]
-    signatures: Mapping[str, str]
-    infos: Mapping[str, RestorerInfo]
-    benchmarks: Mapping[str, BenchmarkInfo]
-    provenance: Mapping[str, Mapping[str, Any]]
-    resolve: Callable[[str], Path]
-    credit: str = ""
-    title: str = "Face restoration leaderboard"
+    markdown: Path
+    latex: Path
+    csv: Path
+    html: HtmlSummary
 
 
-def make_report(
-    given: ReportInput,
-    folder: str | Path,
+def build_report(
+    workspace: Workspace,
+    resolve: Callable[[str], Path],
     *,
+    infos: Mapping[str, RestorerInfo] | None = None,
+    references: pd.DataFrame | None = None,
+    degradations: pd.DataFrame | None = None,
+    gate: IdentityGate | None = None,
+    quality: Sequence[str] = (),
+    pairs: Mapping[str, tuple[str, str]] | None = None,
     failures: str = "worst",
     seed: int = 0,
     n_bootstrap: int = 2000,
-    html: HtmlOptions | None = None,
-) -> tuple[Analysis, HtmlSummary]:
-    """Rank, and write ``leaderboard.md``, ``.tex``, ``.csv`` and ``index.html`` into a folder.
+    provenance: Mapping[str, Mapping[str, Any]] | None = None,
+    title: str = "Face restoration leaderboard",
+    credit: str = "",
+) -> ReportData:
+    """Compute everything a report shows. The table ``leaderboard`` is ``.analysis.leaderboard`` of what is returned.
 
     Args:
-        given: the tables.
-        folder: where the files go.
-        failures: see `ffhqref.leaderboard.aggregate.analyse`.
-        seed: of the resampling.
+        workspace: scores, cases, restorations and what they were made of, of one workspace or of several
+            (`ffhqref.leaderboard.merge.merge_leaderboards`).
+        resolve: finds on disk a path of the tables.
+        infos: method to its description; gives leak marks and the list of methods.
+        references: table ``references``, for the distance of the best reference.
+        degradations: table ``degradations``, for the strength of the degradation.
+        gate: identity gate; left out where its metric has no scores.
+        quality: metrics that rank the methods behind the gate.
+        pairs: title to two benchmarks over the same targets, such as same-age and cross-age references; left out
+            where one of them was not scored.
+        failures: ``"worst"`` or ``"excluded"``, see `ffhqref.leaderboard.aggregate.analyse`.
+        seed: of all resampling.
         n_bootstrap: resamples.
-        html: how many pictures the page holds.
-
-    Returns:
-        The analysis, whose leaderboard is the table of that name, and what is in the page.
+        provenance: table name to its metadata.
+        title: of the page.
+        credit: whose pictures are shown and under what licence.
     """
-    from ffhqref.leaderboard.aggregate import analyse
-    from ffhqref.leaderboard.html.page import ReportData, render_html
-    from ffhqref.leaderboard.published import match_published
-    from ffhqref.leaderboard.render import to_csv, to_latex, to_markdown
-    from ffhqref.leaderboard.subgroups import bins, case_features, subgroup_means
-
-    frames = (given.scores, given.cases, given.restorations)
-    methods = {method: given.infos.get(method) for method in sorted(set(given.scores["method"]))}
-    published = match_published(given.benchmarks, methods, given.signatures)
+    tables = (workspace.scores, workspace.cases, workspace.restorations)
+    scored = workspace.scores[workspace.scores["status"] == "ok"]
+    known = infos or {}
+    methods = {method: known.get(method) for method in sorted(workspace.scores["method"].unique())}
+    published = match_published(workspace.benchmarks, methods, workspace.signatures)
     analysis = analyse(
-        *frames,
-        given.directions,
+        *tables,
+        workspace.directions,
         published=published,
-        infos=given.infos,
-        benchmarks=given.benchmarks,
+        infos=known,
+        benchmarks=workspace.benchmarks,
         failures=failures,
         seed=seed,
         n_bootstrap=n_bootstrap,
     )
-    features = case_features(given.cases, given.references, given.degradations)
-    groups = bins(features)
-    data = ReportData(
+    features = case_features(workspace.cases, references, degradations)
+    gated = None
+    if gate is not None and gate.metric in set(scored["metric"]):
+        gated = identity_gate(*tables, analysis.leaderboard, gate, quality)
+    benchmarks = set(scored["benchmark"])
+    compared = {
+        name: paired_benchmarks(*tables, first, second, workspace.directions, seed=seed, n_bootstrap=n_bootstrap)
+        for name, (first, second) in (pairs or {}).items()
+        if {first, second} <= benchmarks
+    }
+    return ReportData(
         analysis=analysis,
-        scores=given.scores,
-        cases=given.cases,
-        restorations=given.restorations,
-        directions=given.directions,
-        resolve=given.resolve,
-        signatures=given.signatures,
-        benchmarks=given.benchmarks,
-        infos=given.infos,
+        scores=workspace.scores,
+        cases=workspace.cases,
+        restorations=workspace.restorations,
+        directions=workspace.directions,
+        resolve=resolve,
+        signatures=workspace.signatures,
+        benchmarks=workspace.benchmarks,
+        infos=known,
         features=features,
-        subgroups=subgroup_means(*frames, groups, given.directions, seed=seed, n_bootstrap=n_bootstrap // 2),
+        subgroups=subgroup_means(*tables, bins(features), workspace.directions, seed=seed),
         published=published,
-        provenance=given.provenance,
-        title=given.title,
-        credit=given.credit,
+        gate=gated,
+        pairs=compared,
+        provenance=provenance or {},
+        title=title,
+        credit=credit,
     )
+
+
+def write_report(report: ReportData, folder: str | Path, options: HtmlOptions | None = None) -> ReportFiles:
+    """Write ``leaderboard.md``, ``leaderboard.tex``, ``leaderboard.csv`` and ``report.html`` into a folder.
+
+    Args:
+        report: from `build_report`.
+        folder: made if it does not exist.
+        options: how many pictures the page carries.
+    """
     folder = Path(folder)
-    board = analysis.leaderboard
+    board = report.analysis.leaderboard
+    written = {}
     for name, text in (("md", to_markdown(board)), ("tex", to_latex(board)), ("csv", to_csv(board))):
-        write_atomic(folder / f"leaderboard.{name}", text.encode())
-    return analysis, render_html(data, folder / "index.html", html)
+        written[name] = folder / f"leaderboard.{name}"
+        write_atomic(written[name], text.encode())
+    return ReportFiles(
+        written["md"], written["tex"], written["csv"], render_html(report, folder / "report.html", options)
+    )

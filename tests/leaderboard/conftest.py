@@ -125,7 +125,7 @@ def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_report():
     """The maker of reports."""
     return _report

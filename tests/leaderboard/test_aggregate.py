@@ -146,12 +146,12 @@ def test_result_does_not_depend_on_row_order(tables):
 
 def test_wrong_input_is_named(tables):
     made = tables({"a": {"psnr": [20.0, 22]}})
-    with pytest.raises(ConfigError, match="no direction.*psnr"):
+    with pytest.raises(ConfigError, match=r"no direction.*psnr"):
         run(made, {})
     with pytest.raises(ConfigError, match="failures='ignore': expected one of worst, excluded"):
         run(made, UP, failures="ignore")
     made.cases = made.cases[:1]
-    with pytest.raises(TableError, match="1 rows of benchmark 'severe'.*'00001'"):
+    with pytest.raises(TableError, match=r"1 rows of benchmark 'severe'.*'00001'"):
         run(made, UP)
 
 

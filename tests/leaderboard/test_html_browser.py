@@ -30,10 +30,16 @@ def browser():
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def written(make_report, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report = make_report(folder, n=30)
+    return report, render_html(report, folder / "report.html").path
+
+
 @pytest.fixture
-def opened(browser, tmp_path, make_report, evil):
-    report = make_report(tmp_path, n=30)
-    path = render_html(report, tmp_path / "report.html").path
+def opened(browser, written, evil):
+    report, path = written
     context = browser.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light", offline=True)
     page = context.new_page()
     said = []

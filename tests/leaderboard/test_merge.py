@@ -48,7 +48,7 @@ def test_other_metric_signature_is_refused(pair):
 
 def test_other_protocol_is_refused(pair):
     info = dataclasses.replace(INFO, protocol_hash="b" * 64)
-    with pytest.raises(TableError, match="benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):
+    with pytest.raises(TableError, match=r"benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):
         merge_leaderboards([pair[0], dataclasses.replace(pair[1], benchmarks={"severe": info})])
 
 

@@ -133,7 +133,7 @@ def test_bad_rows_are_refused():
         wrong = frame.copy()
         wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "higher_is_better"] = False
         check_published(wrong)
-    with pytest.raises(TableError, match="IDS = 67.6 .* out of range"):
+    with pytest.raises(TableError, match=r"IDS = 67\.6 .* out of range"):
         wrong = frame.copy()
         wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "value"] = 67.6
         check_published(wrong)

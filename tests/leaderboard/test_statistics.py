@@ -61,7 +61,7 @@ def test_few_people_give_wide_but_useful_intervals(n_identities):
         identities = people(rng, n_identities)
         values = correlated(rng, identities, 150)
         found = mean_interval(values, identities, n_bootstrap=500)
-        covered += int(((found.low <= 0) & (0 <= found.high)).sum())
+        covered += int(((found.low <= 0) & (found.high >= 0)).sum())
         widths.append(np.median(found.high - found.low))
         draws += 150
     assert 0.90 <= covered / draws <= 0.985
