@@ -94,8 +94,9 @@ def picture_hashes(workspace: Workspace) -> Callable[[str], str]:
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
-    """Return the rows as named tuples."""
-    return list(frame.itertuples(index=False))
+    """Return the rows as named tuples, None where a value is missing."""
+    plain_values = frame.astype(object)
+    return list(plain_values.where(plain_values.notna(), None).itertuples(index=False))
 
 
 def make_engine(options: dict[str, Any]) -> Engine:
