@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ffhqref.datasets.ages import Ages, read_ages
-from ffhqref.datasets.base import Dataset, list_images
+from ffhqref.datasets.base import Dataset, count_remarks, list_images
+from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.errors import ConfigError, DatasetError
 
 SAMPLE_ROOT = Path(__file__).parent / "sample"
@@ -52,9 +53,9 @@ def folder(
         aligned: whether the pictures are aligned the FFHQ way already; otherwise faces are detected and aligned.
         licence: recorded in the data card.
     """
-    root = _root(path, "folder", "the folder of pictures: dataset.path=/path/to/faces")
+    root = root_of(path, "folder", "the folder of pictures: dataset.path=/path/to/faces")
     files = list_images(root, "dataset=folder", "set dataset.path to the folder that holds the pictures")
-    known = _ages(ages, files)
+    known = ages_of(ages, files)
     return Dataset(
         name="folder",
         root=root,
@@ -67,17 +68,19 @@ def folder(
     )
 
 
-def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
+def ffhq(path: str | Path | None, ages: str | Path | None = None, json: str | Path | None = None) -> Dataset:
     """Return FFHQ: ``images1024x1024`` (or a 512 copy), flat or in thousands folders.
 
     Args:
-        path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` ....
+        path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` .... Pictures of another size are
+            resized to 512 with PIL's bicubic filter; a 512 copy is taken as it is.
         ages: see `ffhqref.datasets.ages.read_ages`; FFHQ-features and FFHQ-Aging labels are read as they are.
+        json: FFHQ's ``ffhq-dataset-v2.json``, for author and licence of each picture in the data card.
 
     Raises:
-        DatasetError: a file whose stem is no FFHQ number.
+        DatasetError: a file whose stem is no FFHQ number, or a bad table.
     """
-    root = _root(path, "ffhq", "the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
+    root = root_of(path, "ffhq", "the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
     files = list_images(root, "dataset=ffhq", "set dataset.path to FFHQ's images1024x1024 folder")
     foreign = [name for name in files if not (len(name) == 5 and name.isdigit() and int(name) < 70000)]
     if foreign:
@@ -85,7 +88,7 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
             f"dataset=ffhq: {len(foreign)} pictures in {root} are not named like FFHQ's 00000 to 69999, first "
             f"{files[foreign[0]]}; use dataset=folder for other pictures"
         )
-    known = _ages(ages, files)
+    known = ages_of(ages, files)
     return Dataset(
         name="ffhq",
         root=root,
@@ -94,16 +97,24 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
         age_source=known.source,
         licence="per picture (Flickr); data set CC BY-NC-SA 4.0",
         attribution="Karras, Laine, Aila: A Style-Based Generator Architecture for GANs, CVPR 2019",
+        credits=read_ffhq_json(json, files) if json else {},
+        remarks=count_remarks("dataset=ffhq", {"pictures": len(files)}, {"pictures": 70000}),
     )
 
 
-def _root(path: str | Path | None, name: str, needed: str) -> Path:
+def root_of(path: str | Path | None, name: str, needed: str) -> Path:
+    """Return the data set's folder.
+
+    Raises:
+        ConfigError: none was given; ``needed`` says what to give.
+    """
     if not path:
         raise ConfigError(f"dataset={name} needs {needed}")
     return Path(path).expanduser().resolve()
 
 
-def _ages(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+def ages_of(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+    """Return the ages that a table tells, none without one."""
     return read_ages(path, files) if path else Ages({}, "")
 
 
