@@ -57,6 +57,10 @@ SPECS: dict[str, TableSpec] = {
         ),
         _spec("embeddings", ["image_id", "embedder"], image_id="string", embedder="string", vector="vector"),
         _spec("ages", ["image_id", "source"], image_id="string", age="float32?", source="string"),
+        _spec(
+            "licences", ["image_id"],
+            image_id="string", author="string", licence="string", licence_url="string", source_url="string",
+        ),
         _spec("pairs", ["image_a", "image_b"], image_a="string", image_b="string", distance="float32"),
         _spec(
             "identities", ["image_id"],
@@ -64,14 +68,15 @@ SPECS: dict[str, TableSpec] = {
         ),
         _spec(
             "references", ["target_id", "rank"],
-            target_id="string", reference_id="string", rank="int32", distance="float32", age_gap="float32?",
-            split="string",
+            target_id="string", reference_id="string", rank="int32", distance="float32?",
+            age_gap="float32?", split="string",
         ),
         _spec(
             "degradations", ["target_id", "level"],
-            target_id="string", level="string", lq_path="string", lq_sha256="string", kernel="string",
+            target_id="string", level="string", lq_path="string?", lq_sha256="string?", kernel="string",
             sigma_x="float64", sigma_y="float64", rotation="float64", scale="float64", noise_sigma="float64",
-            jpeg_quality="int32", seed="int64",
+            jpeg_quality="float64", seed="int64", noise_skip="int64", noise_carry="float64?",
+            grey_noise_draw="float64?", colour_shift="list<float64>?", grey="bool", error="string?",
         ),
         _spec(
             "cases", ["benchmark", "case_id"],
@@ -117,6 +122,7 @@ def schema(name: str, vector_dim: int | None = None) -> pa.Schema:
     types = {
         "string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(),
         "float64": pa.float64(), "bool": pa.bool_(), "list<string>": pa.list_(pa.string()),
+        "list<float64>": pa.list_(pa.float64()),
         "vector": pa.list_(pa.float32(), vector_dim if vector_dim is not None else -1),
     }  # fmt: skip
     return pa.schema(
@@ -265,9 +271,7 @@ def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
     expected = schema(name)
     names = [field.name for field in expected]
     wrong = found.names != names or any(
-        found.field(field.name).type != field.type
-        for field in expected
-        if SPECS[name].columns[field.name] != "vector"
+        found.field(field.name).type != field.type for field in expected if SPECS[name].columns[field.name] != "vector"
     )
     if wrong:
         raise TableError(

@@ -1,1 +1,48 @@
 """Crops, embedders and detectors of faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.errors import ConfigError
+from ffhqref.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ffhqref.faces.base import Embedder
+
+EMBEDDERS: Registry[Callable[..., Embedder]] = Registry(
+    "embedder",
+    {
+        "dlib": "ffhqref.faces.embedders:DlibEmbedder",
+        "insightface": "ffhqref.faces.embedders:insightface_embedder",
+        "onnx": "ffhqref.faces.embedders:OnnxEmbedder",
+    },
+    "ffhqref.embedders",
+)
+"""Every embedder by name; other packages add theirs through the entry point group ``ffhqref.embedders``."""
+
+
+def make_embedder(name: str, **options: Any) -> Embedder:
+    """Return the embedder of that name.
+
+    Args:
+        name: a name of `EMBEDDERS`.
+        options: of its constructor, for instance ``path``.
+    """
+    factory = EMBEDDERS.get(name)
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ConfigError(f"embedder '{name}': {error}") from None
+
+
+def embed(images: NDArray[np.uint8], embedder: Embedder, crop: str = "ffhq_template") -> NDArray[np.float32]:
+    """Return float32 [B, dim], L2-normalised, from aligned faces uint8 RGB [B, 512, 512, 3]."""
+    from ffhqref.faces.crops import crop_faces
+
+    return embedder(crop_faces(images, crop, embedder))

@@ -321,9 +321,7 @@ def _benchmark(
             )  # fmt: skip
             limits = [both[name][way, j, k] for way in (0, 1) for name in ("mean", "low", "high")]
             about = [int(complete[k]), int(both["n_identities"][shown, j, k]), bool(partial[j, k])]
-            details.append(
-                dict(zip(_DETAIL_COLUMNS, [block.benchmark, method, metric, *limits, *about], strict=True))
-            )
+            details.append(dict(zip(_DETAIL_COLUMNS, [block.benchmark, method, metric, *limits, *about], strict=True)))
     return rows, details, comparisons
 
 

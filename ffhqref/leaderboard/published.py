@@ -92,16 +92,12 @@ def check_published(frame: pd.DataFrame) -> None:
     ways = frame.groupby("metric")["higher_is_better"].nunique()
     if (ways > 1).any():
         raise TableError(f"published numbers: metrics with two directions: {list(ways[ways > 1].index)}")
-    similarity = frame["metric"].isin(
-        ["SSIM", "CLIP-IQA", "MANIQA", "IDS", "Ref-ArcFace", "Ref-AdaFace", "GT-AdaFace"]
-    )
+    similarity = frame["metric"].isin(["SSIM", "CLIP-IQA", "MANIQA", "IDS", "Ref-ArcFace", "Ref-AdaFace", "GT-AdaFace"])
     for rows, low, high in ((similarity, -1.0, 1.0), (frame["metric"].isin(["LPIPS", "fLPIPS"]), 0.0, 2.0)):
         wrong = rows & ~frame["value"].between(low, high)
         if wrong.any():
             row = frame[wrong].iloc[0]
-            raise TableError(
-                f"published numbers: {row['metric']} = {row['value']} of {row['method']} is out of range"
-            )
+            raise TableError(f"published numbers: {row['metric']} = {row['value']} of {row['method']} is out of range")
     foreign = set(frame["source"]) - set(SOURCES) | set(frame["trust"]) - set(TRUST_LEVELS)
     if foreign:
         raise TableError(f"published numbers: unknown source or trust level {sorted(foreign)}")

@@ -1,0 +1,164 @@
+"""Cases: what one benchmark asks of every restorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark is made of. Its low-quality pictures are synthesised, or taken from a folder."""
+
+    name: str
+    degradation: str | None = None
+    """Preset that makes the low-quality pictures from the targets, or None when they come from ``lq_folder``."""
+    lq_folder: str | None = None
+    """Folder of published low-quality pictures, matched to the targets by file stem."""
+    split: str | None = None
+    """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth or references."""
+    references: int | None = 5
+    """At most this many references a case, the first by rank; None: all."""
+    published_set: str | None = None
+    """Name that papers give to this very set of pictures; only then are published numbers shown beside."""
+    published_degradation: str = ""
+    """Level as papers print it."""
+    counts: tuple[int, ...] = ()
+    """Numbers of pictures that sources state for this set; more than one when they disagree."""
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> Benchmark:
+        """Make a benchmark from its config, checked.
+
+        Raises:
+            ConfigError: an unknown key, a wrong value, or a contradiction between keys.
+        """
+        known = [field.name for field in fields(cls) if field.name != "name"]
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"unknown key 'benchmark.{name}.{key}'.{did_you_mean(key, known)} Known: {known}")
+        made = cls(name, **{**options, "counts": tuple(options.get("counts") or ())})
+        if made.split is not None and made.split not in SPLITS:
+            hint = did_you_mean(made.split, SPLITS)
+            raise ConfigError(f"benchmark.{name}.split={made.split}: unknown split.{hint} Known: {', '.join(SPLITS)}")
+        if made.references is not None and (not isinstance(made.references, int) or made.references < 1):
+            raise ConfigError(f"benchmark.{name}.references={made.references}: expected 1 or more, or null for all")
+        if (made.degradation is None) == (made.lq_folder is None):
+            raise ConfigError(
+                f"benchmark '{name}' needs its low-quality pictures: benchmark.{name}.lq_folder=FOLDER of published "
+                f"ones, or benchmark.{name}.degradation=PRESET to make them (one of the two)"
+            )
+        if made.degradation is not None and made.split is None:
+            raise ConfigError(f"benchmark.{name}.split: expected one of {', '.join(SPLITS)} to degrade the targets of")
+        if made.lq_folder is not None and not Path(made.lq_folder).expanduser().is_dir():
+            raise ConfigError(f"benchmark.{name}.lq_folder: no such folder: {made.lq_folder}")
+        return made
+
+
+def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str, limit: int | None = None) -> list[str]:
+    """Return the targets of a split, sorted.
+
+    Args:
+        references: table ``references``.
+        identities: table ``identities``.
+        split: train, val or test.
+        limit: at most this many, taken in turn from the identities so that few targets still show many people.
+    """
+    targets = sorted(set(references.loc[references["split"] == split, "target_id"]))
+    if limit is None or len(targets) <= limit:
+        return targets
+    person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
+    turn: dict[Any, int] = {}
+    order = []
+    for target in targets:
+        turn[person[target]] = turn.get(person[target], -1) + 1
+        order.append((turn[person[target]], target))
+    return sorted(target for _, target in sorted(order)[:limit])
+
+
+def make_cases(
+    benchmark: str,
+    targets: list[str],
+    *,
+    images: pd.DataFrame,
+    identities: pd.DataFrame,
+    references: pd.DataFrame,
+    ages: Mapping[str, float],
+    lq_paths: Mapping[str, str],
+    max_references: int | None,
+) -> pd.DataFrame:
+    """Return the ``cases`` of one benchmark: one row for each target, ``case_id`` being the target's id.
+
+    Args:
+        benchmark: its name.
+        targets: target ids.
+        images: table ``images``; gives the paths of ground truth and references.
+        identities: table ``identities``.
+        references: table ``references``; a case takes the first ``max_references`` of a target by rank.
+        ages: image id to years.
+        lq_paths: target id to the low-quality picture, relative to the workspace.
+        max_references: at most this many; None: all.
+
+    Returns:
+        Rows with ``gt_path`` and ``reference_paths`` relative to the data set's root. ``age_gap`` is the mean
+        absolute gap in years over the references used, null where an age is unknown.
+    """
+    import pandas as pd
+
+    path = dict(zip(images["image_id"], images["path"], strict=True))
+    person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
+    wanted = set(targets)
+    mine = references[references["target_id"].isin(wanted)].sort_values(["target_id", "rank"])
+    chosen = {str(target): group.head(max_references or len(group)) for target, group in mine.groupby("target_id")}
+    rows = []
+    for target in targets:
+        group = chosen[target]
+        gap = group["age_gap"].abs().mean(skipna=False)
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "case_id": target,
+                "target_id": target,
+                "identity_id": person[target],
+                "lq_path": lq_paths[target],
+                "gt_path": path[target],
+                "reference_paths": [path[reference] for reference in group["reference_id"]],
+                "age": ages.get(target),
+                "age_gap": gap,
+            }
+        )
+    return _typed(pd.DataFrame(rows))
+
+
+def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFrame:
+    """Return the ``cases`` of a set that has neither ground truth nor references, for instance LFW-Test.
+
+    Args:
+        benchmark: its name.
+        lq_paths: case id to the low-quality picture, relative to the workspace.
+    """
+    import pandas as pd
+
+    empty = {"identity_id": None, "gt_path": None, "age": None, "age_gap": None}
+    rows: list[dict[str, Any]] = [
+        {"benchmark": benchmark, "case_id": name, "target_id": name, "lq_path": path, "reference_paths": [], **empty}
+        for name, path in sorted(lq_paths.items())
+    ]
+    return _typed(pd.DataFrame(rows))
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    frame["identity_id"] = frame["identity_id"].astype("Int32")
+    frame["age"] = frame["age"].astype("float32")
+    frame["age_gap"] = frame["age_gap"].astype("float32")
+    return frame

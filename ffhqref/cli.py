@@ -1,0 +1,188 @@
+"""The command ``ffhqref <pipeline> key=value ...``: finds the pipeline and composes the config."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ffhqref import __version__
+from ffhqref.errors import FfhqrefError, did_you_mean
+
+PIPELINES = {
+    "run": "the main job: build, degrade, restore, score and report",
+    "build": "pictures -> embeddings, ages, pairs, identities, references (FFHQ-Ref)",
+    "degrade": "references -> low-quality pictures and the benchmarks' cases",
+    "restore": "cases -> outputs of every restorer",
+    "score": "outputs -> scores",
+    "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
+}
+
+USAGE = """\
+ffhqref {version}: build reference sets, degrade, restore, score and rank face restoration.
+
+usage: ffhqref <pipeline> [key=value ...]
+
+{pipelines}
+
+common keys (all: ffhqref run --cfg job)
+  root=FOLDER              workspace, default 'workspace'
+  dataset=NAME             sample (embedded), folder, ffhq;  dataset.path=FOLDER
+  embedder=NAME            dlib (packaged), insightface, onnx;  embedder.path=FILE
+  benchmark=[a,b]          moderate, severe
+  restorer=[a,b]           lq, bicubic, nlm, ...;  'ffhqref list' shows all names
+  metric=[a,b]             psnr, ssim, lpips_vgg, ids, niqe, musiq, ...
+  engine.workers=N         processes;  limit=N  at most N test targets
+  device=auto  seed=2024
+
+examples
+  ffhqref run                                          everything, on the embedded sample
+  ffhqref run dataset=ffhq dataset.path=images1024x1024 embedder=insightface embedder.path=w600k_r50.onnx
+  ffhqref restore restorer=[lq,realesrgan] limit=6
+  ffhqref <pipeline> --help | --cfg job | --multirun key=a,b
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        lines = "\n".join(f"  {name:<9}{text}" for name, text in PIPELINES.items())
+        sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
+        return 0
+    name = arguments[0]
+    if name in ("-V", "--version", "version"):
+        sys.stdout.write(f"ffhqref {__version__}\n")
+        return 0
+    if name == "list":
+        return _list_names()
+    if name not in PIPELINES:
+        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, PIPELINES)} Known: {', '.join(PIPELINES)}")
+        return 2
+    return launch(name, arguments[1:])
+
+
+def launch(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Compose the config of a pipeline with Hydra and run it; return the exit status.
+
+    Errors that have an explanation for the user come out as one line on standard error, status 2; an interrupt
+    gives 130; a run with failed rows gives 1.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
+    module = pipeline_module(name)
+    config_folder = conf_folder()
+    sys.argv = [f"ffhqref {name}", *(sys.argv[1:] if arguments is None else arguments)]
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    status: list[int] = [0]
+    failures: list[BaseException] = []
+
+    def task(config: Any) -> None:
+        try:
+            status[0] = max(status[0], int(module.execute(config)))
+        except (FfhqrefError, OSError) as error:
+            failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
+
+    try:
+        _register_plugins(config_folder)
+        _main: Callable[[], None] = hydra.main(
+            version_base="1.3", config_path=str(config_folder), config_name="config"
+        )(task)
+        _main()
+        if failures:
+            raise failures[0]
+    except FfhqrefError as error:
+        _complain(str(error))
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        from ffhqref.config_errors import explain
+
+        _complain(explain(error, config_folder))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted; what was finished is kept, the same command goes on from there")
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")
+        return 2
+    return status[0]
+
+
+def pipeline_module(name: str) -> ModuleType:
+    """Import a pipeline: from inside the package in a wheel, from the checkout's ``pipelines`` otherwise."""
+    if "ffhqref.pipelines" not in sys.modules:
+        packaged = Path(__file__).parent / "pipelines"
+        folder = packaged if packaged.is_dir() else Path(__file__).parent.parent / "pipelines"
+        spec = importlib.util.spec_from_file_location(
+            "ffhqref.pipelines", folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["ffhqref.pipelines"] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"ffhqref.pipelines.{name}")
+
+
+def conf_folder() -> Path:
+    """Return the folder of the Hydra configs, in a wheel or a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def _register_plugins(config_folder: Path) -> None:
+    """Make names that other packages add through entry points selectable as config groups."""
+    from hydra.core.config_store import ConfigStore
+
+    import ffhqref.metrics
+    import ffhqref.restorers
+
+    store = ConfigStore.instance()
+    for group, registry in (
+        ("restorer", ffhqref.restorers.RESTORERS),
+        ("metric", ffhqref.metrics.METRICS),
+    ):
+        for name in registry.plugin_names():
+            if not (config_folder / group / f"{name}.yaml").exists():
+                store.store(group=group, name=name, node={name: {}}, provider=f"entry point {name}")
+
+
+def _list_names() -> int:
+    import ffhqref.datasets
+    import ffhqref.faces
+    import ffhqref.metrics
+    import ffhqref.restorers
+
+    folder = conf_folder()
+    groups = {
+        "dataset": set(ffhqref.datasets.DATASETS),
+        "embedder": set(ffhqref.faces.EMBEDDERS),
+        "benchmark": set(),
+        "restorer": set(ffhqref.restorers.RESTORERS),
+        "metric": set(ffhqref.metrics.METRICS),
+        "engine": set(),
+    }
+    for group, names in groups.items():
+        names |= {path.stem for path in (folder / group).glob("*.yaml")}
+        sys.stdout.write(f"{group:<10} {', '.join(sorted(names))}\n")
+    return 0
+
+
+def _complain(message: str) -> None:
+    line = " ".join(message.split())
+    sys.stderr.write(f"ffhqref: {line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

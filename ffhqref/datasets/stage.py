@@ -1,0 +1,106 @@
+"""The stage that opens every picture of a data set once: size, hash, and whether it can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.engine.base import Row
+from ffhqref.errors import ImageError
+from ffhqref.hashing import content_key, sha256_file
+from ffhqref.images import read_rgb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ffhqref.datasets.base import Dataset
+
+MIN_SIDE = 64
+"""Pictures with a shorter side are recorded and left out: no face can be told on them."""
+
+
+LICENCE_COLUMNS = ("author", "licence", "licence_url", "source_url")
+
+
+class ImageStage:
+    """Rows {image_id, path, size, mtime_ns} to rows of the ``images`` table.
+
+    A file is opened again when its length or time of change differs.
+
+    Args:
+        root: root of the data set.
+    """
+
+    name = "images"
+    version = "1"
+    batch_size = 16
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def key(self, row: Row) -> str:
+        """Return the content key."""
+        return content_key(self.name, self.version, str(self.root), row["path"], row["size"], row["mtime_ns"])
+
+    def setup(self) -> None:
+        """Nothing to load."""
+
+    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
+        """Return True: the key holds the file's length and time."""
+        return True
+
+    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Open the pictures."""
+        return [self._open(row) for row in rows]
+
+    def _open(self, row: Row) -> dict[str, Any]:
+        path = self.root / row["path"]
+        found: dict[str, Any] = {"image_id": row["image_id"], "path": row["path"], "width": 0, "height": 0}
+        try:
+            image = read_rgb(path, min_side=MIN_SIDE)
+        except ImageError as error:
+            reason = str(error).removesuffix(f": {path}")
+            return {**found, "sha256": sha256_file(path) if path.is_file() else "", "error": reason}
+        height, width = image.shape[:2]
+        return {**found, "width": width, "height": height, "sha256": sha256_file(path), "error": None}
+
+
+def image_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """Return the rows that `ImageStage` takes, one for each file."""
+    rows = []
+    for image_id, relative in dataset.files.items():
+        facts = (dataset.root / relative).stat()
+        rows.append({"image_id": image_id, "path": relative, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns})
+    return rows
+
+
+def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, source: str = "") -> pd.DataFrame:
+    """Return the ``ages`` table: what the data set tells, and estimates for pictures it does not know.
+
+    Args:
+        dataset: its ages go first.
+        estimated: image id to years, from a network.
+        source: of the estimates.
+    """
+    import pandas as pd
+
+    told = {image_id: (age, dataset.age_source) for image_id, age in dataset.ages.items()}
+    guessed = {image_id: (age, source) for image_id, age in (estimated or {}).items()}
+    items = sorted({**guessed, **told}.items())
+    return pd.DataFrame(
+        {
+            "image_id": [image_id for image_id, _ in items],
+            "age": pd.Series([age for _, (age, _) in items], dtype="float32"),
+            "source": [source for _, (_, source) in items],
+        }
+    )
+
+
+def licences_frame(dataset: Dataset) -> pd.DataFrame:
+    """Return the credits of a data set's pictures as the ``licences`` table; without any, an empty one."""
+    import pandas as pd
+
+    items = sorted(dataset.credits.items())
+    columns = {name: [getattr(credit, name) for _, credit in items] for name in LICENCE_COLUMNS}
+    return pd.DataFrame({"image_id": [image_id for image_id, _ in items], **columns}, dtype="str")

@@ -1,0 +1,123 @@
+"""Named ways to cut the square that a recognition network eats out of an aligned 512x512 face.
+
+A crop is a choice of its own, apart from the network: the same ArcFace gives other similarities on another crop
+(protocols.md 3.1 and 8.1), so its name is part of every signature.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.images import SIZE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ffhqref.faces.base import Embedder
+
+FFHQ_POINTS = np.array(
+    [
+        [192.98138, 239.94708],
+        [318.90277, 240.1936],
+        [256.63416, 314.01935],
+        [201.26117, 371.41043],
+        [313.08905, 371.15118],
+    ]
+)
+"""Eyes, nose tip and mouth corners of the FFHQ alignment at 512 px (facexlib's FFHQ template)."""
+
+ARCFACE_POINTS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+"""The same points in the 112 px crop that ArcFace and its kin are trained on (insightface's face_align)."""
+
+FFHQ_DLIB_POINTS = np.array([[343.0, 244.0], [292.2, 245.7], [167.2, 244.0], [217.5, 245.7], [255.5, 332.3]])
+"""Mean position at 512 px of the five points of dlib's landmark model (outer and inner eye corners of the left and
+right eye, base of the nose), measured with that model on 164 FFHQ-aligned pictures."""
+
+DLIB_POINTS = (
+    150.0
+    / 1.5
+    * (
+        0.25
+        + np.array(
+            [
+                [0.8595674595992, 0.2134981538014],
+                [0.6460604764104, 0.2289674387677],
+                [0.1205750620789, 0.2137274526848],
+                [0.3340850613712, 0.2290642403242],
+                [0.4901123135679, 0.6277975316475],
+            ]
+        )
+    )
+)
+"""The same points in dlib's 150 px face chip with padding 0.25."""
+
+CROPS = ("ffhq_template", "refldm_center")
+
+
+def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDArray[np.uint8]:
+    """Cut the faces out of aligned pictures.
+
+    Args:
+        images: uint8 RGB [B, 512, 512, 3], aligned the FFHQ way.
+        crop: ``"ffhq_template"``: the fixed similarity that takes the FFHQ template to the embedder's own template,
+            without detection, anti-aliased (twice the size, then averaged down). ``"refldm_center"``: rows and
+            columns 6.25 % to 93.75 %, area interpolation, no alignment (ReF-LDM, scripts/eval.py).
+        embedder: gives the size and the template.
+
+    Returns:
+        uint8 RGB [B, S, S, 3] with S = ``embedder.face_size``.
+    """
+    if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"expected uint8 [B, {SIZE}, {SIZE}, 3], got {images.shape}")
+    size = embedder.face_size
+    if crop == "refldm_center":
+        low, high = SIZE // 16, SIZE - SIZE // 16
+        faces = [cv2.resize(image[low:high, low:high], (size, size), interpolation=cv2.INTER_AREA) for image in images]
+    elif crop == "ffhq_template":
+        matrix = _template_matrix(embedder.template)
+        faces = [
+            cv2.resize(
+                cv2.warpAffine(image, matrix, (2 * size, 2 * size), flags=cv2.INTER_LINEAR),
+                (size, size),
+                interpolation=cv2.INTER_AREA,
+            )
+            for image in images
+        ]
+    else:
+        raise ConfigError(f"unknown crop '{crop}'.{did_you_mean(crop, CROPS)} Known: {', '.join(CROPS)}")
+    return np.stack(faces) if faces else np.zeros((0, size, size, 3), np.uint8)
+
+
+@lru_cache
+def _template_matrix(template: str) -> NDArray[np.float64]:
+    """Return the 2x3 matrix from 512 px pixels to pixels of the crop at twice its size."""
+    pairs = {"arcface": (FFHQ_POINTS, ARCFACE_POINTS), "dlib": (FFHQ_DLIB_POINTS, DLIB_POINTS)}
+    if template not in pairs:
+        raise ConfigError(f"unknown face template '{template}', known: {', '.join(pairs)}")
+    matrix = similarity(*pairs[template])
+    return np.asarray(np.hstack([2.0 * matrix[:, :2], 2.0 * matrix[:, 2:] + 0.5]))
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the 2x3 similarity (rotation, scale, shift) that takes points to points with least squares.
+
+    Umeyama's closed form (IEEE PAMI 13(4), 1991).
+
+    Args:
+        source: [N, 2] points.
+        target: [N, 2] points.
+    """
+    mean_source, mean_target = source.mean(axis=0), target.mean(axis=0)
+    covariance = (target - mean_target).T @ (source - mean_source) / len(source)
+    left, values, right = np.linalg.svd(covariance)
+    sign = np.diag([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    rotation = left @ sign @ right
+    scale = float((values * np.diag(sign)).sum() / (source - mean_source).var(axis=0).sum())
+    return np.hstack([scale * rotation, (mean_target - scale * rotation @ mean_source)[:, None]])

@@ -1,0 +1,218 @@
+"""A reference set as a folder in ReF-LDM's layout: export, import, comparison (protocols.md 1.3).
+
+::
+
+    reference_mapping/{train,val,test}_references.csv
+    id_based_ffhq_split/{train,val,test}_image.txt
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffhqref.errors import DatasetError
+from ffhqref.identity.formats import (
+    ImageList,
+    MappingRow,
+    ReferenceMapping,
+    image_id_of,
+    read_image_list,
+    read_mapping,
+    write_image_list,
+    write_mapping,
+)
+from ffhqref.identity.groups import component_labels, number_groups
+from ffhqref.identity.splits import SPLITS
+from ffhqref.identity.vectors import Embeddings, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Release:
+    """The files of a release, by split; a split that has no file is absent."""
+
+    mappings: dict[str, ReferenceMapping]
+    images: dict[str, ImageList]
+
+
+def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapping[str, str] | None = None) -> Release:
+    """Return the files of a reference set.
+
+    Rows are sorted by target, references in the order of their rank. Train has the columns gt_image and ref_image,
+    val and test lq_image too, equal to gt_image, as in the published files. The image lists hold every image of a
+    split, with references or not.
+
+    Args:
+        identities: image_id, split.
+        references: table ``references``.
+        names: image id to file name; ``<id>.png``, as in FFHQ, when None.
+
+    Raises:
+        DatasetError: an image without name.
+    """
+
+    def name(image_id: str) -> str:
+        if names is None:
+            return f"{image_id}.png"
+        if image_id not in names:
+            raise DatasetError(f"release: image '{image_id}' has no file name")
+        return names[image_id]
+
+    mappings, images = {}, {}
+    ordered = references.sort_values(["target_id", "rank"])
+    for split in SPLITS:
+        listed: dict[str, list[str]] = {}
+        part = ordered[ordered["split"] == split]
+        for target, reference in zip(part["target_id"], part["reference_id"], strict=True):
+            listed.setdefault(target, []).append(name(reference))
+        columns = ("gt_image", "ref_image") if split == "train" else ("gt_image", "lq_image", "ref_image")
+        rows = tuple(
+            MappingRow(name(target), tuple(found), None if split == "train" else name(target))
+            for target, found in listed.items()
+        )
+        mappings[split] = ReferenceMapping(rows, columns)
+        members = sorted(identities.loc[(identities["split"] == split).to_numpy(bool), "image_id"])
+        images[split] = ImageList(tuple(name(image_id) for image_id in members))
+    return Release(mappings, images)
+
+
+def write_release(folder: str | Path, release: Release) -> None:
+    """Write the files of a release under ``folder``, each atomically."""
+    for split, mapping in release.mappings.items():
+        write_mapping(Path(folder) / "reference_mapping" / f"{split}_references.csv", mapping)
+    for split, images in release.images.items():
+        write_image_list(Path(folder) / "id_based_ffhq_split" / f"{split}_image.txt", images)
+
+
+def read_release(folder: str | Path, known: Collection[str] | None = None) -> Release:
+    """Read a release: FFHQ-Ref's folder, or CelebA-Test-Ref's, which has one mapping and no subfolder.
+
+    Args:
+        folder: where ``reference_mapping`` is, or the CSV files themselves.
+        known: image ids that exist; None: not checked.
+
+    Raises:
+        DatasetError: no mapping at all, or a file that `read_mapping` or `read_image_list` refuses.
+    """
+    root = Path(folder)
+    mappings, images = {}, {}
+    for split in SPLITS:
+        for path in (root / "reference_mapping" / f"{split}_references.csv", root / f"{split}_references.csv"):
+            if path.is_file():
+                mappings[split] = read_mapping(path, known)
+                break
+        path = root / "id_based_ffhq_split" / f"{split}_image.txt"
+        if path.is_file():
+            images[split] = read_image_list(path, known)
+    if not mappings:
+        raise DatasetError(
+            f"{root}: no reference mapping; expected reference_mapping/{{train,val,test}}_references.csv or at least "
+            "test_references.csv"
+        )
+    return Release(mappings, images)
+
+
+def release_tables(
+    release: Release, embeddings: Embeddings | None = None, ages: Mapping[str, float] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables ``identities`` and ``references`` of a release.
+
+    Identities are the connected components of targets and their references. In val and test, where near-duplicates
+    and rejected references are not listed, one person may so appear as two. Images of the lists that are no target
+    and no reference have no identity.
+
+    Args:
+        release: from `read_release`.
+        embeddings: for the distances, which a release does not hold; NaN without them.
+        ages: image id to years, for age_gap.
+
+    Raises:
+        DatasetError: an image that is in two splits, or has no embedding.
+    """
+    import pandas as pd
+
+    rows = []
+    split_of: dict[str, str] = {}
+
+    def place(image_id: str, split: str, where: str) -> None:
+        if split_of.setdefault(image_id, split) != split:
+            raise DatasetError(f"release: image '{image_id}' is in {split_of[image_id]} and in {split} ({where})")
+
+    for split, images in release.images.items():
+        for name in images.images:
+            place(image_id_of(name), split, f"{split}_image.txt")
+    for split, mapping in release.mappings.items():
+        for row in mapping.rows:
+            target = image_id_of(row.gt_image)
+            where = f"{split}_references.csv, line {row.line}"
+            place(target, split, where)
+            for rank, name in enumerate(row.references):
+                place(image_id_of(name), split, where)
+                rows.append((target, image_id_of(name), rank, split))
+    references = pd.DataFrame(rows, columns=["target_id", "reference_id", "rank", "split"])
+    for column in ("target_id", "reference_id", "split"):
+        references[column] = references[column].astype("str")
+    references["rank"] = references["rank"].astype(np.int32)
+    distance = np.full(len(references), np.nan, np.float32)
+    if embeddings is not None:
+        pair = (embeddings.positions(references[column]) for column in ("target_id", "reference_id"))
+        distance = stored(embeddings.pair_distances(*pair))
+    years = ages or {}
+    gaps = [years.get(r, np.nan) - years.get(t, np.nan) for t, r, *_ in rows]
+    references.insert(3, "distance", distance)
+    references.insert(4, "age_gap", np.array(gaps, np.float32))
+
+    image_ids = np.empty(len(split_of), dtype=object)
+    image_ids[:] = sorted(split_of)
+    index = {name: i for i, name in enumerate(image_ids)}
+    a = np.array([index[t] for t, *_ in rows], dtype=np.intp)
+    b = np.array([index[r] for _, r, *_ in rows], dtype=np.intp)
+    identities = number_groups(image_ids, component_labels(len(image_ids), a, b))
+    identities["split"] = pd.Series([split_of[name] for name in image_ids], dtype="str")
+    return identities, references.sort_values(["target_id", "rank"], ignore_index=True)
+
+
+def compare_references(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Return how two ``references`` tables differ, one row a difference.
+
+    Returns:
+        kind, target_id, reference_id (null where the target as a whole is meant), ours, theirs (null: absent there):
+        ``target`` (its split in each), ``reference`` (its rank in each, one of them null), ``order`` (the references
+        in each, when both have the same ones in another order). Sorted by target_id, kind and reference_id.
+    """
+    import pandas as pd
+
+    def by_target(frame: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
+        found: dict[str, tuple[str, list[str]]] = {}
+        ordered = frame.sort_values(["target_id", "rank"])
+        for target, reference, split in zip(
+            ordered["target_id"], ordered["reference_id"], ordered["split"], strict=True
+        ):
+            found.setdefault(target, (split, []))[1].append(reference)
+        return found
+
+    left, right = by_target(ours), by_target(theirs)
+    rows: list[tuple[str, str, str | None, str | None, str | None]] = []
+    for target in sorted(left.keys() | right.keys()):
+        split_a, list_a = left.get(target, (None, []))
+        split_b, list_b = right.get(target, (None, []))
+        if split_a != split_b:
+            rows.append(("target", target, None, split_a, split_b))
+        if split_a is None or split_b is None:
+            continue
+        for reference in sorted(set(list_a) ^ set(list_b)):
+            rank_a = str(list_a.index(reference)) if reference in list_a else None
+            rank_b = str(list_b.index(reference)) if reference in list_b else None
+            rows.append(("reference", target, reference, rank_a, rank_b))
+        if set(list_a) == set(list_b) and list_a != list_b:
+            rows.append(("order", target, None, " ".join(list_a), " ".join(list_b)))
+    frame = pd.DataFrame(rows, columns=["kind", "target_id", "reference_id", "ours", "theirs"])
+    return frame.sort_values(["target_id", "kind", "reference_id"], ignore_index=True, kind="stable")

@@ -1,0 +1,103 @@
+"""Progress for people: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Reporter:
+    """Messages and progress of a pipeline, on standard error so that standard output stays for results.
+
+    Args:
+        stream: where to write; standard error when None.
+        every: seconds between two lines of one stage in a log.
+    """
+
+    def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+        self._terminal = self._stream.isatty()
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, float] = {}
+        self.computed = 0
+        """Rows computed in this run, as against rows known from before."""
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def begin(self, stage: str) -> None:
+        """Tell that work without rows begins."""
+        self.computed += 1
+        self.say(f"{stage}: writing")
+
+    def say(self, message: str) -> None:
+        """Write one line."""
+        self._stop()
+        print(message, file=self._stream, flush=True)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage is; the first call of a stage tells what was known from before."""
+        now = time.monotonic()
+        if stage not in self._started:
+            self._started[stage] = (now, done)
+            self._last[stage] = now
+            if done < total:
+                known = f", {done} of them done before" if done else ""
+                self._plain(f"{stage}: {total} to do{known}")
+        else:
+            self.computed += 1
+        if self._terminal:
+            self._draw(stage, done, total)
+            return
+        start, before = self._started[stage]
+        finished = done == total and done > before
+        if finished or (done < total and now - self._last[stage] >= self._every):
+            self._last[stage] = now
+            seconds = max(now - start, 1e-9)
+            rate = (done - before) / seconds
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and not finished else f" in {seconds:.1f} s"
+            self._plain(f"{stage}: {done}/{total}, {rate:.2g}/s{left}")
+
+    def _plain(self, line: str) -> None:
+        if not self._terminal:
+            print(line, file=self._stream, flush=True)
+
+    def _draw(self, stage: str, done: int, total: int) -> None:
+        if done == total and stage not in self._tasks:
+            return  # nothing was to do
+        if self._bar is None:
+            from rich import progress
+
+            columns: tuple[Any, ...] = (
+                progress.TextColumn("{task.description:>24}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TextColumn("{task.fields[rate]}"),
+                progress.TimeRemainingColumn(),
+            )
+            self._bar = progress.Progress(*columns)
+            self._bar.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=total, completed=done, rate="")
+        start, before = self._started[stage]
+        rate = (done - before) / max(time.monotonic() - start, 1e-9)
+        self._bar.update(self._tasks[stage], completed=done, rate=f"{rate:.3g}/s")
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()

@@ -1,0 +1,138 @@
+"""The workspace: one folder that holds the tables, the journals and the pictures of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref import tables
+from ffhqref.errors import ConfigError, FfhqrefError, TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Workspace:
+    """Paths and tables under one root.
+
+    Paths in tables are relative: pictures of the data set to the data set's root, which the ``images`` table
+    records, and everything that ffhqref wrote to the workspace.
+
+    Args:
+        root: the folder; made when absent.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+        try:
+            for folder in (self.root, self.root / "tables", self.journals):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / "tables" / f".probe.{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(
+                f"cannot write to the workspace {self.root} ({reason}); choose another with root=FOLDER"
+            ) from None
+        self._dataset_root: Path | None = None
+        self._lock: Any = None
+
+    @property
+    def journals(self) -> Path:
+        """Folder of the stages' journals."""
+        return self.root / "journal"
+
+    def lock(self) -> None:
+        """Refuse to go on while another process works in this workspace; the lock ends with the process.
+
+        Raises:
+            FfhqrefError: another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no lock
+            return
+        stream = (self.root / ".lock").open("a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise FfhqrefError(
+                f"the workspace {self.root} is in use by process {holder}; wait for it or choose another root"
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        self._lock = stream
+
+    def read(self, table: str) -> pd.DataFrame:
+        """Read a table; see `ffhqref.tables.read_table`."""
+        return tables.read_table(self.root, table)
+
+    def write(self, table: str, frame: pd.DataFrame, *, inputs: tuple[str, ...] = (), **facts: Any) -> Path:
+        """Write a table with its provenance.
+
+        Args:
+            table: its name.
+            frame: the rows.
+            inputs: names of the tables it was made from; their hashes are recorded.
+            facts: of `ffhqref.tables.provenance`.
+        """
+        origin = tables.provenance(inputs={name: tables.table_hash(self.root, name) for name in inputs}, **facts)
+        return tables.write_table(self.root, table, frame, origin)
+
+    @property
+    def dataset_root(self) -> Path:
+        """Root of the data set that the ``images`` table lists."""
+        if self._dataset_root is None:
+            recorded = str(tables.read_metadata(self.root, "images").get("dataset_root", ""))
+            if recorded == "package:sample":
+                from ffhqref.datasets.builtin import SAMPLE_ROOT
+
+                self._dataset_root = SAMPLE_ROOT
+            elif recorded.startswith("workspace:"):
+                self._dataset_root = self.root / recorded.removeprefix("workspace:")
+            else:
+                self._dataset_root = Path(recorded)
+        return self._dataset_root
+
+    def image(self, relative: str) -> Path:
+        """Return where a picture of the data set lies."""
+        return inside(self.dataset_root, relative)
+
+    def file(self, relative: str) -> Path:
+        """Return where a file of the workspace lies."""
+        return inside(self.root, relative)
+
+    def resolve(self, relative: str) -> Path:
+        """Return a file of the workspace if there is one of that name, else a picture of the data set."""
+        path = self.file(relative)
+        return path if path.exists() else self.image(relative)
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Join a path from a table to its root and refuse one that leaves it.
+
+    Raises:
+        TableError: an absolute path, or one that climbs out with ``..``.
+    """
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise TableError(f"the path '{relative}' leaves its root {root}; tables may only name files below it")
+    return root / relative
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a Hydra config (or any mapping) as a plain resolved dictionary."""
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"expected named options, got {value!r}")
+    return {str(key): item for key, item in value.items()}

@@ -1,0 +1,116 @@
+"""What every pipeline needs: the checked config, the workspace, the engine and the reporter."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
+from ffhqref.engine.base import Row
+from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.hashing import sha256_file
+from ffhqref.progress import Reporter
+from ffhqref.workspace import Workspace, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold")
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run of one or more pipelines."""
+
+    config: dict[str, Any]
+    workspace: Workspace
+    engine: Engine
+    reporter: Reporter
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.config["seed"])
+
+    @property
+    def limit(self) -> int | None:
+        """At most this many test targets, or None."""
+        return self.config["limit"]
+
+    @property
+    def device(self) -> str:
+        """The device networks run on, ``auto`` resolved."""
+        wanted = str(self.config["device"])
+        if wanted != "auto":
+            return wanted
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def workers(self) -> int:
+        """How many threads or processes of this machine may work at once."""
+        return max(1, int(getattr(self.engine, "workers", 0) or 0))
+
+    def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Run a stage over rows with this run's engine, journal and progress."""
+        return run_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals, progress=self.reporter)
+
+
+@contextlib.contextmanager
+def open_context(config: Any) -> Iterator[Context]:
+    """Check the common keys and open the workspace, before any work starts."""
+    settings = plain(config)
+    _integer(settings, "seed", 0)
+    if settings["limit"] is not None:
+        _integer(settings, "limit", 1)
+    engine = make_engine(settings["engine"])
+    workspace = Workspace(str(settings["root"]))
+    workspace.lock()
+    with Reporter() as reporter, contextlib.closing(engine):
+        yield Context(settings, workspace, engine, reporter)
+
+
+def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Return name, crop and constructor options of the run's embedder; thresholds belong to the builder."""
+    options = {key: value for key, value in config["embedder"].items() if key not in THRESHOLD_KEYS}
+    return options.pop("name"), options.pop("crop"), options
+
+
+def picture_hashes(workspace: Workspace) -> Callable[[str], str]:
+    """Return a function from a path of the tables to the picture's recorded hash; imported LQ files are hashed."""
+    images, made = workspace.read("images"), workspace.read("degradations").dropna(subset=["lq_path"])
+    known = dict(zip(images["path"], images["sha256"], strict=True))
+    known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
+
+    def sha256(path: str) -> str:
+        if path not in known:
+            known[path] = sha256_file(workspace.file(path))
+        return known[path]
+
+    return sha256
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Return the rows as named tuples."""
+    return list(frame.itertuples(index=False))
+
+
+def make_engine(options: dict[str, Any]) -> Engine:
+    """Return the engine that the config names."""
+    options = dict(options)
+    name = options.pop("name", "local")
+    if name != "local":
+        raise ConfigError(f"unknown engine '{name}'.{did_you_mean(name, ['local'])} Known: local")
+    workers = options.pop("workers", None)
+    if workers is not None and (not isinstance(workers, int) or workers < 0):
+        raise ConfigError(f"engine.workers={workers}: expected a number of processes, 0 or more, or null")
+    return LocalEngine(workers)
+
+
+def _integer(settings: dict[str, Any], key: str, least: int) -> None:
+    value = settings[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{key}={value}: expected a whole number of at least {least}")

@@ -1,0 +1,141 @@
+"""References -> low-quality pictures of every benchmark, and its cases."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.cases import Benchmark, make_blind_cases, make_cases, pick_targets
+from ffhqref.cli import launch
+from ffhqref.datasets.lq import ImportStage, count_remark, import_rows
+from ffhqref.degradation.stage import DegradeStage
+from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.tables import SPECS
+
+from ._common import Context, open_context, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def execute(config: Any) -> int:
+    """Run the pipeline; return the exit status."""
+    with open_context(config) as context:
+        return degrade(context, check_benchmarks(context))
+
+
+def check_benchmarks(context: Context) -> list[Benchmark]:
+    """Return the benchmarks of the config; a wrong name or value ends here."""
+    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
+    if not benchmarks:
+        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
+    for benchmark in benchmarks:
+        if benchmark.degradation:
+            DegradeStage(context.workspace.root).preset(benchmark.degradation)
+    return benchmarks
+
+
+def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
+    """Write ``degradations`` and ``cases``."""
+    import pandas as pd
+
+    workspace = context.workspace
+    stage = DegradeStage(workspace.root, retry_failed=context.config["retry_failed"])
+    images, identities, references = (workspace.read(name) for name in ("images", "identities", "references"))
+    known = workspace.read("ages").dropna()
+    ages: dict[str, float] = dict(zip(known["image_id"], known["age"], strict=True))
+    targets = {
+        benchmark.name: pick_targets(references, identities, benchmark.split, context.limit)
+        for benchmark in benchmarks
+        if benchmark.split
+    }
+    for name, found in targets.items():
+        if not found:
+            raise DatasetError(
+                f"benchmark '{name}': its split has no target; lower dataset.min_references or see build"
+            )
+
+    made = _synthesise(context, stage, benchmarks, targets, images)
+    lq = {
+        benchmark.name: _imported(context, benchmark, targets.get(benchmark.name))
+        if benchmark.lq_folder
+        else dict(
+            made.loc[made["error"].isna() & (made["level"] == benchmark.degradation), ["target_id", "lq_path"]].values
+        )
+        for benchmark in benchmarks
+    }
+    cases = []
+    for benchmark in benchmarks:
+        paths = lq[benchmark.name]
+        if benchmark.split is None:
+            cases.append(make_blind_cases(benchmark.name, paths))
+            continue
+        cases.append(
+            make_cases(
+                benchmark.name,
+                [target for target in targets[benchmark.name] if target in paths],
+                images=images,
+                identities=identities,
+                references=references,
+                ages=ages,
+                lq_paths=paths,
+                max_references=benchmark.references,
+            )
+        )
+    origin: dict[str, Any] = {"config": context.config["benchmark"], "seed": context.seed, "limit": context.limit}
+    workspace.write("degradations", made, inputs=("references",), **origin)
+    workspace.write("cases", pd.concat(cases), inputs=("degradations", "references", "ages"), **origin)
+    counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
+    context.reporter.say(f"cases: {counts}")
+    return int(bool(made["error"].notna().any()))
+
+
+def _synthesise(
+    context: Context,
+    stage: DegradeStage,
+    benchmarks: list[Benchmark],
+    targets: dict[str, list[str]],
+    images: pd.DataFrame,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    path: dict[str, str] = dict(zip(images["image_id"], images["path"], strict=True))
+    sha256: dict[str, str] = dict(zip(images["image_id"], images["sha256"], strict=True))
+    rows = {
+        (benchmark.degradation, target): {
+            "image_id": target,
+            "path": str(context.workspace.image(path[target])),
+            "sha256": sha256[target],
+            "level": benchmark.degradation,
+            "seed": context.seed,
+            "out_path": f"lq/{benchmark.degradation}/{target}.png",
+        }
+        for benchmark in benchmarks
+        if benchmark.degradation
+        for target in targets[benchmark.name]
+    }
+    columns = list(SPECS["degradations"].columns)
+    made = pd.DataFrame(context.map(stage, list(rows.values())), columns=columns)
+    for row in rows_of(made[made["error"].notna()].head(5)):
+        context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
+    return made
+
+
+def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
+    assert benchmark.lq_folder is not None
+    rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
+    if benchmark.split is None or context.limit is None:
+        remark = count_remark(benchmark.name, len(rows), benchmark.counts)
+        if remark:
+            context.reporter.say(remark)
+    if benchmark.split is None:
+        rows = dict(list(rows.items())[: context.limit])
+    results = context.map(ImportStage(context.workspace.root), list(rows.values()))
+    for name, result in zip(rows, results, strict=True):
+        if result["error"]:
+            context.reporter.say(f"benchmark '{benchmark.name}': left out {name}: {result['error']}")
+    return {name: result["lq_path"] for name, result in zip(rows, results, strict=True) if not result["error"]}
+
+
+if __name__ == "__main__":
+    sys.exit(launch("degrade"))

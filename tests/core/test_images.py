@@ -1,0 +1,114 @@
+"""Pictures: every kind that people have is read as the field's code would, and bad ones say why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffhqref import images
+from ffhqref.errors import ImageError
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def test_png_round_trip_is_exact(tmp_path, picture):
+    images.save_png(tmp_path / "a" / "x.png", picture)
+    assert np.array_equal(images.read_rgb(tmp_path / "a" / "x.png"), picture)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.png"]  # no temporary file stays
+
+
+def test_grey_palette_rgba_and_cmyk(tmp_path, picture):
+    grey = Image.fromarray(picture).convert("L")
+    grey.save(tmp_path / "grey.png")
+    assert np.array_equal(images.read_rgb(tmp_path / "grey.png"), np.repeat(np.asarray(grey)[..., None], 3, 2))
+    palette = Image.fromarray(picture).quantize(16)
+    palette.save(tmp_path / "p.gif")
+    assert np.array_equal(images.read_rgb(tmp_path / "p.gif"), np.asarray(palette.convert("RGB")))
+    rgba = np.dstack([picture, np.full(picture.shape[:2], 7, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert np.array_equal(images.read_rgb(tmp_path / "a.png"), picture)
+    Image.fromarray(picture).convert("CMYK").save(tmp_path / "c.tif")
+    assert np.array_equal(images.read_rgb(tmp_path / "c.tif"), picture)
+
+
+def test_sixteen_bit_is_scaled_and_not_clipped(tmp_path):
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    found = images.read_rgb(tmp_path / "deep.png")[..., 0].astype(float)
+    assert np.abs(found - values / 257.0).max() <= 0.5
+    assert len(np.unique(found)) == 256
+
+
+def test_exif_orientation_is_applied(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270 degrees
+    Image.fromarray(picture).save(tmp_path / "t.png", exif=exif)
+    assert np.array_equal(images.read_rgb(tmp_path / "t.png"), np.rot90(picture, -1))
+
+
+def test_resizing_is_pils_bicubic_and_only_when_needed(tmp_path, picture):
+    images.save_png(tmp_path / "x.png", picture)
+    wanted = np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal(images.read_rgb(tmp_path / "x.png", 32), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("text.png", b"this is no picture", "not a picture"),
+        ("empty.png", b"", "not a picture"),
+        ("absent.png", None, "no such file"),
+    ],
+)
+def test_what_is_no_picture_says_so(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImageError, match=said) as caught:
+        images.read_rgb(tmp_path / name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_truncated_files_are_errors_and_not_half_grey_faces(tmp_path, picture, kind):
+    Image.fromarray(picture).save(tmp_path / f"x.{kind}")
+    data = (tmp_path / f"x.{kind}").read_bytes()
+    (tmp_path / f"x.{kind}").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="cannot be read"):
+        images.read_rgb(tmp_path / f"x.{kind}")
+
+
+def test_small_pictures_are_refused(tmp_path, picture):
+    images.save_png(tmp_path / "x.png", picture[:10, :10])
+    with pytest.raises(ImageError, match="10x10 pixels, at least 64"):
+        images.read_rgb(tmp_path / "x.png", min_side=64)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    images.write_atomic(tmp_path / "x", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        images.write_atomic(tmp_path / "x", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_eight_bit_rules():
+    import torch
+
+    values = torch.tensor([0.0, 0.1, 0.5, 0.999, 1.0, 1.5, -0.2]).view(1, 1, 1, 7).expand(1, 3, 1, 7)
+    assert images.to_uint8(values)[0, 0, :, 0].tolist() == [0, 26, 128, 255, 255, 255, 0]
+    assert images.to_uint8(values, "truncate")[0, 0, :, 0].tolist() == [0, 25, 127, 254, 255, 255, 0]
+
+
+def test_tensor_round_trip(picture):
+    tensor = images.to_tensor([picture, picture])
+    assert tuple(tensor.shape) == (2, 3, 40, 60)
+    assert np.array_equal(images.to_uint8(tensor)[1], picture)

@@ -1,0 +1,165 @@
+"""Data sets: what is listed, what is refused, and ages in every form."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ffhqref.datasets import open_dataset
+from ffhqref.datasets.ages import parse_age, read_ages
+from ffhqref.datasets.stage import ImageStage, image_rows
+from ffhqref.engine import LocalEngine, run_stage
+from ffhqref.errors import ConfigError, DatasetError
+
+
+def picture(path, side=80, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(path)
+
+
+def test_sample_is_whole():
+    data = open_dataset("sample")
+    assert len(data.files) == len(data.ages) == len(data.truth) == 164
+    assert "London" in data.attribution
+    assert data.licence == "CC BY 4.0"
+
+
+def test_folder_lists_pictures_below_it(tmp_path):
+    for name in ("b.png", "sub/a.JPG", ".hidden/c.png", "notes.txt"):
+        picture(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
+    data = open_dataset("folder", path=tmp_path)
+    assert dict(data.files) == {"a": "sub/a.JPG", "b": "b.png"}
+
+
+def test_ffhq_takes_flat_and_thousands_folders_and_nothing_else(tmp_path):
+    picture(tmp_path / "00000" / "00007.png")
+    picture(tmp_path / "69000" / "69999.png")
+    assert list(open_dataset("ffhq", path=tmp_path).files) == ["00007", "69999"]
+    picture(tmp_path / "holiday.png")
+    with pytest.raises(DatasetError, match=r"1 pictures .* not named like FFHQ's .* holiday\.png"):
+        open_dataset("ffhq", path=tmp_path)
+
+
+def test_two_files_with_one_stem_are_both_named(tmp_path):
+    picture(tmp_path / "x.png")
+    picture(tmp_path / "sub" / "x.jpg")
+    with pytest.raises(DatasetError, match=r"two pictures have the id 'x': sub/x\.jpg and x\.png"):
+        open_dataset("folder", path=tmp_path)
+
+
+def test_absent_empty_and_unnamed_folders(tmp_path):
+    with pytest.raises(DatasetError, match="no such folder"):
+        open_dataset("folder", path=tmp_path / "absent")
+    with pytest.raises(DatasetError, match="no picture"):
+        open_dataset("folder", path=tmp_path)
+    with pytest.raises(ConfigError, match=r"dataset\.path="):
+        open_dataset("folder", path=None)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DatasetError, match="not a folder"):
+        open_dataset("folder", path=tmp_path / "file")
+    with pytest.raises(ConfigError, match="Did you mean 'sample'"):
+        open_dataset("sampel")
+
+
+def test_bad_pictures_are_rows_with_a_reason(tmp_path):
+    picture(tmp_path / "good.png")
+    picture(tmp_path / "grey.png", mode="L")
+    picture(tmp_path / "anim.gif", mode="P")
+    picture(tmp_path / "alpha.png", mode="RGBA")
+    picture(tmp_path / "small.png", side=10)
+    picture(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:3000])
+    (tmp_path / "text.png").write_text("hello")
+    data = open_dataset("folder", path=tmp_path)
+    stage = ImageStage(data.root)
+    found = {
+        row["image_id"]: row
+        for row in run_stage(stage, image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / ".journal")
+    }
+    assert {name for name, row in found.items() if row["error"] is None} == {"good", "grey", "anim", "alpha"}
+    assert "10x10 pixels" in found["small"]["error"]
+    assert "cannot be read" in found["cut"]["error"]
+    assert found["text"]["error"] == "not a picture"
+    assert found["good"]["width"] == 80
+    assert len(found["text"]["sha256"]) == 64
+
+
+def test_a_changed_picture_is_opened_again(tmp_path):
+    picture(tmp_path / "a.png")
+    for side in (80, 90):
+        picture(tmp_path / "a.png", side=side)
+        data = open_dataset("folder", path=tmp_path)
+        (row,) = run_stage(ImageStage(data.root), image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / ".j")
+        assert row["width"] == side
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("34.5", 34.5), ("0", 0), ("0-2", 1.5), ("30-39", 35), ("10–14", 12.5), ("70+", 75), ("more than 70", 75)],
+)
+def test_ages_and_classes(text, years):
+    assert parse_age(text) == years
+
+
+@pytest.mark.parametrize("text", ["old", "-3", "131", "1e9", "nan"])
+def test_impossible_ages_are_refused(text):
+    with pytest.raises(DatasetError, match="age"):
+        parse_age(text)
+
+
+def test_age_tables_in_the_forms_people_have(tmp_path):
+    ids = ["00000", "00001", "00042"]
+    ours = tmp_path / "ours.csv"
+    ours.write_text("image_id,age\n00000,3\n00042,\n99999,5\n")
+    assert dict(read_ages(ours, ids).years) == {"00000": 3.0}
+    fair = tmp_path / "fairface.csv"
+    fair.write_text("face_name_align,race,gender,age\ndetected_faces/00001.png,White,Male,20-29\n")
+    assert dict(read_ages(fair, ids).years) == {"00001": 25.0}
+    aging = tmp_path / "ffhq_aging_labels.csv"
+    aging.write_text("image_number,age_group,age_group_confidence\n0,0-2,1.0\n42,50-69,0.8\n")
+    assert dict(read_ages(aging, ids).years) == {"00000": 1.5, "00042": 60.0}
+    packed = tmp_path / "ffhq_features.csv.gz"
+    packed.write_bytes(gzip.compress(b"ffhq_id,age,gender\n00001,26.0,female\n"))
+    assert dict(read_ages(packed, ids).years) == {"00001": 26.0}
+    folder = tmp_path / "json"
+    folder.mkdir()
+    (folder / "00042.json").write_text(json.dumps([{"faceAttributes": {"age": 61.0}}]))
+    (folder / "00001.json").write_text("[]")
+    assert dict(read_ages(folder, ids).years) == {"00042": 61.0}
+
+
+def test_ages_from_dates(tmp_path):
+    table = tmp_path / "people.csv"
+    table.write_text("file,date_of_birth,taken\na.jpg,1965-07-22,2021\nb.jpg,1965-07-22,<=2014\nc.jpg,,2014\n")
+    years = read_ages(table, ["a", "b", "c"]).years
+    assert set(years) == {"a", "b"}
+    assert years["a"] - years["b"] == pytest.approx(7.0)
+    assert years["a"] == pytest.approx(2021.5 - (1965 + 202 / 365.25))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name,age\na,3\n", "line 1: columns"),
+        ("image_id,age\na,3\na,4\n", "line 3: 'a' occurs twice"),
+        ("image_id,age\na,3\nb,young\n", "line 3: age 'young'"),
+        ("image_id,date_of_birth,taken\na,soon,2014\n", "line 2: date_of_birth 'soon'"),
+        ("image_id,date_of_birth,taken\na,2015-01-01,2014\n", "line 2: born 2015-01-01"),
+    ],
+)
+def test_bad_age_tables_name_the_line(tmp_path, content, said):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(DatasetError) as caught:
+        read_ages(tmp_path / "x.csv", ["a", "b"])
+    assert said in str(caught.value)
+
+
+def test_features_of_all_ffhq_are_read(shared):
+    ages = read_ages(shared / "ffhq" / "ffhq_features.csv.gz", [f"{number:05d}" for number in range(70000)])
+    assert len(ages.years) > 69000
+    assert ages.source == "ffhq_features.csv.gz:age"
