@@ -228,7 +228,7 @@ def main() -> None:
     print(f"{len(scores):,} scores: {options.methods} methods x {options.sets} sets x {options.metrics} metrics")
     print(f"statistics        {figures['statistics_s']:6.1f} s")
     print(
-        f"  in a notebook   {figures['notebook_s']:6.1f} s   (pandas and scipy, estimated: {ratio:.0f} times as long)"
+        f"  in a notebook   {figures['notebook_s']:6.1f} s   (pandas and scipy, estimated: {ratio:.0f}x as long)"
     )
     print(f"sub-groups        {figures['subgroups_s']:6.1f} s")
     print(f"Markdown LaTeX CSV{figures['text_tables_s']:6.1f} s")

@@ -14,9 +14,9 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "published_resu
 SEVERE = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 857, people_from="FFHQ")
 REFLDM = RestorerInfo("refldm", max_references=5)
 SIGNATURES = {
-    "ids": "ids|arcface r50 webface12m|crop 448 refldm|cosine|vs gt|v1",
-    "lpips_vgg": "lpips|vgg v0.1|vs gt|v1",
-    "lpips_alex": "lpips|alex v0.1|vs gt|v1",
+    "ids": "ids|onnx:webface_r50.onnx@0123456789ab|x=(0.5,0.5)|crop=6.25-93.75% area 112 unrounded|vs gt|cosine|v1",
+    "lpips_vgg": "lpips|vgg|heads v0.1|vgg16.pth@0123456789ab|rgb|vs gt|v1",
+    "lpips_alex": "lpips|alex|heads v0.1|alexnet.pth@0123456789ab|rgb|vs gt|v1",
 }
 
 
@@ -68,6 +68,12 @@ def test_number_is_comparable_where_all_agrees():
         ({"n_cases": 100}, SIGNATURES, "other cases: published on 857, measured on 100"),
         ({"max_references": 1}, SIGNATURES, "other references: published with 5, measured with 1"),
         ({}, {"lpips_alex": "lpips|alex"}, "other metric: published is LPIPS with the VGG network"),
+        (
+            {},
+            {"ids": SIGNATURES["ids"].replace("ab|", "ab(not the published file)|")},
+            "other metric: published is Arc",
+        ),
+        ({}, {"ids": SIGNATURES["ids"].replace("vs gt", "vs first reference")}, "other metric: published is ArcFace"),
         ({}, {"ids": "ids|dlib|vs gt"}, "other metric: published is ArcFace R50/WebFace12M"),
     ],
 )

@@ -41,22 +41,24 @@ function axes(root, box, x, y, xTicks, yTicks, xName, yName) {
 }
 
 // Points with interval crosses and labels that keep clear of each other.
-function scatter(points, xName, yName, { log = false, front = null } = {}) {
+function scatter(points, xName, yName, { log = false, front = null, flipX = false, flipY = false } = {}) {
   const { root, box } = frame(`${yName} against ${xName}, ${points.length} methods`);
   if (!points.length) return note("Nothing to show for this choice.");
   const at = (v) => (log ? Math.log10(v) : v);
-  const x = linear(extent(points.flatMap((p) => [at(p.x), p.xl, p.xh].filter((v) => v !== undefined)), 0.1), box.x0, box.x1);
-  const y = linear(extent(points.flatMap((p) => [p.y, p.yl, p.yh]), 0.1), box.y0, box.y1);
   const xs = extent(points.flatMap((p) => [at(p.x), p.xl, p.xh].filter((v) => v !== undefined)), 0.1);
+  const ys = extent(points.flatMap((p) => [p.y, p.yl, p.yh]), 0.1);
+  // Axes of metrics that are better when low are reversed: better is always up, and to the right.
+  const x = flipX ? linear(xs, box.x1, box.x0) : linear(xs, box.x0, box.x1);
+  const y = flipY ? linear(ys, box.y1, box.y0) : linear(ys, box.y0, box.y1);
   let xTicks = ticks(...xs).map((v) => [v, short(v)]);
   if (log) {
     xTicks = [];
-    for (let e = Math.floor(xs[0]); e <= xs[1]; e++) for (const m of xs[1] - xs[0] < 1.6 ? [1, 2, 5] : [1]) {
+    for (let e = Math.floor(xs[0]); e <= xs[1]; e++) for (const m of xs[1] - xs[0] < 0.7 ? [1, 1.2, 1.5, 2, 3, 4, 6, 8] : xs[1] - xs[0] < 1.6 ? [1, 2, 5] : [1]) {
       const v = e + Math.log10(m);
       if (v >= xs[0] && v <= xs[1]) xTicks.push([v, short(m * 10 ** e) + " s"]);
     }
   }
-  axes(root, box, x, y, xTicks, ticks(...extent(points.flatMap((p) => [p.y, p.yl, p.yh]), 0.1)).map((v) => [v, short(v)]), xName, yName);
+  axes(root, box, x, y, xTicks, ticks(...ys).map((v) => [v, short(v)]), xName, yName);
   if (front && front.length > 1) root.append(svg("path", {
     d: "M" + front.map((p) => `${x(at(p.x))} ${y(p.y)}`).join("L"), fill: "none", stroke: "var(--muted)", "stroke-dasharray": "4 4" }));
   const taken = points.map((p) => ({ l: x(at(p.x)) - 6, r: x(at(p.x)) + 6, t: y(p.y) - 6, b: y(p.y) + 6 }));
@@ -183,10 +185,10 @@ function drawPlots() {
   const point = (method, cx, cy) => ({ method, x: cx.mean, xl: cx.low ?? undefined, xh: cx.high ?? undefined, y: cy.mean, yl: cy.low, yh: cy.high,
     gx: higher(mx) ? cx.mean : -cx.mean, gy: higher(my) ? cy.mean : -cy.mean, xText: show(cx.mean, mx), yText: show(cy.mean, my) });
   const points = b.competing.map((m) => [m, b.cell(m, mx), b.cell(m, my)]).filter(([, p, q]) => p && q).map(([m, p, q]) => point(m, p, q));
-  $("#plot-scatter").replaceChildren(scatter(points, `${mx} ${arrow(mx)}`, `${my} ${arrow(my)}`, { front: front(points) }));
+  $("#plot-scatter").replaceChildren(scatter(points, `${mx} ${arrow(mx)}`, `${my} ${arrow(my)}`, { front: front(points), flipX: !higher(mx), flipY: !higher(my) }));
   const timed = b.competing.map((m) => ({ m, s: b.board[m]?.seconds, c: b.cell(m, mx) })).filter(({ s, c }) => s > 0 && c)
     .map(({ m, s, c }) => ({ method: m, x: s, y: c.mean, yl: c.low, yh: c.high, xText: `${short(s)} s`, yText: show(c.mean, mx) }));
-  $("#plot-speed").replaceChildren(timed.length ? scatter(timed, "seconds an image", `${mx} ${arrow(mx)}`, { log: true }) : note("No times were recorded."));
+  $("#plot-speed").replaceChildren(timed.length ? scatter(timed, "seconds an image", `${mx} ${arrow(mx)}`, { log: true, flipY: !higher(mx) }) : note("No times were recorded."));
   if ($("#plot-groups")) {
     $("#groups-title").textContent = feature ? `By ${FEATURES[feature.feature] ?? feature.feature}` : "By sub-group";
     $("#plot-groups").replaceChildren(feature ? groupLines(b, feature, mx) : note("No sub-groups in this benchmark."));
