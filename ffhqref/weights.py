@@ -351,8 +351,11 @@ def _download(source: str, part: Path, progress: Progress | None, timeout: float
     try:
         answer = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: the part is as long as the file already
+        if error.code != 416 or not there:
             raise
+        if not str(error.headers.get("Content-Range", "")).endswith(f"/{there}"):
+            part.unlink()  # not a beginning of this file: once more from the start
+            _download(source, part, progress, timeout)
         return
     with answer:
         resumed = answer.status == 206

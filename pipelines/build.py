@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
@@ -18,110 +19,105 @@ from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_se
 from ffhqref.identity.release import make_release, write_release
 from ffhqref.tables import SPECS
 
-from ._common import Context, open_context
+from ._common import Context, embedder_options, open_context, rows_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
 SPLIT_KEYS = ("test", "val", "min_references", "max_references")
-THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold", "crop")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be built, checked: every name, path and network is known to be there."""
+
+    settings: BuildConfig
+    dataset: Dataset
+    image_stage: ImageStage | AlignStage
+    embed_stage: EmbedStage
+    age_stage: AgeStage | None
+    dataset_root: str
+    """As the ``images`` table records it, see `ffhqref.workspace.Workspace.dataset_root`."""
 
 
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return build(context)
+        return build(context, check_build(context))
 
 
-def build(context: Context) -> int:
-    """Build the reference set."""
-    import pandas as pd
-
+def check_build(context: Context) -> Plan:
+    """Check the config and open everything that a build needs."""
     settings = BuildConfig.of({**context.config["build"], "device": context.device})
     options = {key: value for key, value in context.config["dataset"].items() if key not in SPLIT_KEYS}
-    detector = options.pop("detector", None)
+    detector = dict(options.pop("detector", None) or {})
     dataset = open_dataset(options.pop("name"), **options)
-    embedder = _embed_stage_options(context)
-    images, root = _images(context, dataset, detector)
+    image_stage: ImageStage | AlignStage
+    if dataset.aligned:
+        root = dataset.root
+        image_stage = ImageStage(root)
+        recorded = "package:sample" if dataset.name == "sample" else str(root)
+    else:
+        root = context.workspace.root / "aligned"
+        image_stage = AlignStage(dataset.root, root, detector.pop("name", "centerface"), detector)
+        recorded = "workspace:aligned"
+    name, crop, embedder = embedder_options(context.config)
+    ages = dict(context.config["ages"])
+    model = ages.pop("model")
+    age_stage = AgeStage(root, model, ages) if model else None
+    return Plan(settings, dataset, image_stage, EmbedStage(root, name, embedder, crop), age_stage, recorded)
+
+
+def build(context: Context, plan: Plan) -> int:
+    """Write the tables of the reference set and ReF-LDM's files."""
+    import pandas as pd
+
+    workspace, dataset = context.workspace, plan.dataset
+    images = pd.DataFrame(context.map(plan.image_stage, image_rows(dataset)), columns=list(SPECS["images"].columns))
+    facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
+    workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=plan.dataset_root)
     good = images[images["error"].isna()]
     if good.empty:
         first = images.iloc[0]
         raise DatasetError(
             f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
-
-    stage = EmbedStage(root, **embedder)
     embedded = embed_pictures(
-        stage,
+        plan.embed_stage,
         _rows(good),
-        context.workspace.root / "embeddings",
+        workspace.root / "embeddings",
         engine=context.engine,
         threads=context.workers,
         progress=context.reporter,
     )
-    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": stage.signature})
+    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": plan.embed_stage.signature})
     embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
-    context.workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
-    ages = _ages(context, dataset, good, root)
-
-    built = build_reference_set(embedded.image_ids, embedded.vectors, settings, ages=ages)
+    workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
+    ages = _ages(context, plan, good)
+    built = build_reference_set(embedded.image_ids, embedded.vectors, plan.settings, ages=ages)
     _write(context, built, images)
     _tell(context, built, images, dataset.truth)
     return int(bool(images["error"].notna().any()))
 
 
 def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = ("image_id", "path", "sha256")
-    return [dict(zip(columns, row, strict=True)) for row in images[list(columns)].itertuples(index=False)]
+    return [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(images)]
 
 
-def _ages(context: Context, dataset: Dataset, good: pd.DataFrame, root: Path) -> dict[str, float]:
+def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
     """Write the ``ages`` table, unknown ages estimated if the config names a model; return years by image id."""
-    options = dict(context.config["ages"])
-    model = options.pop("model")
     estimated: dict[str, float] = {}
     source = ""
-    if model:
-        stage = AgeStage(root, model, options)
-        source = stage.signature
-        rows = _rows(good[~good["image_id"].isin(dataset.ages)])
-        results = context.map(stage, rows)
-        estimated = {row["image_id"]: got["age"] for row, got in zip(rows, results, strict=True) if "age" in got}
-        for row, got in [(row, got) for row, got in zip(rows, results, strict=True) if "error" in got][:5]:
+    if plan.age_stage is not None:
+        source = plan.age_stage.signature
+        rows = _rows(good[~good["image_id"].isin(plan.dataset.ages)])
+        results = list(zip(rows, context.map(plan.age_stage, rows), strict=True))
+        estimated = {row["image_id"]: got["age"] for row, got in results if "age" in got}
+        for row, got in [(row, got) for row, got in results if "error" in got][:5]:
             context.reporter.say(f"no age: {row['path']}: {got['error']}")
-    frame = ages_frame(dataset, estimated, source)
+    frame = ages_frame(plan.dataset, estimated, source)
     context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
     return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
-
-
-def _embed_stage_options(context: Context) -> dict[str, Any]:
-    options = dict(context.config["embedder"])
-    name, crop = options.pop("name"), options.pop("crop")
-    return {
-        "embedder": name,
-        "crop": crop,
-        "options": {key: value for key, value in options.items() if key not in THRESHOLD_KEYS},
-    }
-
-
-def _images(context: Context, dataset: Dataset, detector: dict[str, Any] | None) -> tuple[pd.DataFrame, Path]:
-    """Write the ``images`` table; return it and the root of its paths."""
-    import pandas as pd
-
-    rows = image_rows(dataset)
-    if dataset.aligned:
-        root, recorded = dataset.root, "package:sample" if dataset.name == "sample" else str(dataset.root)
-        results = context.map(ImageStage(root), rows)
-    else:
-        options = dict(detector or {})
-        root, recorded = context.workspace.root / "aligned", "workspace:aligned"
-        results = context.map(AlignStage(dataset.root, root, options.pop("name", "centerface"), options), rows)
-    images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
-    facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
-    context.workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=recorded)
-    return images, root
 
 
 def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
@@ -136,7 +132,7 @@ def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
 def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Mapping[str, str]) -> None:
     say = context.reporter.say
     broken = images[images["error"].notna()]
-    for row in broken.head(5).itertuples():
+    for row in rows_of(broken.head(5)):
         say(f"left out: {row.path}: {row.error}")
     if len(broken) > 5:
         say(f"left out: {len(broken) - 5} more, see the column error of tables/images.parquet")

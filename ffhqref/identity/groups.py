@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 METHODS = ("components", "average", "complete", "hdbscan")
 
+MAX_LINKED_PAIRS = 3_000_000
+"""Average and complete linkage hold about 350 bytes a pair: 1 GB at this number."""
+
 MAX_HDBSCAN_COMPONENT = 8192
 """HDBSCAN holds the distance matrix of a component: 512 MiB at this size."""
 
@@ -61,7 +64,8 @@ def group_identities(
 
     Raises:
         ConfigError: an unknown method or a threshold outside 0..2.
-        DatasetError: a pair names an image without embedding, or a component is too large for HDBSCAN.
+        DatasetError: a pair names an image without embedding, or there are more pairs than linkage can hold, or a
+            component is too large for HDBSCAN.
     """
     check_distance("the grouping threshold", threshold)
     if method not in METHODS:
@@ -142,8 +146,11 @@ def _agglomerate(
     threshold and can never be part of a group).
     """
     labels = np.arange(len(embeddings))
-    if not len(a):
-        return labels
+    if len(a) > MAX_LINKED_PAIRS:
+        raise DatasetError(
+            f"{method} linkage: {len(a):,} pairs lie below the grouping threshold {threshold}, more than "
+            f"{MAX_LINKED_PAIRS:,}: lower it"
+        )
     members = {int(i): [int(i)] for i in np.unique(np.concatenate([a, b]))}
     links: dict[int, dict[int, float]] = defaultdict(dict)
     for i, j, d in zip(a.tolist(), b.tolist(), distance.tolist(), strict=True):

@@ -129,8 +129,9 @@ def match_published(
 
     Returns:
         ``benchmark, method, metric, published, source, trust, comparable, reason, paper, table``; one row for each
-        published number of a measured method under the same set or the same level, ``metric`` being the measured
-        one that is nearest. Where a paper prints a number in two tables, the one without contradiction comes first.
+        published number of a measured method on the same set (or, for a set that no paper prints, under the same
+        level), ``metric`` being the measured one that is nearest. Where a paper prints a number in two tables, the
+        one without contradiction comes first.
     """
     import pandas as pd
 
@@ -138,9 +139,7 @@ def match_published(
     known = _published()
     known = known[known["method_key"].isin(list(methods))]
     for name, info in benchmarks.items():
-        near = known[
-            (known["dataset"] == info.dataset) | (known["degradation"].str.lower() == info.degradation.lower())
-        ]
+        near = _near(known, info)
         for row in near.to_dict("records"):
             metric, reason = _metric_match(row, signatures)
             if metric is None:
@@ -193,6 +192,16 @@ def leak_mark(restorer: RestorerInfo | None, benchmark: BenchmarkInfo | None) ->
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _near(known: pd.DataFrame, info: BenchmarkInfo) -> pd.DataFrame:
+    """Return the rows a reader would want to compare a benchmark with, comparable or not."""
+    same_set = known[known["dataset"] == info.dataset]
+    same_level = known[known["degradation"].str.lower() == info.degradation.lower()]
+    if same_set.empty:
+        return same_level
+    both = same_set[same_set["degradation"].str.lower() == info.degradation.lower()]
+    return same_set if both.empty else both
 
 
 def _metric_match(row: Mapping[Hashable, Any], signatures: Mapping[str, str]) -> tuple[str | None, str]:

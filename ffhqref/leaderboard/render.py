@@ -187,7 +187,7 @@ def _md_cell(cell: Cell, digits: int) -> str:
     text = f"**{mean}**" if cell.best else mean + "\\*" * cell.tied
     if not math.isnan(cell.low):
         text += f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
-    return text + f" (published {cell.published:g})" * (cell.published is not None)
+    return text if cell.published is None else f"{text} (published {cell.published:g})"
 
 
 def _tex(text: str) -> str:

@@ -167,10 +167,13 @@ def _studentised(
     else:
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(groups, np.full(groups, 1 / groups), size=n_bootstrap).astype(np.float64)
-        drawn = weights @ counts
+        # Columns without missing values share their counts: one product then serves all.
+        same = bool((counts == counts[:, :1]).all())
+        sizes = counts[:, :1] if same else counts
+        drawn = weights @ sizes
         shift = (weights @ residual) / drawn
         spread = (
-            weights @ (residual**2) - 2 * shift * (weights @ (residual * counts)) + shift**2 * (weights @ (counts**2))
+            weights @ (residual**2) - 2 * shift * (weights @ (residual * counts)) + shift**2 * (weights @ (sizes**2))
         )
         drawn_error = np.sqrt(np.maximum(groups / (groups - 1) * spread, 0.0)) / drawn
         # A draw of one identity repeated has no spread: its t is infinite, on the side of its shift.

@@ -44,7 +44,7 @@ def make_restorer(name: str, device: str | None = None, **options: Any) -> Resto
     target = options.pop("_target_", None)
     factory = load_attribute(str(target), f"restorer '{name}'") if target else RESTORERS.get(name)
     try:
-        if device is not None and "device" not in options and "device" in inspect.signature(factory).parameters:
+        if device is not None and "device" in inspect.signature(factory).parameters:
             options["device"] = device
         restorer = factory(**options)
     except FfhqrefError:

@@ -102,7 +102,7 @@ class RealESRGAN:
         height, width = picture.shape[:2]
         planes = np.ascontiguousarray(reduce_by(picture, SCALE).transpose(2, 0, 1))
         extractor = self._network.create_extractor()
-        extractor.input("data", ncnn.Mat(planes).clone())  # without the copy it would point into a freed array
+        extractor.input("data", ncnn.Mat(planes))  # points into planes, which must live on until the end
         status, made = extractor.extract("output")
         if status:
             raise RuntimeError(f"ncnn failed with status {status}")

@@ -60,9 +60,11 @@ class RestoreStage:
 
     Args:
         root: workspace that paths in rows and results are relative to.
-        method: name of the method; of `ffhqref.restorers.RESTORERS` unless the options have ``_target_``.
+        method: name of the method in the tables.
         options: of the restorer's constructor.
-        device: where networks run.
+        restorer: name in `ffhqref.restorers.RESTORERS`, for a second variant of one; the method's when None. Not
+            looked at when the options have ``_target_``.
+        device: where networks run, for restorers that take a ``device`` and have none in their options.
         batch_size: cases of one call; the restorer's own ``batch_size``, or 1, when None.
         retry_failed: do cases again that failed in an earlier run; otherwise a failure is remembered until
             something that the result depends on changes.
@@ -79,12 +81,14 @@ class RestoreStage:
         method: str,
         options: Mapping[str, Any] | None = None,
         *,
+        restorer: str | None = None,
         device: str = "cpu",
         batch_size: int | None = None,
         retry_failed: bool = False,
     ) -> None:
         self.root = Path(root)
         self.method = method
+        self._registered = restorer or method
         self.options = dict(options or {})
         self.device = device
         self.retry_failed = retry_failed
@@ -92,7 +96,7 @@ class RestoreStage:
         self._restorer: Restorer | None = None
         self.batch_size = batch_size or int(getattr(self.restorer, "batch_size", 1))
         self._identity = [
-            self.name, self.version, self.options, str(getattr(self.restorer, "version", "1")), self._rule,
+            self._registered, self.version, self.options, str(getattr(self.restorer, "version", "1")), self._rule,
             getattr(self.restorer, "weights_sha256", None),
         ]  # fmt: skip
 
@@ -100,8 +104,13 @@ class RestoreStage:
     def restorer(self) -> Restorer:
         """The method under test, made on first use in each process."""
         if self._restorer is None:
-            self._restorer = make_restorer(self.method, device=self.device, **self.options)
+            self._restorer = make_restorer(self._registered, **{"device": self.device, **self.options})
         return self._restorer
+
+    @property
+    def _place(self) -> str:
+        """Where the restorer works: its attribute ``device``; those without one work on the CPU."""
+        return str(getattr(self.restorer, "device", "cpu"))
 
     @property
     def _rule(self) -> str:
@@ -193,7 +202,7 @@ class RestoreStage:
             ages=ages if any(age is not None for age in ages) else None,
         )
         shape = tuple(batch.lq.shape)
-        with _measured(self.device) as cost, _seeded(cases[0].seed), torch.no_grad():
+        with _measured(self._place) as cost, _seeded(cases[0].seed), torch.no_grad():
             output = checked_batch(self.restorer.restore(batch), shape)
         return output, {**cost, "seconds": cost["seconds"] / len(cases)}
 
@@ -229,7 +238,7 @@ class RestoreStage:
             "error": None,
             "seconds": 0.0,
             "peak_memory_bytes": None,
-            "device": self.device,
+            "device": self._place,
             "file_size": None,
             "file_mtime_ns": None,
         }

@@ -137,7 +137,7 @@ def test_farthest_point_ties_go_to_the_first():
 
 def test_exact_copies_do_not_disturb_the_order():
     """Copies are exact ties; the smaller id must win whatever the threads do with the arithmetic."""
-    ids, vectors, _ = simulate_embeddings(1, 0, 0, dim=64)
+    _, vectors, _ = simulate_embeddings(1, 0, 0, dim=64)
     rng = np.random.default_rng(0)
     rows = vectors[0] + 0.35 * rng.standard_normal((6, 64)) / 8
     rows = np.concatenate([rows, rows[[2, 2, 4]]])

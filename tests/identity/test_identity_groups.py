@@ -131,6 +131,9 @@ def test_clear_errors(monkeypatch):
         group_identities(embeddings, pairs, 3.0)
     with pytest.raises(DatasetError, match="'zz' has no embedding"):
         group_identities(embeddings, pd.DataFrame({"image_a": ["00"], "image_b": ["zz"], "distance": [0.1]}), 0.4)
+    monkeypatch.setattr(groups_module, "MAX_LINKED_PAIRS", 5)
+    with pytest.raises(DatasetError, match=r"average linkage: .* pairs lie below"):
+        group_identities(embeddings, pairs, 0.4, "average")
     monkeypatch.setattr(groups_module, "MAX_HDBSCAN_COMPONENT", 5)
     with pytest.raises(DatasetError, match="component holds 11 images"):
         group_identities(embeddings, pairs, 0.4, "hdbscan")

@@ -48,8 +48,11 @@ def test_equals_rational_brute_force(n, dim, threshold, seed, block, precision):
     vectors = unit(np.random.default_rng(seed).standard_normal((n, dim)) + 0.7)
     ids = names(n)
     expected = {
-        (ids[i], ids[j]) for i in range(n) for j in range(i + 1, n) if is_pair_exactly(vectors[i], vectors[j], threshold)
-    }  # fmt: skip
+        (ids[i], ids[j])
+        for i in range(n)
+        for j in range(i + 1, n)
+        if is_pair_exactly(vectors[i], vectors[j], threshold)
+    }
     assert as_set(find_pairs(ids, vectors, threshold, block=block, precision=precision)) == expected
 
 

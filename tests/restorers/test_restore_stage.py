@@ -28,7 +28,6 @@ class Plugin:
     batch_size = 4
 
     def __init__(self, device="nowhere"):
-        SEEN.clear()
         self.device = device
 
     def restore(self, batch):
@@ -54,6 +53,8 @@ class Faulty(Plugin):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
         if self.fault == "nan":
             out[at, 0, 3, 3] = float("nan")
+        if self.fault == "nan in company" and len(batch) > 1:
+            out[at] = float("nan")
         if self.fault == "shape":
             return out[:, :, :-1]
         if self.fault == "type":
@@ -148,6 +149,7 @@ def rows(tmp_path):
 def run(tmp_path, rows, kind=Plugin, options=None, workers=1, **more):
     stage = RestoreStage(tmp_path, "mine", {**target(kind), **(options or {})}, **more)
     first = []
+    SEEN.clear()
     results = run_stage(
         stage, rows, engine=LocalEngine(workers), journal_dir=tmp_path / "journal",
         progress=lambda name, done, total: first.append(done),
@@ -201,6 +203,22 @@ def test_one_failing_case_is_one_row_and_takes_no_neighbour_along(tmp_path, rows
 
 def rows_at(rows, folder):
     return [{**row, "lq_path": str(folder / row["lq_path"])} for row in rows]
+
+
+def test_a_case_that_fails_only_in_company_is_saved(tmp_path, rows):
+    results, _ = run(tmp_path, rows, Faulty, {"fault": "nan in company"})
+    assert [result["status"] for result in results] == ["ok"] * 5
+    assert [len(batch) for batch in SEEN] == [4, 1, 1], "only the case itself runs again"
+
+
+def test_device_reaches_restorers_that_take_one(tmp_path):
+    assert RestoreStage(tmp_path, "mine", target(Plugin), device="cuda:1").restorer.device == "cuda:1"
+    own = RestoreStage(tmp_path, "mine", {**target(Plugin), "device": "cpu"}, device="cuda:1")
+    assert own.restorer.device == "cpu", "a device of its own wins"
+    row = {"benchmark": "b", "case_id": "c", "lq_path": "x", "lq_sha256": None, "reference_paths": []}
+    row |= {"reference_sha256": [], "seed": 1, "out_path": "y"}
+    assert own.process([row])[0]["device"] == "cpu"
+    assert RestoreStage(tmp_path, "bicubic", device="cuda:1").process([row])[0]["device"] == "cpu", "it knows no GPU"
 
 
 def test_its_own_input_is_told_unless_that_is_what_it_does(tmp_path, rows):

@@ -4,7 +4,7 @@ const caseState = { benchmark: "all", method: null, metric: null, status: "all",
   page: 0, found: [], selected: null, left: "LQ", right: null, split: 50 };
 
 const allMethods = DATA.methods.filter((method) => method !== CEILING);
-const allMetrics = Object.keys(DATA.metrics).filter((metric) => BENCHMARKS.some((b) => b.metrics.includes(metric)));
+const allMetrics = Object.keys(DATA.metrics).filter((metric) => BENCHMARKS.some((b) => b.scored.includes(metric)));
 caseState.method = allMethods.find((m) => !["lq", "bicubic", "reference"].includes(m)) ?? allMethods[0];
 caseState.metric = BENCHMARKS[0]?.main ?? allMetrics[0];
 
@@ -78,9 +78,9 @@ function refresh() {
 function drawFilters() {
   const s = caseState, set = (key) => (value) => { s[key] = value; refresh(); };
   const people = [...new Set(BENCHMARKS.flatMap((b) => b.people.filter((p) => p !== null)))].sort((a, b) => a - b);
-  const field = (label, key, type) => {
+  const typed = (label, key, type) => {
     const input = el("input", { type, value: s[key], step: "any", oninput: () => { s[key] = input.value; refresh(); } });
-    return el("label", {}, label, input);
+    return field(label, input);
   };
   $("#filters").replaceChildren(
     choice("Benchmark", [["all", "all"], ...BENCHMARKS.map((b) => b.name)], s.benchmark, set("benchmark")),
@@ -89,7 +89,7 @@ function drawFilters() {
     choice("Order", [["worst", "worst first"], ["best", "best first"], ...(BENCHMARKS.some(baseline) ? [["improved", "most improved on LQ"], ["worsened", "least improved on LQ"]] : []), ["id", "by name"]], s.sort, set("sort")),
     choice("Status", [["all", "all"], ["ok", "ok"], ["failed", "failed"], ["no value", "no value"]], s.status, set("status")),
     choice("Person", [["all", "all"], ...people.map(String)], s.person, set("person")),
-    field("At least", "min", "number"), field("At most", "max", "number"), field("Case", "text", "search"));
+    typed("At least", "min", "number"), typed("At most", "max", "number"), typed("Case", "text", "search"));
   $("#filters").onsubmit = (event) => event.preventDefault();
 }
 
@@ -126,7 +126,7 @@ function slider(b, i, left, right) {
 }
 
 function caseTable(b, i) {
-  const metrics = b.metrics;
+  const metrics = b.scored;
   const best = Object.fromEntries(metrics.map((metric) => {
     const values = b.competing.map((m) => b.value(i, m, metric)).filter((v) => !Number.isNaN(v));
     return [metric, values.length ? (higher(metric) ? Math.max(...values) : Math.min(...values)) : NaN];
@@ -175,6 +175,7 @@ function drawViewer() {
 drawFilters();
 refresh();
 if (caseState.found.length) {
-  const first = caseState.found.find(({ b, i }) => b.pictures[i]) ?? caseState.found[0];
+  const withOutput = ({ b, i }) => picture(b.pictures[i]?.out[caseState.method]);
+  const first = caseState.found.find(withOutput) ?? caseState.found.find(({ b, i }) => b.pictures[i]) ?? caseState.found[0];
   select(first.b, first.i);
 } else drawViewer();

@@ -24,12 +24,12 @@ function drawCompare() {
   const methods = DATA.methods.filter((m) => b.competing.includes(m));
   s.a = methods.includes(s.a) ? s.a : methods[0];
   s.b = methods.includes(s.b) && s.b !== s.a ? s.b : methods.find((m) => m !== s.a);
-  s.metric = b.metrics.includes(s.metric) ? s.metric : b.main;
+  s.metric = b.scored.includes(s.metric) ? s.metric : b.main;
   const set = (key) => (value) => { s[key] = value; drawCompare(); };
   $("#compare-controls").replaceChildren(
     choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), s.benchmark, (v) => { s.benchmark = Number(v); drawCompare(); }),
-    choice("First", methods, s.a, set("a")), choice("Second", methods.filter((m) => m !== s.a), s.b, set("b")), choice("Cases by", b.metrics, s.metric, set("metric")));
-  const rows = b.metrics.map((metric) => ({ metric, ...b.comparison(s.a, s.b, metric) })).filter((row) => Number.isFinite(row.difference));
+    choice("First", methods, s.a, set("a")), choice("Second", methods.filter((m) => m !== s.a), s.b, set("b")), choice("Cases by", b.scored, s.metric, set("metric")));
+  const rows = b.scored.map((metric) => ({ metric, ...b.comparison(s.a, s.b, metric) })).filter((row) => Number.isFinite(row.difference));
   const verdict = ({ metric, difference, p }) => {
     if (!(p <= DATA.alpha)) return el("span", { class: "verdict open" }, "open");
     return el("span", { class: "verdict" }, `${(difference > 0) === higher(metric) ? s.a : s.b} better`);
@@ -55,3 +55,14 @@ function drawCompare() {
     el("div", {}, el("h3", {}, `Where ${s.a} gains most`), tiles(won)), el("div", {}, el("h3", {}, `Where ${s.b} gains most`), tiles(lost)));
 }
 drawCompare();
+
+let resizing = 0, drawnAt = innerWidth;
+addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(() => {
+    if (innerWidth === drawnAt) return;
+    drawnAt = innerWidth;
+    drawPlots();
+    drawCompare();
+  }, 150);
+});

@@ -84,6 +84,13 @@ const colour = (method) => {
   return method === CEILING || place < 0 ? "var(--muted)" : `var(--s${place % 10})`;
 };
 
+let fields = 0;
+// A control with its label above; the label stands beside the control, so that its name is the label alone.
+function field(label, control) {
+  control.id = `field-${++fields}`;
+  return el("div", { class: "field" }, el("label", { for: control.id }, label), control);
+}
+
 // A labelled <select>; options are strings or [value, text].
 function choice(label, options, value, change) {
   const select = el("select", { onchange: () => change(select.value) },
@@ -91,7 +98,7 @@ function choice(label, options, value, change) {
       const [key, text] = Array.isArray(option) ? option : [option, option];
       return el("option", { value: key, selected: String(key) === String(value) }, text);
     }));
-  return el("label", {}, label, select);
+  return field(label, select);
 }
 
 (function theme() {

@@ -26,7 +26,7 @@ from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, 
 from ffhqref.leaderboard.view import arrow, decimals, metric_of_role, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     import pandas as pd
 
@@ -130,7 +130,10 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
         summary=_summary(report, blocks),
         views=views,
         spans={view.benchmark: _spans(view) for view in views},
-        infos=report.infos,
+        infos={
+            name: report.infos[name]
+            for name in sorted({row.method for view in views for row in view.rows} & {*report.infos})
+        },
         benchmarks=report.benchmarks,
         signatures=report.signatures,
         directions=report.directions,
@@ -189,7 +192,7 @@ def _main_metric(metrics: list[str]) -> str:
 
 def _scored(block: CaseValues) -> list[str]:
     """Metrics in which a competing method has a value; all of them when there is none at all."""
-    known = np.isfinite(block.values[:, block.ranked]).any(axis=(0, 1))
+    known = np.asarray(np.isfinite(block.values[:, block.ranked]).any(axis=(0, 1)))
     return [metric for metric, on in zip(block.metrics, known, strict=True) if on] or block.metrics
 
 
@@ -221,7 +224,8 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             row.method: {
                 "seconds": row.seconds,
                 "cells": {
-                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
+                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high]
+                    for metric, c in row.cells.items()
                 },
             }
             for row in view.rows
@@ -234,7 +238,8 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
         )
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
         payload["main"] = _main_metric(_scored(block))
-        scored = [metric for metric in view.metrics if any(metric in row.cells for row in view.rows if not row.ceiling)]
+        scored = list(_spans(view))
+        payload["scored"] = scored
         payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)
     return {
@@ -258,7 +263,7 @@ def _spans(view: Any) -> dict[str, tuple[float, float]]:
 
     Metrics without any value are left out.
     """
-    spans = {}
+    spans: dict[str, tuple[float, float]] = {}
     for metric in view.metrics:
         cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.ceiling]
         ends = [end for c in cells for end in (c.mean, c.low, c.high) if not math.isnan(end)]
@@ -281,12 +286,11 @@ def _summary(report: ReportData, blocks: list[CaseValues]) -> list[tuple[str, st
     return [(name, f"{value:,}".replace(",", "\u202f")) for name, value in values]
 
 
-def _failures(report: ReportData) -> list[dict[str, Any]]:
+def _failures(report: ReportData) -> list[dict[Hashable, Any]]:
     """Means with failures as the worst value and without them, where the two differ."""
     board = report.analysis.leaderboard[["benchmark", "method", "metric", "n", "n_failed"]]
     both = report.analysis.details.merge(board, on=["benchmark", "method", "metric"])
-    rows: list[dict[str, Any]] = both[both["n_failed"] > 0].to_dict("records")
-    return rows
+    return both[both["n_failed"] > 0].to_dict("records")
 
 
 def _provenance(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

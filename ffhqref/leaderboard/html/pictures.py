@@ -6,7 +6,7 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,8 @@ def selection(keys: Sequence[tuple[str, str]], badness: NDArray[np.float64]) -> 
         order = sorted(mine, key=lambda index: (np.isnan(badness[index]), -badness[index]))
         # Bit-reversed places spread any first part of the queue evenly over the whole.
         width = max(1, (len(mine) - 1).bit_length())
-        spread = [
-            mine[place] for place in (int(f"{i:0{width}b}"[::-1], 2) for i in range(1 << width)) if place < len(mine)
-        ]
+        places = (int(f"{i:0{width}b}"[::-1], 2) for i in range(1 << width))
+        spread = [mine[place] for place in places if place < len(mine)]
         queues.append(list(_unique(x for three in zip(order, reversed(order), spread, strict=True) for x in three)))
     longest = max(map(len, queues), default=0)
     return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
@@ -126,7 +128,7 @@ def _wants(case: CasePictures, size: int, reference_size: int) -> Iterator[tuple
         yield path, reference_size
 
 
-def _unique(items: Iterable[object]) -> Iterator[object]:  # type: ignore[misc]
+def _unique(items: Iterable[T]) -> Iterator[T]:
     return iter(dict.fromkeys(items))
 
 

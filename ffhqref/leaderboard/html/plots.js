@@ -1,5 +1,7 @@
 // Plots as inline SVG. Colours are CSS variables, so that they follow the theme and the printer.
-const WIDTH = 560, HEIGHT = 360;
+const HEIGHT = 360;
+// Drawn at the width of the page, so that text keeps its size on a telephone.
+let WIDTH = 560;
 
 function ticks(low, high, count = 5) {
   if (!(high > low)) return [low];
@@ -163,7 +165,8 @@ function front(points) {
 function drawPlots() {
   const b = BENCHMARKS[plotState.benchmark];
   if (!b) return;
-  const metrics = b.metrics.filter((metric) => b.competing.some((method) => b.cell(method, metric)));
+  WIDTH = Math.min(620, Math.max(320, $("#plot-scatter").clientWidth || 560));
+  const metrics = b.scored;
   const pick = (wanted, ...others) => [wanted, ...others].find((metric) => metrics.includes(metric)) ?? metrics[0];
   plotState.x = pick(plotState.x, b.roles.fidelity, b.roles.identity);
   plotState.y = pick(plotState.y, b.roles.perception, b.roles.identity, metrics.find((metric) => metric !== plotState.x));

@@ -64,10 +64,6 @@ class KeysValues:
         """Return the memory held, in bytes."""
         return sum(item.nbytes for item in (*self.keys, *self.values))
 
-    def to(self, dtype: torch.dtype) -> KeysValues:
-        """Return the same in another precision."""
-        return KeysValues(tuple(item.to(dtype) for item in self.keys), tuple(item.to(dtype) for item in self.values))
-
     def merged(self, references: int) -> KeysValues:
         """Return rows of R·N references as R rows with the tokens of N references joined."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -295,13 +294,8 @@ class RefLDM:
         name = f"null {side}"
         found = self._keys.get(name)
         if found is None:
-            # Zero latents are constant over the picture, and so is what the first layers make of them. Where a
-            # norm's group is one channel wide, its variance is then zero and rounding is all that is left to be
-            # scaled up; torch's kernel for channels_last on the CPU loses two digits there. Hence float32 and the
-            # plain layout for this one pass, whatever the model works in.
-            plain = laid_out(copy.deepcopy(self.unet).to(torch.float32), torch.contiguous_format)
             zero = torch.zeros(1, self.config.unet.in_channels, *side, device=self.device)
-            found = plain.keys_values(zero).to(self.unet.dtype)
+            found = self.unet.keys_values(zero)
             self._keys.put(name, found, found.nbytes)
         return found
 

@@ -36,6 +36,8 @@ def make_modules(config: RefLDMConfig, seed: int = 0) -> tuple[UNet, FirstStage]
         for parameter in unet.parameters():
             if parameter.dim() > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
+            elif not parameter.any():  # a norm without shift would hold constant pictures at rounding noise
+                torch.nn.init.normal_(parameter, std=0.1)
         torch.nn.init.normal_(first_stage.quantize.embedding.weight)
     return unet, first_stage
 
