@@ -116,7 +116,7 @@ def test_a_person_reviews_with_the_keyboard(browser, workspace, tmp_path):
     page.keyboard.press("1")  # the hostile one is somebody else
     assert page.locator('.reference[aria-pressed="true"]').count() == 1
     page.keyboard.press("a")
-    assert "2 of 3 · 1 decided · 1 pairs" in page.inner_text("#progress")
+    assert "2 of 3 · 1 decided · rejected: pairs 1, targets 0" in page.inner_text("#progress")
     assert page.locator('.reference[aria-pressed="true"]').count() == 1  # the same pair from its other side
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
@@ -125,7 +125,7 @@ def test_a_person_reviews_with_the_keyboard(browser, workspace, tmp_path):
     assert page.inner_text("#progress").startswith("2 of 3")
 
     page.reload()
-    assert "2 of 3 · 2 decided · 1 pairs and 1 targets rejected · not saved yet" in page.inner_text("#progress")
+    assert "2 of 3 · 2 decided · rejected: pairs 1, targets 1 · not saved yet" in page.inner_text("#progress")
     csv_path = saved(page, tmp_path)
     assert csv_path.name == "exclusions.csv"
     assert "not saved" not in page.inner_text("#progress")

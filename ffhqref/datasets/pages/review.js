@@ -79,8 +79,8 @@
       return button;
     }));
     const decided = data.targets.filter((each) => state.targets.has(each.id)).length;
-    element("progress").textContent = `${state.here + 1} of ${data.targets.length} · ${decided} decided · ${state.pairs.size} pairs and ` +
-      `${[...state.targets.values()].filter((each) => each === "reject").length} targets rejected${state.unsaved ? " · not saved yet" : ""}`;
+    element("progress").textContent = `${state.here + 1} of ${data.targets.length} · ${decided} decided · rejected: pairs ${state.pairs.size}, ` +
+      `targets ${[...state.targets.values()].filter((each) => each === "reject").length}${state.unsaved ? " · not saved yet" : ""}`;
     [...element("strip").children].forEach((mark, index) => {
       const each = data.targets[index];
       const some = rejected(each) ? "some" : "";
