@@ -71,9 +71,7 @@ def make_up(n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[
                     "identity_id": pd.array(people, "Int32"),
                     "lq_path": [f"{i % 40:02d}.png" for i in range(n_cases)],
                     "gt_path": [f"{(i + 1) % 40:02d}.png" for i in range(n_cases)],
-                    "reference_paths": [
-                        [f"{(i + r) % 40:02d}.png" for r in range(1 + i % 5)] for i in range(n_cases)
-                    ],
+                    "reference_paths": [[f"{(i + r) % 40:02d}.png" for r in range(1 + i % 5)] for i in range(n_cases)],
                     "age": rng.uniform(5, 70, n_cases).astype(np.float32),
                     "age_gap": rng.normal(0, 12, n_cases).astype(np.float32),
                 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
@@ -40,8 +41,7 @@ def report(context: Context) -> int:
     key = content_key("report", VERSION, facts, options, context.seed)
     with Journal(workspace.journals / "report.jsonl") as journal:
         known = journal.get(key)
-        files = {} if known is None else known["files"]
-        if not files or any(not (folder / name).is_file() or sha256_file(folder / name) != files[name] for name in files):
+        if known is None or not all(_same(folder / name, sha256) for name, sha256 in known["files"].items()):
             context.reporter.begin("report")
             _write(context, facts)
             names = ("leaderboard.md", "leaderboard.tex", "leaderboard.csv", "report.html")
@@ -50,6 +50,10 @@ def report(context: Context) -> int:
     sys.stdout.write(f"leaderboard: {workspace.root / 'tables' / 'leaderboard.parquet'}\n")
     sys.stdout.write(f"page: {folder / 'report.html'}\n")
     return 0
+
+
+def _same(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256
 
 
 def _write(context: Context, facts: dict[str, dict[str, Any]]) -> None:

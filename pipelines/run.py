@@ -30,8 +30,8 @@ def execute(config: Any) -> int:
         status |= score(context, metrics)
         status |= report(context)
         seconds = time.monotonic() - start
-        idle = context.reporter.computed == 0
-        context.reporter.say(f"{'nothing to do: all of it was done before, checked' if idle else 'done'} in {seconds:.1f} s")
+        done = "done" if context.reporter.computed else "nothing to do: all of it was done before, checked"
+        context.reporter.say(f"{done} in {seconds:.1f} s")
     return status
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
@@ -51,6 +52,7 @@ def score(context: Context, metrics: MetricSet) -> int:
         rows.append(_row(context, made.method, case, output, made.output_sha256, sha256))
     found = score_rows(rows, metrics, engine=context.engine, journal_dir=workspace.journals, progress=context.reporter)
     directions = {name: metric.higher_is_better for name, metric in metrics.available.items()}
+    directions.update({name: name not in LOWER_IS_BETTER for name in metrics.unavailable})
     workspace.write("scores", found.frame, inputs=("restorations", "cases"), signatures=metrics.signatures,
                     directions=directions, unavailable=dict(metrics.unavailable))  # fmt: skip
     for (name, reason), count in found.reasons.items():

@@ -104,9 +104,7 @@ def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     infos = {m: RestorerInfo(m, summary=f"about {m}", trained_on=("FFHQ",) if m == "good" else ()) for m in methods}
     features = subgroups.case_features(cases)
     return ReportData(
-        analysis=analyse(
-            scores, cases, restorations, directions, infos=infos, benchmarks=benchmarks, n_bootstrap=200
-        ),
+        analysis=analyse(scores, cases, restorations, directions, infos=infos, benchmarks=benchmarks, n_bootstrap=200),
         scores=scores,
         cases=cases,
         restorations=restorations,

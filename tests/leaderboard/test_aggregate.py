@@ -162,15 +162,11 @@ def test_leak_marks(tables):
         "clean": RestorerInfo("clean", trained_on=("FFHQ-Ref train", "ImageNet")),
     }
     tested = {"severe": BenchmarkInfo("severe", "FFHQ-Ref test", people_from="FFHQ")}
-    board = leaderboard(
-        made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=tested, n_bootstrap=50
-    )
+    board = leaderboard(made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=tested, n_bootstrap=50)
     assert row(board, "leaky")["leak"] == "trained on FFHQ, whose people are tested here"
     assert pd.isna(row(board, "clean")["leak"])
     sample = {"severe": BenchmarkInfo("severe", "sample")}
-    board = leaderboard(
-        made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=sample, n_bootstrap=50
-    )
+    board = leaderboard(made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=sample, n_bootstrap=50)
     assert board["leak"].isna().all()
 
 

@@ -224,8 +224,7 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             row.method: {
                 "seconds": row.seconds,
                 "cells": {
-                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high]
-                    for metric, c in row.cells.items()
+                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
                 },
             }
             for row in view.rows
