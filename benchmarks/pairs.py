@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -75,12 +74,13 @@ def child(path: str, threads: int) -> None:
     torch.set_num_threads(threads)
     vectors = np.load(path)
     ids = [f"{i:06d}" for i in range(len(vectors))]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, pairs = timed(lambda: find_pairs(ids, vectors, THRESHOLD))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps({"seconds": seconds, "pairs": len(pairs), "peak_bytes": peak * 1024, "before_bytes": before * 1024})
-    )
+    print(json.dumps({"seconds": seconds, "pairs": len(pairs), "peak_bytes": peak_bytes()}))
+
+
+def peak_bytes() -> int:
+    """Return the peak memory of this process since it began (getrusage would count its parent's too)."""
+    return 1024 * int(next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM")).split()[1])
 
 
 def in_child(vectors: np.ndarray, threads: int) -> dict[str, float]:
