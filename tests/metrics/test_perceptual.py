@@ -252,6 +252,10 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
         make_metric("pyiqa:topiq_nrr")
     with pytest.raises(ConfigError, match="use the set metrics"):
         make_metric("pyiqa:fid")
+    with pytest.raises(ConfigError, match="has no options, got 'net'"):
+        make_metric("pyiqa:gmsd", net="vgg")
+    with pytest.raises(WeightsError, match="HF_HOME"):
+        make_metric("pyiqa:topiq_nr-face")
 
 
 @pytest.mark.gpu
