@@ -169,14 +169,20 @@ function drawPlots() {
   if (!b) return;
   WIDTH = Math.min(620, Math.max(320, $("#plot-scatter").clientWidth || 560));
   const metrics = b.scored;
+  const which = choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); });
+  if (!metrics.length) {
+    $("#plot-controls").replaceChildren(which);
+    $("#legend").replaceChildren();
+    $$(".plots figure > div").forEach((place) => place.replaceChildren(note("No metric has a value in this benchmark.")));
+    return;
+  }
   const pick = (wanted, ...others) => [wanted, ...others].find((metric) => metrics.includes(metric)) ?? metrics[0];
   plotState.x = pick(plotState.x, b.roles.fidelity, b.roles.identity);
   plotState.y = pick(plotState.y, b.roles.perception, b.roles.identity, metrics.find((metric) => metric !== plotState.x));
   const features = b.subgroups, feature = features.find((f) => f.feature === plotState.feature) ?? features[0];
   const change = (key) => (value) => { plotState[key] = value; drawPlots(); };
   $("#plot-controls").replaceChildren(
-    choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); }),
-    choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
+    which, choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
     features.length > 1 ? choice("Sub-group", features.map((f) => [f.feature, FEATURES[f.feature] ?? f.feature]), feature.feature, change("feature")) : null);
   $("#legend").replaceChildren(...b.competing.slice().sort((p, q) => DATA.methods.indexOf(p) - DATA.methods.indexOf(q)).map((method) => el("button", {
     type: "button", "aria-pressed": String(!muted(method)), style: `--c:${colour(method)}`,
