@@ -227,9 +227,7 @@ def main() -> None:
     figures["ratio_to_notebook"] = ratio
     print(f"{len(scores):,} scores: {options.methods} methods x {options.sets} sets x {options.metrics} metrics")
     print(f"statistics        {figures['statistics_s']:6.1f} s")
-    print(
-        f"  in a notebook   {figures['notebook_s']:6.1f} s   (pandas and scipy, estimated: {ratio:.0f}x as long)"
-    )
+    print(f"  in a notebook   {figures['notebook_s']:6.1f} s   (pandas and scipy, estimated: {ratio:.0f}x as long)")
     print(f"sub-groups        {figures['subgroups_s']:6.1f} s")
     print(f"Markdown LaTeX CSV{figures['text_tables_s']:6.1f} s")
     print(f"HTML page         {figures['page_s']:6.1f} s   ({figures['page_mb']:.1f} MB)")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
-from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
-from ffhqref.errors import DatasetError
+from ffhqref.datasets.card import write_card
+from ffhqref.datasets.review import read_exclusions, write_review
+from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
+from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
+from ffhqref.hashing import sha256_file
 from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
+from ffhqref.identity.references import Exclusions
 from ffhqref.identity.release import make_release, write_release
+from ffhqref.identity.splits import SPLITS
 from ffhqref.tables import SPECS
 
 from ._common import Context, embedder_options, open_context, rows_of
@@ -36,6 +40,9 @@ class Plan:
     image_stage: ImageStage | AlignStage
     embed_stage: EmbedStage
     age_stage: AgeStage | None
+    exclusions: Exclusions | None
+    review: str | None
+    """Split of the review page."""
     dataset_root: str
     """As the ``images`` table records it, see `ffhqref.workspace.Workspace.dataset_root`."""
 
@@ -49,6 +56,7 @@ def execute(config: Any) -> int:
 def check_build(context: Context) -> Plan:
     """Check the config and open everything that a build needs."""
     settings = BuildConfig.of({**context.config["build"], "device": context.device})
+    review = _review_split(context.config["review"])
     options = {key: value for key, value in context.config["dataset"].items() if key not in SPLIT_KEYS}
     detector = dict(options.pop("detector", None) or {})
     dataset = open_dataset(options.pop("name"), **options)
@@ -65,7 +73,10 @@ def check_build(context: Context) -> Plan:
     ages = dict(context.config["ages"])
     model = ages.pop("model")
     age_stage = AgeStage(root, model, ages) if model else None
-    return Plan(settings, dataset, image_stage, EmbedStage(root, name, embedder, crop), age_stage, recorded)
+    verdicts = context.config["exclusions"]
+    exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
+    embed_stage = EmbedStage(root, name, embedder, crop)
+    return Plan(settings, dataset, image_stage, embed_stage, age_stage, exclusions, review, recorded)
 
 
 def build(context: Context, plan: Plan) -> int:
@@ -94,10 +105,20 @@ def build(context: Context, plan: Plan) -> int:
     embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
     workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
     ages = _ages(context, plan, good)
-    built = build_reference_set(embedded.image_ids, embedded.vectors, plan.settings, ages=ages)
+    built = build_reference_set(
+        embedded.image_ids, embedded.vectors, plan.settings, ages=ages, exclusions=plan.exclusions
+    )
     _write(context, built, images)
-    _tell(context, built, images, dataset.truth)
-    return int(bool(images["error"].notna().any()))
+    workspace.write("licences", licences_frame(dataset), inputs=("images",))
+    card = write_card(workspace.root)[0]
+    _tell(context, built, images, dataset)
+    for image_id, reason in list(embedded.errors.items())[:5]:
+        context.reporter.say(f"left out: {image_id}: {reason}")
+    context.reporter.say(f"data card: {card}")
+    if plan.review:
+        page = write_review(workspace, plan.review)
+        context.reporter.say(f"review page: {page}; save its verdicts and build again with exclusions=FILE")
+    return int(bool(images["error"].notna().any() or embedded.errors))
 
 
 def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
@@ -121,7 +142,8 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
 
 
 def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
-    workspace, config = context.workspace, context.config["build"]
+    workspace, verdicts = context.workspace, context.config["exclusions"]
+    config = {**context.config["build"], "exclusions": sha256_file(verdicts) if verdicts else None}
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
     workspace.write("references", built.references, inputs=("identities", "ages"), config=config)
@@ -129,8 +151,19 @@ def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
     write_release(workspace.root / "FFHQ-Ref", make_release(built.identities, built.references, names))
 
 
-def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Mapping[str, str]) -> None:
+def _review_split(wanted: Any) -> str | None:
+    if wanted in (None, False):
+        return None
+    split = "test" if wanted is True else str(wanted)
+    if split not in SPLITS:
+        raise ConfigError(f"review={wanted}: expected true (the test split), false, or one of {', '.join(SPLITS)}")
+    return split
+
+
+def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, dataset: Dataset) -> None:
     say = context.reporter.say
+    for remark in dataset.remarks:
+        say(remark)
     broken = images[images["error"].notna()]
     for row in rows_of(broken.head(5)):
         say(f"left out: {row.path}: {row.error}")
@@ -141,8 +174,9 @@ def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Ma
             f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
             f"with {count['references']} references"
         )
-    if truth:
-        score = agreement(built.identities[built.identities["image_id"].isin(truth)], truth)
+    if dataset.truth:
+        known = built.identities[built.identities["image_id"].isin(dataset.truth)]
+        score = agreement(known, dataset.truth)
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
         say(f"agreement with the true identities: {exact}")
 

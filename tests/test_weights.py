@@ -256,6 +256,35 @@ def test_what_has_no_source_is_fetched_by_hand(tmp_path):
         weights.fetch(item(page="https://example.org/page"), folder=tmp_path)
 
 
+def test_a_silent_host_is_asked_once(tmp_path, monkeypatch):
+    import urllib.error
+    import urllib.request
+
+    asked = []
+
+    def silent(request, timeout):
+        asked.append((request.full_url, timeout))
+        raise urllib.error.URLError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    sources = ("https://silent.invalid/a", "https://silent.invalid/b")
+    for name in ("one", "two"):
+        with pytest.raises(WeightsError, match="no answer"):
+            weights.fetch(weights.WeightFile(name, name, sources=sources), folder=tmp_path)
+    assert asked == [("https://silent.invalid", 10.0)]
+
+
+def test_the_inventory_says_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    put(tmp_path / "codeformer.pth", b"x")
+    lines = {line["name"]: line for line in weights.inventory()}
+    assert set(lines) == set(weights.registry())
+    assert lines["codeformer"]["path"] == tmp_path / "codeformer.pth"
+    assert not lines["codeformer"]["commercial"]
+    assert lines["refldm"]["path"] is None
+    assert not lines["dr2"]["fetchable"]
+
+
 def test_only_http_is_followed(tmp_path):
     secret = put(tmp_path / "secret", b"s")
     with pytest.raises(WeightsError, match="only http"):

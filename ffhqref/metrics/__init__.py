@@ -27,6 +27,8 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
         "lpips_alex": "ffhqref.metrics.perceptual:lpips_alex",
         "dists": "ffhqref.metrics.perceptual:DISTS",
         "musiq": "ffhqref.metrics.iqa:musiq",
+        "lmd": "ffhqref.metrics.faceparts:LMD",
+        "flpips_parsenet": "ffhqref.metrics.faceparts:FaceLPIPS",
         "ids": "ffhqref.metrics.identity:ids",
         "ids_ref": "ffhqref.metrics.identity:ids_ref",
         "ids_ref_best": "ffhqref.metrics.identity:ids_ref_best",

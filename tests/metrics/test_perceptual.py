@@ -117,6 +117,16 @@ def test_lpips_kept_features_do_not_change_a_value(pairs, hub):
     np.testing.assert_array_equal(restored(hashed), plain)
 
 
+@pytest.mark.parametrize(("net", "least"), [("vgg", 16), ("alex", 31)])
+def test_the_smallest_picture_has_a_value(pairs, hub, net, least):
+    torch.save(random_backbone(net), hub / "checkpoints" / FILES[net])
+    metric = make_metric(f"lpips_{net}")
+    corner = MetricBatch(pairs.output[:1, :, :least, :least], pairs.gt[:1, :, :least, :least])
+    assert metric(corner)[0] > 0
+    with pytest.raises(RuntimeError):
+        metric(MetricBatch(corner.output[..., 1:], corner.gt[..., 1:]))
+
+
 def test_a_file_of_another_network_is_refused(pairs, hub):
     torch.save(random_backbone("alex"), hub / "checkpoints" / FILES["vgg"])
     with pytest.raises(WeightsError, match="no ImageNet state dict of torchvision's vgg"):

@@ -1,13 +1,18 @@
 """FID and KID against matrix roots, plain loops, closed forms, and pyiqa's own pipeline on random weights."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 
 from ffhqref.compat import ensure_torchvision
+from ffhqref.engine import LocalEngine
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.images import read_rgb, save_png
 from ffhqref.metrics import Runtime, sets
+from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
+from ffhqref.metrics.set_scoring import score_sets
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,70 @@ def test_inception_features_and_fid_equal_those_of_pyiqa(tmp_path, monkeypatch, 
     assert found.shape == (4, 2048)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     assert "clean bicubic 299" in ours.signature
+
+
+class Colour:
+    """Mean and spread of each channel in the place of Inception's features."""
+
+    signature = "colour"
+    calls = 0
+
+    def __call__(self, pictures):
+        Colour.calls += len(pictures)
+        return np.stack([np.r_[image.mean(axis=(0, 1)), image.std(axis=(0, 1))] for image in pictures])
+
+
+def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    generator = np.random.default_rng(0)
+    rows, pictures = [], {}
+    for case in range(6):
+        for name in ("gt", "a", "b"):
+            pictures[name, case] = generator.integers(0, 200 if name == "b" else 256, (512, 512, 3), dtype=np.uint8)
+            save_png(tmp_path / f"{name}{case}.png", pictures[name, case])
+        truth = str(tmp_path / f"gt{case}.png"), f"gt{case}"
+        for name in ("a", "b"):
+            failed = name == "b" and case == 0
+            output = (None, None) if failed else (str(tmp_path / f"{name}{case}.png"), f"{name}{case}")
+            rows.append(ScoreRow(name, "moderate", str(case), *output, *truth))
+        rows.append(ScoreRow(GROUND_TRUTH, "moderate", str(case), *truth, *truth))
+    Colour.calls = 0
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
+    frame = score_sets(rows, **options)
+    assert Colour.calls == 17  # every picture once
+    found = {(row.method, row.metric): row for row in frame.itertuples()}
+    vectors = {name: Colour()([pictures[name, case] for case in range(6)]) for name in ("gt", "a", "b")}
+    assert found["a", "fid"].value == pytest.approx(sets.fid(vectors["a"], vectors["gt"]).value, rel=1e-4)
+    assert found["b", "kid"].value == pytest.approx(sets.kid(vectors["b"][1:], vectors["gt"]).value, rel=1e-4)
+    assert (found["b", "fid"].n, found["b", "fid"].n_reference) == (5, 6)
+    assert "n=5" in found["b", "fid"].note
+    assert found["a", "fid_ffhq"].status == "unavailable"
+    assert "ffhq_clean_trainval70k_512.npz" in found["a", "fid_ffhq"].note
+    assert (GROUND_TRUTH, "fid") not in found
+    assert "vs gt" in found["a", "fid"].signature
+    calls = Colour.calls
+    assert score_sets(rows[::-1], **options).equals(frame)
+    assert Colour.calls == calls
+    np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
+    stored = score_sets(rows, ["fid_ffhq"], **options).set_index("method")
+    assert list(stored["status"]) == ["ok"] * 3
+    assert stored.loc[GROUND_TRUTH, "value"] < stored.loc["b", "value"]
+
+
+def test_sets_without_the_network_or_enough_pictures_are_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    save_png(tmp_path / "x.png", np.zeros((512, 512, 3), np.uint8))
+    rows = [ScoreRow("a", "moderate", "0", str(tmp_path / "x.png"), "x", str(tmp_path / "x.png"), "x")]
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal"}
+    if importlib.util.find_spec("pyiqa"):
+        frame = score_sets(rows, **options)
+        assert set(frame["status"]) == {"unavailable"}
+        assert frame["note"].str.contains("pt_inception").all()
+    few = score_sets([*rows, ScoreRow("b", "moderate", "0", None, None)], ["fid", "kid"], features=Colour(), **options)
+    assert dict(zip(few["method"] + few["metric"], few["status"], strict=True)) == {
+        "afid": "failed", "akid": "failed", "bfid": "unavailable", "bkid": "unavailable",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="Did you mean 'fid'"):
+        score_sets(rows, ["fidd"], **options)

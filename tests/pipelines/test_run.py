@@ -266,7 +266,7 @@ def test_ctrl_c_ends_in_a_line_and_goes_on_later(undisturbed, few_faces, ffhqref
     root = tmp_path / "w"
     command = ("run", f"root={root}", f"dataset.path={few_faces}", *FEW)
     process = ffhqref.start(*command)
-    journal = root / "journal" / "embed.jsonl"
+    journal = root / "journal" / "images.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.05)
