@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
+from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.card import write_card
 from ffhqref.datasets.review import read_exclusions, write_review
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
@@ -40,6 +42,8 @@ class Plan:
     image_stage: ImageStage | AlignStage
     embed_stage: EmbedStage
     age_stage: AgeStage | None
+    attribute: Mapping[str, str] | None
+    """Label by image id that val and test are balanced over."""
     exclusions: Exclusions | None
     review: str | None
     """Split of the review page."""
@@ -73,10 +77,12 @@ def check_build(context: Context) -> Plan:
     ages = dict(context.config["ages"])
     model = ages.pop("model")
     age_stage = AgeStage(root, model, ages) if model else None
+    balance = context.config["balance"]
+    attribute = attribute_of(dataset.attributes, str(balance)) if balance else None
     verdicts = context.config["exclusions"]
     exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
     embed_stage = EmbedStage(root, name, embedder, crop)
-    return Plan(settings, dataset, image_stage, embed_stage, age_stage, exclusions, review, recorded)
+    return Plan(settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, review, recorded)
 
 
 def build(context: Context, plan: Plan) -> int:
@@ -106,10 +112,16 @@ def build(context: Context, plan: Plan) -> int:
     workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
     ages = _ages(context, plan, good)
     built = build_reference_set(
-        embedded.image_ids, embedded.vectors, plan.settings, ages=ages, exclusions=plan.exclusions
+        embedded.image_ids,
+        embedded.vectors,
+        plan.settings,
+        ages=ages,
+        attribute=plan.attribute,
+        exclusions=plan.exclusions,
     )
     _write(context, built, images)
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
+    workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
     _tell(context, built, images, dataset)
     for image_id, reason in list(embedded.errors.items())[:5]:
@@ -143,7 +155,8 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
 
 def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
     workspace, verdicts = context.workspace, context.config["exclusions"]
-    config = {**context.config["build"], "exclusions": sha256_file(verdicts) if verdicts else None}
+    config = {**context.config["build"], "balance": context.config["balance"]}
+    config["exclusions"] = sha256_file(verdicts) if verdicts else None
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
     workspace.write("references", built.references, inputs=("identities", "ages"), config=config)
