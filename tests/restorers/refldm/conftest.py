@@ -42,7 +42,7 @@ def make_modules(config: RefLDMConfig, seed: int = 0) -> tuple[UNet, FirstStage]
     return unet, first_stage
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Networks this small gain nothing from threads, and lose much when test processes compete for the cores."""
     threads = torch.get_num_threads()
