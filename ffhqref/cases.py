@@ -29,6 +29,10 @@ class Benchmark:
     """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth or references."""
     references: int | None = 5
     """At most this many references a case, the first by rank; None: all."""
+    published_set: str | None = None
+    """Name that papers give to this very set of pictures; only then are published numbers shown beside."""
+    published_degradation: str = ""
+    """Level as papers print it."""
     counts: tuple[int, ...] = ()
     """Numbers of pictures that sources state for this set; more than one when they disagree."""
 
@@ -146,7 +150,7 @@ def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFram
     import pandas as pd
 
     empty = {"identity_id": None, "gt_path": None, "age": None, "age_gap": None}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"benchmark": benchmark, "case_id": name, "target_id": name, "lq_path": path, "reference_paths": [], **empty}
         for name, path in sorted(lq_paths.items())
     ]

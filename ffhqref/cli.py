@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ffhqref import __version__
-from ffhqref.errors import FfhqrefError, did_you_mean
+from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -75,7 +74,6 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     gives 130; a run with failed rows gives 1.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
-    module = pipeline_module(name)
     config_folder = conf_folder()
     sys.argv = [f"ffhqref {name}", *(sys.argv[1:] if arguments is None else arguments)]
     import hydra
@@ -83,9 +81,13 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     status: list[int] = [0]
+    failures: list[BaseException] = []
 
     def task(config: Any) -> None:
-        status[0] = max(status[0], int(module.execute(config)))
+        try:
+            status[0] = max(status[0], int(pipeline_module(name).execute(config)))
+        except (FfhqrefError, OSError) as error:
+            failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
 
     try:
         _register_plugins(config_folder)
@@ -93,6 +95,8 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
             version_base="1.3", config_path=str(config_folder), config_name="config"
         )(task)
         _main()
+        if failures:
+            raise failures[0]
     except FfhqrefError as error:
         _complain(str(error))
         return 2
@@ -105,7 +109,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not cannot_write(error):
             raise
         where = f": {error.filename}" if error.filename else ""
         _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")

@@ -38,6 +38,11 @@ class Reporter:
     ) -> None:
         self._stop()
 
+    def begin(self, stage: str) -> None:
+        """Tell that work without rows begins."""
+        self.computed += 1
+        self.say(f"{stage}: writing")
+
     def say(self, message: str) -> None:
         """Write one line."""
         self._stop()

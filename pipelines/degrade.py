@@ -12,7 +12,7 @@ from ffhqref.degradation.stage import DegradeStage
 from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.tables import SPECS
 
-from ._common import Context, open_context
+from ._common import Context, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,21 +21,26 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return degrade(context)
+        return degrade(context, check_benchmarks(context))
 
 
-def degrade(context: Context) -> int:
+def check_benchmarks(context: Context) -> list[Benchmark]:
+    """Return the benchmarks of the config; a wrong name or value ends here."""
+    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
+    if not benchmarks:
+        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
+    for benchmark in benchmarks:
+        if benchmark.degradation:
+            DegradeStage(context.workspace.root).preset(benchmark.degradation)
+    return benchmarks
+
+
+def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     """Write ``degradations`` and ``cases``."""
     import pandas as pd
 
     workspace = context.workspace
-    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
-    if not benchmarks:
-        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
-    stage = DegradeStage(workspace.root)
-    for benchmark in benchmarks:
-        if benchmark.degradation:
-            stage.preset(benchmark.degradation)  # an unknown name ends here, before any work
+    stage = DegradeStage(workspace.root, retry_failed=context.config["retry_failed"])
     images, identities, references = (workspace.read(name) for name in ("images", "identities", "references"))
     known = workspace.read("ages").dropna()
     ages: dict[str, float] = dict(zip(known["image_id"], known["age"], strict=True))
@@ -111,7 +116,7 @@ def _synthesise(
     }
     columns = list(SPECS["degradations"].columns)
     made = pd.DataFrame(context.map(stage, list(rows.values())), columns=columns)
-    for row in made[made["error"].notna()].head(5).itertuples():
+    for row in rows_of(made[made["error"].notna()].head(5)):
         context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
     return made
 
@@ -119,10 +124,11 @@ def _synthesise(
 def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
     assert benchmark.lq_folder is not None
     rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
-    if benchmark.split is None:
+    if benchmark.split is None or context.limit is None:
         remark = count_remark(benchmark.name, len(rows), benchmark.counts)
         if remark:
             context.reporter.say(remark)
+    if benchmark.split is None:
         rows = dict(list(rows.items())[: context.limit])
     results = context.map(ImportStage(context.workspace.root), list(rows.values()))
     for name, result in zip(rows, results, strict=True):

@@ -29,6 +29,7 @@ class DlibEmbedder:
     dim = 128
     face_size = 150
     template = "dlib"
+    threaded = False  # dlib keeps Python's lock: it is spread over processes, see ffhqref.faces.store
 
     def __init__(self, path: str | Path | None = None) -> None:
         try:
@@ -97,6 +98,8 @@ class OnnxEmbedder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(file), options, providers=onnxruntime.get_available_providers()
@@ -119,14 +122,14 @@ class OnnxEmbedder:
         digest = self.weights_sha256[file.name][:12]
         self.signature = f"onnx:{file.stem}:{digest}|x=({mean:g},{std:g})|{self.face_size}px {template}"
 
-    def _run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         values = (faces.astype(np.float32) / 255.0 - self._mean) / self._std
         found = self._session.run(None, {self._input: np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)})
         return np.asarray(found[0], dtype=np.float32)
 
-    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [B, dim], L2-normalised, from uint8 RGB [B, S, S, 3]."""
-        _check_faces(faces, self.face_size)
+    def __call__(self, faces: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return float32 [B, dim], L2-normalised, from RGB [B, S, S, 3]: uint8, or float32 in 0..255 unrounded."""
+        _check_faces(faces, self.face_size, (np.uint8, np.float32))
         parts = [self._run(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
         return _normalise(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
 
@@ -175,8 +178,8 @@ def _is_recogniser(file: Path) -> bool:
     return len(outputs) == 1 and len(size) == 2 and isinstance(size[1], int) and size[1] >= 128 and shape[2] < 192
 
 
-def _check_faces(faces: NDArray[np.uint8], size: int) -> None:
-    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (size, size, 3):
+def _check_faces(faces: NDArray[Any], size: int, kinds: tuple[type, ...] = (np.uint8,)) -> None:
+    if faces.dtype not in kinds or faces.ndim != 4 or faces.shape[1:] != (size, size, 3):
         raise ValueError(f"expected uint8 faces [B, {size}, {size}, 3], got {faces.dtype} {faces.shape}")
 
 

@@ -1,12 +1,18 @@
-"""What a metric is: the protocol and the batch it sees."""
+"""What a metric is, and the batch it sees."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from ffhqref.errors import ImageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -19,28 +25,89 @@ class MetricBatch:
     """float32 [B, 3, H, W] in 0..1 RGB: what the restorer wrote, read back from its 8-bit file."""
     gt: torch.Tensor | None = None
     """float32 [B, 3, H, W] in 0..1 RGB, or None when the benchmark has no ground truth."""
-    references: list[torch.Tensor] = field(default_factory=list)
-    """B tensors float32 [N_i, 3, H, W] in 0..1 RGB in reference order; empty list: not loaded."""
+    references: Sequence[Sequence[torch.Tensor]] = field(default_factory=list)
+    """For each case its references in order, float32 [3, H, W] in 0..1 RGB; empty: not loaded."""
+    output_ids: Sequence[str] = ()
+    """One content hash a case, so that work on a picture may be remembered. Empty: unknown."""
+    gt_ids: Sequence[str] = ()
+    """The same for the ground truth."""
+    reference_ids: Sequence[Sequence[str]] = ()
+    """The same for the references of each case."""
 
     def __len__(self) -> int:
         return int(self.output.shape[0])
 
 
+@dataclass(frozen=True)
+class Runtime:
+    """Where metrics with networks run and find their weights."""
+
+    device: str = "cpu"
+    weights_dir: Path | None = None
+    """The configured weights folder, see `ffhqref.weights`."""
+    download: bool = False
+    """Whether a missing weight file may be fetched."""
+
+
 @runtime_checkable
 class Metric(Protocol):
-    """One reproducible number for each case.
+    """One reproducible number for each case. It must pickle; networks are loaded on the first call.
 
     Attributes:
         signature: everything that the value depends on, in one line: network, weights hash, crop, colour space,
             unit, compared with what, version of the code (protocols.md sections 3 and 8).
         higher_is_better: direction.
         needs: subset of {"gt", "references"}.
+
+    The value of a case must not depend on the other cases of its batch.
     """
 
-    signature: str
-    higher_is_better: bool
-    needs: frozenset[str]
+    @property
+    def signature(self) -> str:
+        """Return everything the value depends on."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Return the direction."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Return what beside the output is needed."""
+        ...
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]; NaN where the value is undefined for a case."""
         ...
+
+
+class PairMetric(ABC):
+    """A metric of one output against its ground truth, computed picture by picture with NumPy."""
+
+    higher_is_better: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
+    signature: str
+
+    @abstractmethod
+    def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
+        """Return the value for two pictures float32 [3, H, W] in 0..1 RGB of one size."""
+
+    def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
+        """Return float64 [B]."""
+        pairs = zip(batch.output.detach().cpu().numpy(), ground_truth(batch).detach().cpu().numpy(), strict=True)
+        return np.array([self.value(output, gt) for output, gt in pairs], dtype=np.float64)
+
+
+def ground_truth(batch: MetricBatch) -> torch.Tensor:
+    """Return the batch's ground truth.
+
+    Raises:
+        ImageError: there is none, or it has another size than the output.
+    """
+    if batch.gt is None:
+        raise ImageError("this metric compares with the ground truth, and the benchmark has none")
+    if batch.gt.shape != batch.output.shape:
+        have, want = (f"{shape[-1]}x{shape[-2]}" for shape in (batch.output.shape, batch.gt.shape))
+        raise ImageError(f"the output has {have} pixels, its ground truth {want}: one size is needed")
+    return batch.gt

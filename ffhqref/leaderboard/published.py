@@ -1,0 +1,237 @@
+"""Numbers that papers print, and whether a measured number may stand beside them.
+
+The data file ``data/published.csv`` holds every row with its source and how far it can be trusted;
+``data/published_protocols.csv`` says what a metric's signature must contain to mean the same as a paper's metric.
+A published number is comparable where the set, the degradation, the number of cases and references and the metric
+agree; everywhere else the reason is given.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    import pandas as pd
+
+    from ffhqref.restorers.base import RestorerInfo
+
+TRUST_LEVELS = ("primary", "contradictory", "secondary")
+"""Read from the paper or its code; printed with two values by the paper itself; quoted by someone else."""
+
+SOURCES = {
+    "RL-P": "ReF-LDM, arXiv 2412.05043",
+    "FM-W": "FaceMe, arXiv 2501.05177 (project page)",
+    "IC-P": "IConFace, arXiv 2605.02814",
+    "IC-S": "IConFace, arXiv 2605.02814, supplement",
+    "AGG": "leaderboard aggregators",
+}
+"""What the tags in the column ``source`` stand for."""
+
+
+@dataclass(frozen=True)
+class BenchmarkInfo:
+    """What a benchmark is made of: decides comparability, leak marks and merging."""
+
+    name: str
+    dataset: str
+    """Name of the set as papers print it ("FFHQ-Ref test", "CelebA-Test-Ref") or any other for own sets."""
+    degradation: str = ""
+    """As papers print it ("Moderate", "Severe")."""
+    max_references: int | None = None
+    """References that a restorer was given at most; None: all that a case has."""
+    n_cases: int = 0
+    people_from: str = ""
+    """Data set whose people are tested ("FFHQ"): weights trained on it have seen them."""
+    protocol_hash: str = ""
+    """Content hash of everything that defines the cases: leaderboards with different ones are never merged."""
+    title: str = ""
+
+
+@cache
+def _published() -> pd.DataFrame:
+    import pandas as pd
+
+    folder = resources.files("ffhqref.leaderboard") / "data"
+    words = ("paper", "table", "dataset", "degradation", "method", "metric", "method_key", "source", "trust", "note")
+    text: dict[str, str] = dict.fromkeys(words, "string")
+    with (folder / "published.csv").open(encoding="utf-8") as stream:
+        frame = pd.read_csv(
+            stream,
+            dtype={**text, "value": "float64", "higher_is_better": "int8", "references": "Int32", "n_cases": "Int32"},
+        )
+    with (folder / "published_protocols.csv").open(encoding="utf-8") as stream:
+        protocols = pd.read_csv(stream, dtype="string")
+    frame["higher_is_better"] = frame["higher_is_better"].astype(bool)
+    check_published(frame)
+    exact = frame.merge(protocols, on=["paper", "metric"], how="left")
+    general = frame[["paper"]].merge(protocols[protocols["metric"] == "*"].drop(columns="metric"), how="left")
+    for column in ("requires", "reason"):
+        frame[column] = exact[column].fillna(general[column]).to_numpy()
+    return frame
+
+
+def check_published(frame: pd.DataFrame) -> None:
+    """Check rows of published numbers.
+
+    Raises:
+        TableError: a key that occurs twice, a metric with two directions, a value out of its range, an unknown source
+            or trust level.
+    """
+    key = ["paper", "table", "dataset", "degradation", "method", "metric"]
+    doubled = frame.duplicated(key)
+    if doubled.any():
+        raise TableError(f"published numbers: row occurs twice: {dict(frame.loc[doubled, key].iloc[0])}")
+    ways = frame.groupby("metric")["higher_is_better"].nunique()
+    if (ways > 1).any():
+        raise TableError(f"published numbers: metrics with two directions: {list(ways[ways > 1].index)}")
+    similarity = frame["metric"].isin(["SSIM", "CLIP-IQA", "MANIQA", "IDS", "Ref-ArcFace", "Ref-AdaFace", "GT-AdaFace"])
+    for rows, low, high in ((similarity, -1.0, 1.0), (frame["metric"].isin(["LPIPS", "fLPIPS"]), 0.0, 2.0)):
+        wrong = rows & ~frame["value"].between(low, high)
+        if wrong.any():
+            row = frame[wrong].iloc[0]
+            raise TableError(f"published numbers: {row['metric']} = {row['value']} of {row['method']} is out of range")
+    foreign = set(frame["source"]) - set(SOURCES) | set(frame["trust"]) - set(TRUST_LEVELS)
+    if foreign:
+        raise TableError(f"published numbers: unknown source or trust level {sorted(foreign)}")
+
+
+def load_published() -> pd.DataFrame:
+    """Return all published numbers.
+
+    Returns:
+        ``paper, table, dataset, degradation, method, metric, value, higher_is_better``; ``method_key``: the method's
+        name in this package's registry, null for ablations; ``source``: a key of `SOURCES`; ``trust, references,
+        n_cases, note``; ``requires``: patterns that a metric's signature must contain, separated by ``;``, null where
+        nothing is comparable; ``reason``: the metric in words, or why it cannot be compared.
+    """
+    return _published().copy()
+
+
+def match_published(
+    benchmarks: Mapping[str, BenchmarkInfo],
+    methods: Mapping[str, RestorerInfo | None],
+    signatures: Mapping[str, str],
+) -> pd.DataFrame:
+    """Set published numbers beside measured ones where they mean the same, and say why not elsewhere.
+
+    Args:
+        benchmarks: the measured benchmarks.
+        methods: measured method to its description, where it has one.
+        signatures: metric to its signature.
+
+    Returns:
+        ``benchmark, method, metric, published, source, trust, comparable, reason, paper, table``; one row for each
+        published number of a measured method on the same set (or, for a set that no paper prints, under the same
+        level), ``metric`` being the measured one that is nearest. Where a paper prints a number in two tables, the
+        one without contradiction comes first.
+    """
+    import pandas as pd
+
+    rows = []
+    known = _published()
+    known = known[known["method_key"].isin(list(methods))]
+    for name, info in benchmarks.items():
+        near = _near(known, info)
+        for row in near.to_dict("records"):
+            metric, reason = _metric_match(row, signatures)
+            if metric is None:
+                continue
+            method = str(row["method_key"])
+            reason = _protocol_mismatch(row, info, methods.get(method)) or reason
+            facts = [row["value"], row["source"], row["trust"], not reason, reason, row["paper"], row["table"]]
+            rows.append([name, method, metric, *facts])
+    columns = [
+        "benchmark",
+        "method",
+        "metric",
+        "published",
+        "source",
+        "trust",
+        "comparable",
+        "reason",
+        "paper",
+        "table",
+    ]
+    frame = pd.DataFrame(rows, columns=columns).astype({"comparable": bool})
+    frame["order"] = frame["trust"].map({level: place for place, level in enumerate(TRUST_LEVELS)})
+    by = ["benchmark", "method", "metric", "comparable", "order"]
+    frame = frame.sort_values(by, ascending=[True, True, True, False, True], kind="stable", ignore_index=True)
+    return frame.drop(columns="order")
+
+
+def leak_mark(restorer: RestorerInfo | None, benchmark: BenchmarkInfo | None) -> str | None:
+    """Return why a restorer's numbers on a benchmark are too good, or None.
+
+    Weights trained on the whole set that the test people come from have seen these people. A split of it that keeps
+    people apart, such as ``FFHQ-Ref train``, is no leak.
+
+    >>> from ffhqref.restorers.base import RestorerInfo
+    >>> test = BenchmarkInfo("severe", "FFHQ-Ref test", people_from="FFHQ")
+    >>> leak_mark(RestorerInfo("codeformer", trained_on=("FFHQ",)), test)
+    'trained on FFHQ, whose people are tested here'
+    >>> leak_mark(RestorerInfo("refldm", trained_on=("FFHQ-Ref train",)), test) is None
+    True
+    """
+    if restorer is None or benchmark is None or not benchmark.people_from:
+        return None
+    whole = _plain(benchmark.people_from)
+    for trained in restorer.trained_on:
+        first = re.split(r"[\s(,:]", trained.strip(), maxsplit=1)[0]
+        if _plain(first) == whole and not re.search(r"\bref\b", trained.lower()):
+            return f"trained on {trained}, whose people are tested here"
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _near(known: pd.DataFrame, info: BenchmarkInfo) -> pd.DataFrame:
+    """Return the rows a reader would want to compare a benchmark with, comparable or not."""
+    same_set = known[known["dataset"] == info.dataset]
+    same_level = known[known["degradation"].str.lower() == info.degradation.lower()]
+    if same_set.empty:
+        return same_level
+    both = same_set[same_set["degradation"].str.lower() == info.degradation.lower()]
+    return same_set if both.empty else both
+
+
+def _metric_match(row: Mapping[Hashable, Any], signatures: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the measured metric nearest to a published one, and why it is not the same ("" when it is)."""
+    near = [name for name in sorted(signatures) if _plain(name).startswith(_plain(row["metric"]))]
+    if not near:
+        return None, ""
+    if not isinstance(row["requires"], str):
+        return near[0], str(row["reason"])
+    patterns = row["requires"].split(";")
+    for name in near:
+        if all(re.search(pattern, signatures[name], re.IGNORECASE) for pattern in patterns):
+            return name, ""
+    return near[0], f"other metric: published is {row['reason']}; measured is {signatures[near[0]]}"
+
+
+def _protocol_mismatch(row: Mapping[Hashable, Any], info: BenchmarkInfo, restorer: RestorerInfo | None) -> str:
+    """Return what differs beside the metric, or ""."""
+    import pandas as pd
+
+    references, n_cases = row["references"], row["n_cases"]
+    if row["dataset"] != info.dataset:
+        return f"other set: published on {row['dataset']}, measured on {info.dataset}"
+    if row["degradation"].lower() != info.degradation.lower():
+        return f"other degradation: published {row['degradation']}, measured {info.degradation or 'unnamed'}"
+    if not pd.isna(n_cases) and int(n_cases) != info.n_cases:
+        return f"other cases: published on {int(n_cases)}, measured on {info.n_cases}"
+    takes_references = restorer is None or restorer.max_references != 0
+    if not pd.isna(references) and takes_references and info.max_references != int(references):
+        return f"other references: published with {int(references)}, measured with {info.max_references or 'all'}"
+    if isinstance(row["note"], str) and "leaves out" in row["note"]:
+        return row["note"]
+    return ""

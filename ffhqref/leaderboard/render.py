@@ -1,0 +1,211 @@
+"""The leaderboard as Markdown, LaTeX, CSV and a terminal table, all from the same frame."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ffhqref.leaderboard.view import BenchmarkTable, Cell, MethodRow, arrow, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from rich.console import RenderableType
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+LEGEND = (
+    "Mean over cases [95 % interval over identities]. Bold: best mean. *: cannot be told from the best (its rank "
+    "interval contains 1; paired tests, corrected for all pairs). †: trained on the people tested. ‡: not run on all "
+    "cases, not ranked. Failed cases count as the worst value of the metric."
+)
+
+
+def to_markdown(board: pd.DataFrame) -> str:
+    """Return one GitHub table a benchmark, with intervals, ties, failures and published numbers.
+
+    Args:
+        board: table ``leaderboard``.
+    """
+    parts = []
+    for table in tables(board):
+        seconds, failed = _extra_columns(table)
+        head = ["Method", *(f"{_md(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
+        head += ["Failed"] * failed + ["s/image"] * seconds
+        lines = [_md_line(head), _md_line([":--", *["--:"] * (len(head) - 1)])]
+        for row in table.rows:
+            cells = [_md(row.method) + _marks(row)]
+            for metric in table.metrics:
+                cell = row.cells.get(metric)
+                cells.append("–" if cell is None else _md_cell(cell, table.decimals[metric]))
+            cells += [str(row.n_failed)] * failed + [_seconds(row)] * seconds
+            lines.append(_md_line(cells))
+        parts.append(f"### {_md(table.benchmark)}\n\n" + "\n".join(lines))
+        if table.absent:
+            parts.append(f"Without any value: {', '.join(map(_md, table.absent))}.")
+    return "\n\n".join([*parts, LEGEND]) + "\n"
+
+
+def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> str:
+    r"""Return one ``table*`` a benchmark, ready for a paper that loads ``booktabs``.
+
+    The best mean is bold, methods that cannot be told from it carry an asterisk, ``\pm`` is half the 95 % interval.
+
+    Args:
+        board: table ``leaderboard``.
+        names: how methods, metrics and benchmarks are printed, as LaTeX; others are escaped.
+    """
+    shown = dict(names or {})
+
+    def name(text: str) -> str:
+        return shown.get(text) or _tex(text)
+
+    parts = ["% needs \\usepackage{booktabs}"]
+    for table in tables(board):
+        seconds, failed = _extra_columns(table)
+        ways = {True: r"$\uparrow$", False: r"$\downarrow$"}
+        head = ["Method", *(f"{name(metric)} {ways[table.higher_is_better[metric]]}" for metric in table.metrics)]
+        head += ["Failed"] * failed + ["s/image"] * seconds
+        lines = []
+        for row in table.rows:
+            if row.ceiling:
+                lines.append(r"\midrule")
+            marks = r"$^{\dagger}$" * bool(row.leak) + r"$^{\ddagger}$" * row.partial
+            cells = [name(row.method) + marks]
+            for metric in table.metrics:
+                cell = row.cells.get(metric)
+                cells.append("--" if cell is None else _tex_cell(cell, table.decimals[metric]))
+            cells += [str(row.n_failed)] * failed + [_seconds(row).replace("–", "--")] * seconds
+            lines.append(" & ".join(cells) + r" \\")
+        caption = (
+            f"{name(table.benchmark)}. Mean over cases, $\\pm$ half of the 95\\,\\% confidence interval (bootstrap "
+            "over identities). Bold: best mean; $^{\\ast}$: cannot be told from the best (paired tests, corrected "
+            "for all pairs)."
+        )
+        caption += " $^{\\dagger}$: trained on the people tested." * any(row.leak for row in table.rows)
+        caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)
+        caption += " Failed cases count as the worst value of the metric." * failed
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table*}",
+                    r"  \centering",
+                    f"  \\caption{{{caption}}}",
+                    f"  \\label{{tab:{_label(table.benchmark)}}}",
+                    f"  \\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                    r"    \toprule",
+                    "    " + " & ".join(head) + r" \\",
+                    r"    \midrule",
+                    *(f"    {line}" for line in lines),
+                    r"    \bottomrule",
+                    r"  \end{tabular}",
+                    r"\end{table*}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(board: pd.DataFrame) -> str:
+    """Return the frame as it is, one row a benchmark, method and metric, numbers in full precision."""
+    text: str = board.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def to_rich(board: pd.DataFrame, *, max_metrics: int = 8) -> RenderableType:
+    """Return the leaderboard for a terminal: one table a benchmark, to be printed by a ``rich`` console.
+
+    Args:
+        board: table ``leaderboard``.
+        max_metrics: columns at most; further metrics are named below the table.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for table in tables(board):
+        seconds, failed = _extra_columns(table)
+        shown = table.metrics[:max_metrics]
+        grid = Table(title=Text(table.benchmark), title_justify="left", title_style="bold", pad_edge=False)
+        grid.add_column("method")
+        for metric in shown:
+            grid.add_column(Text(f"{metric} {arrow(table.higher_is_better[metric])}"), justify="right")
+        for title, on in (("failed", failed), ("s/image", seconds)):
+            if on:
+                grid.add_column(title, justify="right")
+        for row in table.rows:
+            cells = [Text(row.method + _marks(row))]
+            for metric in shown:
+                cell = row.cells.get(metric)
+                if cell is None:
+                    cells.append(Text("–", style="dim"))
+                    continue
+                digits = table.decimals[metric]
+                text = Text(f"{cell.mean:.{digits}f}{'*' if cell.tied else ''}", style="bold" if cell.best else "")
+                if not math.isnan(cell.half_width):
+                    text.append(f" ±{cell.half_width:.{digits}f}", style="dim not bold")
+                cells.append(text)
+            cells += [Text(str(row.n_failed), style="red" if row.n_failed else "dim")] * failed
+            cells += [Text(_seconds(row))] * seconds
+            grid.add_row(*cells, style="dim italic" if row.ceiling else "")
+        parts.append(grid)
+        if table.absent:
+            parts.append(Text("without any value: " + ", ".join(table.absent), style="dim"))
+        if len(table.metrics) > max_metrics:
+            parts.append(Text("also scored: " + ", ".join(table.metrics[max_metrics:]), style="dim"))
+    legend = LEGEND.replace("[95 % interval over identities]", "± half of the 95 % interval over identities")
+    parts.append(Text(legend, style="dim"))
+    return Group(*parts)
+
+
+def _extra_columns(table: BenchmarkTable) -> tuple[bool, bool]:
+    return any(row.seconds is not None for row in table.rows), any(row.n_failed for row in table.rows)
+
+
+def _marks(row: MethodRow) -> str:
+    return " †" * bool(row.leak) + " ‡" * row.partial
+
+
+def _seconds(row: MethodRow) -> str:
+    return "–" if row.seconds is None else f"{row.seconds:.3g}"
+
+
+def _md_line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown or the HTML within it would read as more than text."""
+    for character in "\\`*_|[]":
+        text = text.replace(character, "\\" + character)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+def _md_cell(cell: Cell, digits: int) -> str:
+    mean = f"{cell.mean:.{digits}f}"
+    text = f"**{mean}**" if cell.best else mean + "\\*" * cell.tied
+    if not math.isnan(cell.low):
+        text += f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    return text if cell.published is None else f"{text} (published {cell.published:g})"
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _label(text: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in text.lower())
+
+
+def _tex_cell(cell: Cell, digits: int) -> str:
+    mean = f"{cell.mean:.{digits}f}"
+    text = f"\\textbf{{{mean}}}" if cell.best else mean
+    text += "$^{\\ast}$" * cell.tied
+    if not math.isnan(cell.half_width):
+        text += f" {{\\scriptsize$\\pm${cell.half_width:.{digits}f}}}"
+    return text

@@ -1,0 +1,228 @@
+"""Means within sub-groups of cases, and the same targets under two conditions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffhqref.errors import ConfigError
+from ffhqref.leaderboard.aggregate import GROUND_TRUTH, case_values, identity_codes
+from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
+from ffhqref.seeding import case_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
+"""Years between target and first reference, without sign."""
+DISTANCE_EDGES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 2.0)
+"""1 - cosine between target and its best reference; 0.4 is the limit of FFHQ-Ref."""
+
+
+def case_features(
+    cases: pd.DataFrame, references: pd.DataFrame | None = None, degradations: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return what is known of each case beside its pictures, as numbers to group or plot by.
+
+    Args:
+        cases: table ``cases``.
+        references: table ``references``, for the distance of the best reference.
+        degradations: table ``degradations``; a case's level is its benchmark where that is a level, as in FFHQ-Ref.
+
+    Returns:
+        ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, without sign), ``n_references``,
+        ``best_distance`` (1 - cosine), ``strength`` (0..1: mean percentile, within all degraded pictures, of blur,
+        down-sampling, noise and JPEG loss).
+    """
+    frame = cases[["benchmark", "case_id", "target_id"]].copy()
+    frame["age_gap"] = cases["age_gap"].astype(float).abs()
+    frame["n_references"] = cases["reference_paths"].map(len).astype(float)
+    frame["best_distance"] = np.nan
+    if references is not None and len(references):
+        best = references.groupby("target_id")["distance"].min().astype(float)
+        frame["best_distance"] = frame["target_id"].map(best)
+        frame.loc[frame["n_references"] == 0, "best_distance"] = np.nan
+    frame["strength"] = np.nan
+    if degradations is not None and len(degradations):
+        parts = {
+            "blur": degradations["sigma_x"] + degradations["sigma_y"],
+            "scale": degradations["scale"],
+            "noise": degradations["noise_sigma"],
+            "jpeg": -degradations["jpeg_quality"].astype(float),
+        }
+        strength = np.mean([column.rank(pct=True).to_numpy(float) for column in parts.values()], axis=0)
+        key = list(zip(degradations["level"], degradations["target_id"], strict=True))
+        known = dict(zip(key, strength, strict=True))
+        pairs = zip(frame["benchmark"], frame["target_id"], strict=True)
+        frame["strength"] = [known.get(pair, np.nan) for pair in pairs]
+    return frame.drop(columns="target_id").reset_index(drop=True)
+
+
+def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
+    """Cut features into groups with readable labels.
+
+    Age gap and distance are cut at fixed edges, so that two reports can be compared; the number of references
+    stays as it is; anything else is cut into ``quantiles`` parts of equal size.
+
+    Returns:
+        ``benchmark, case_id, feature, group`` (label), ``order`` (int), ``middle`` (median of the feature in the
+        group).
+    """
+    import pandas as pd
+
+    edges = {"age_gap": AGE_GAP_EDGES, "best_distance": DISTANCE_EDGES}
+    units = {"age_gap": " y"}
+    frames = []
+    for feature in features.columns.difference(["benchmark", "case_id"], sort=False):
+        known = features[features[feature].notna()]
+        values = known[feature].astype(float)
+        if values.nunique() < 2:
+            continue
+        if feature in edges:
+            marks = np.array(edges[feature])
+        elif values.nunique() <= 12 and (values % 1 == 0).all():
+            marks = np.append(np.unique(values), np.inf)
+        else:
+            marks = np.unique(np.quantile(values, np.linspace(0, 1, quantiles + 1)))
+        order = np.clip(np.searchsorted(marks, values, side="right") - 1, 0, len(marks) - 2)
+        if np.isinf(marks[-1]):
+            labels = [f"{mark:g}" for mark in marks[:-1]]
+        else:
+            unit = units.get(feature, "")
+            labels = [f"{a:.3g}–{b:.3g}{unit}" for a, b in pairwise(marks)]
+        frame = known[["benchmark", "case_id"]].assign(
+            feature=feature, order=order, group=[labels[place] for place in order]
+        )
+        frame["middle"] = values.groupby(order).transform("median")
+        frames.append(frame)
+    columns = ["benchmark", "case_id", "feature", "group", "order", "middle"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def subgroup_means(
+    scores: pd.DataFrame,
+    cases: pd.DataFrame,
+    restorations: pd.DataFrame,
+    groups: pd.DataFrame,
+    directions: Mapping[str, bool],
+    *,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> pd.DataFrame:
+    """Return means with intervals over identities within groups of cases; failures count as the worst value.
+
+    Args:
+        scores: table ``scores``.
+        cases: table ``cases``.
+        restorations: table ``restorations``.
+        groups: from `bins`, or any frame with ``benchmark, case_id, feature, group, order, middle``; pose, for
+            instance, comes in this way.
+        directions: metric to higher_is_better.
+        seed: of the resampling.
+        n_bootstrap: resamples.
+
+    Returns:
+        ``benchmark, feature, group, order, middle, method, metric, mean, low, high, n, n_identities``.
+    """
+    import pandas as pd
+
+    frames = []
+    for block in case_values(scores, cases, restorations):
+        sign = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
+        values = block.filled(sign).reshape(len(block.case_ids), -1)
+        place = {case_id: index for index, case_id in enumerate(block.case_ids)}
+        method, metric = np.meshgrid(block.methods, block.metrics, indexing="ij")
+        mine = groups[groups["benchmark"] == block.benchmark]
+        for (feature, order), part in mine.groupby(["feature", "order"], sort=True, observed=True):
+            rows = np.array([place[case_id] for case_id in part["case_id"]])
+            key = case_seed(seed, "subgroup", block.benchmark, str(feature), str(order))
+            found = mean_interval(values[rows], block.identities[rows], seed=key, n_bootstrap=n_bootstrap)
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "benchmark": block.benchmark, "feature": feature, "group": part["group"].iloc[0],
+                        "order": order, "middle": float(part["middle"].iloc[0]), "method": method.ravel(),
+                        "metric": metric.ravel(), "mean": found.mean, "low": found.low, "high": found.high,
+                        "n": found.n, "n_identities": found.n_identities,
+                    }
+                )
+            )  # fmt: skip
+    columns = [
+        "benchmark", "feature", "group", "order", "middle", "method", "metric", "mean", "low", "high", "n",
+        "n_identities",
+    ]  # fmt: skip
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    return frame[frame["n"] > 0].reset_index(drop=True)
+
+
+def paired_benchmarks(
+    scores: pd.DataFrame,
+    cases: pd.DataFrame,
+    restorations: pd.DataFrame,
+    first: str,
+    second: str,
+    directions: Mapping[str, bool],
+    *,
+    seed: int = 0,
+    n_bootstrap: int = 2000,
+) -> pd.DataFrame:
+    """Compare every method under two conditions on the targets they share, such as same-age and cross-age references.
+
+    Args:
+        scores: table ``scores``.
+        cases: table ``cases``; cases are paired by ``target_id``.
+        restorations: table ``restorations``.
+        first: benchmark, for instance ``same_age``.
+        second: benchmark, for instance ``cross_age``.
+        directions: metric to higher_is_better.
+        seed: of the resampling.
+        n_bootstrap: resamples and sign flips.
+
+    Returns:
+        ``method, metric, difference`` (second minus first), ``low, high, p_adjusted`` (corrected for all methods and
+        metrics), ``n`` (shared targets), ``n_identities``.
+
+    Raises:
+        ConfigError: no shared target.
+    """
+    import pandas as pd
+
+    blocks = {b.benchmark: b for b in case_values(scores, cases, restorations) if b.benchmark in (first, second)}
+    missing = [name for name in (first, second) if name not in blocks]
+    if missing:
+        raise ConfigError(f"no scores of benchmark {', '.join(missing)} to compare")
+    target = cases.set_index(["benchmark", "case_id"])["target_id"]
+    rows = {
+        name: {target[name, case_id]: index for index, case_id in enumerate(block.case_ids)}
+        for name, block in blocks.items()
+    }
+    shared = sorted(set(rows[first]) & set(rows[second]))
+    if not shared:
+        raise ConfigError(f"benchmarks '{first}' and '{second}' share no target")
+    a, b = blocks[first], blocks[second]
+    methods = [name for name in a.methods if name in b.methods and name != GROUND_TRUTH]
+    metrics = [name for name in a.metrics if name in b.metrics]
+    picked = []
+    for name, block in ((first, a), (second, b)):
+        of_metric = [block.metrics.index(metric) for metric in metrics]
+        full = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
+        of_method = [block.methods.index(method) for method in methods]
+        cells = np.ix_([rows[name][target_id] for target_id in shared], of_method, of_metric)
+        picked.append(block.filled(full)[cells].reshape(len(shared), -1))
+    codes = identity_codes(cases[cases["benchmark"] == first].set_index("target_id").loc[shared].reset_index())
+    differences = picked[1] - picked[0]
+    key = case_seed(seed, "paired", first, second)
+    found = mean_interval(differences, codes, seed=key, n_bootstrap=n_bootstrap)
+    p = max_t_p_values(cluster_sums(differences, codes)[0], seed=key, n_flips=n_bootstrap)
+    method, metric = np.meshgrid(methods, metrics, indexing="ij")
+    frame = pd.DataFrame(
+        {
+            "method": method.ravel(), "metric": metric.ravel(), "difference": found.mean, "low": found.low,
+            "high": found.high, "p_adjusted": p, "n": found.n, "n_identities": found.n_identities,
+        }
+    )  # fmt: skip
+    return frame[frame["n"] > 0].reset_index(drop=True)

@@ -1,0 +1,174 @@
+"""The leaderboard as a reader sees it: methods down, metrics across, a table a benchmark; shared by all renderers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ffhqref.leaderboard.aggregate import GROUND_TRUTH
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One mean with what is known of it."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    n_failed: int
+    rank: int | None
+    rank_low: int | None
+    rank_high: int | None
+    published: float | None
+    published_source: str | None
+
+    @property
+    def best(self) -> bool:
+        """Has the best mean."""
+        return self.rank == 1
+
+    @property
+    def tied(self) -> bool:
+        """Is not the best mean, yet the data leave open that it is."""
+        return self.rank_low == 1 and not self.best
+
+    @property
+    def half_width(self) -> float:
+        """Half of the confidence interval; NaN where there is none."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """A method in one benchmark."""
+
+    method: str
+    cells: dict[str, Cell]
+    """By metric; a metric without a value is absent."""
+    n_failed: int
+    """The largest number of failed cases over the metrics."""
+    partial: bool
+    """Was not run on every case: no ranks."""
+    seconds: float | None
+    leak: str | None
+
+    @property
+    def ceiling(self) -> bool:
+        """The ground truth itself."""
+        return self.method == GROUND_TRUTH
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """The leaderboard of one benchmark."""
+
+    benchmark: str
+    metrics: list[str]
+    """Those with a value."""
+    absent: list[str]
+    """Metrics that were asked for and have no value: their weights are missing, for instance."""
+    higher_is_better: dict[str, bool]
+    decimals: dict[str, int]
+    rows: list[MethodRow]
+    """Best mean rank over the metrics first, then unranked methods, then the ceiling row."""
+
+
+def arrow(higher_is_better: bool) -> str:
+    """Return ↑ where higher is better and ↓ elsewhere."""
+    return "↑" if higher_is_better else "↓"
+
+
+def decimals(largest: float) -> int:
+    """Return the digits after the point that the field prints for values of this size (LPIPS .429, PSNR 24.37)."""
+    if not math.isfinite(largest):
+        return 3
+    return 3 if largest < 1.5 else 2 if largest < 200 else 1
+
+
+ROLES = (
+    ("identity", ("ids", "id", "arcface", "adaface")),
+    ("fidelity", ("lpips", "flpips", "psnr", "ssim", "ms", "dists", "lmd")),
+    ("perception", ("musiq", "niqe", "maniqa", "clipiqa", "topiq", "fid", "kid")),
+)
+"""What a metric judges, by the beginning of its name; within a role the one to show first comes first."""
+
+
+def metric_of_role(metrics: list[str], role: str) -> str | None:
+    """Return the metric to show for ``identity``, ``fidelity`` or ``perception``, or None when there is none."""
+    for stem in dict(ROLES)[role]:
+        for metric in metrics:
+            if metric.lower().replace("-", "_").split("_")[0] == stem:
+                return metric
+    return None
+
+
+def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
+    """Return one table for each benchmark of a leaderboard, benchmarks and metrics in sorted order.
+
+    Args:
+        board: table ``leaderboard``.
+    """
+    found = []
+    for benchmark, part in board.groupby("benchmark", sort=True):
+        known = part[part["mean"].notna()]
+        metrics = sorted(known["metric"].unique())
+        absent = sorted(set(part["metric"]) - set(metrics))
+        largest = known["mean"].abs().groupby(known["metric"]).max()
+        rows = [_method_row(str(method), of_method) for method, of_method in part.groupby("method", sort=True)]
+        rows.sort(key=_order)
+        found.append(
+            BenchmarkTable(
+                str(benchmark),
+                metrics,
+                absent,
+                dict(zip(part["metric"], part["higher_is_better"].astype(bool), strict=True)),
+                {metric: decimals(float(largest.get(metric, math.nan))) for metric in metrics},
+                rows,
+            )
+        )
+    return found
+
+
+def _method_row(method: str, part: pd.DataFrame) -> MethodRow:
+    cells = {}
+    for row in part.to_dict("records"):
+        if row["mean"] is None or math.isnan(row["mean"]):
+            continue
+        cells[row["metric"]] = Cell(
+            mean=float(row["mean"]),
+            low=float(row["ci_low"]),
+            high=float(row["ci_high"]),
+            n=int(row["n"]),
+            n_failed=int(row["n_failed"]),
+            rank=_integer(row["rank"]),
+            rank_low=_integer(row["rank_low"]),
+            rank_high=_integer(row["rank_high"]),
+            published=_number(row["published"]),
+            published_source=row["published_source"] if isinstance(row["published_source"], str) else None,
+        )
+    leaks = [leak for leak in part["leak"] if isinstance(leak, str)]
+    seconds = _number(part["seconds_per_image"].iloc[0])
+    unranked = bool(cells) and method != GROUND_TRUTH and all(cell.rank is None for cell in cells.values())
+    return MethodRow(method, cells, int(part["n_failed"].max()), unranked, seconds, leaks[0] if leaks else None)
+
+
+def _order(row: MethodRow) -> tuple[bool, bool, float, str]:
+    ranks = [cell.rank for cell in row.cells.values() if cell.rank is not None]
+    return row.ceiling, not ranks, sum(ranks) / len(ranks) if ranks else 0.0, row.method
+
+
+def _integer(value: object) -> int | None:
+    import pandas as pd
+
+    return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
+
+
+def _number(value: object) -> float | None:
+    import pandas as pd
+
+    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]

@@ -1,0 +1,41 @@
+"""Luma, Gaussian windows and filters that the classical metrics share."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+YIQ_LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in the Y of YIQ, full range: what pyiqa calls luma (its colour space "yiq")."""
+
+
+def luma(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the YIQ luma [H, W] in 0..1 of float32 RGB [3, H, W] in 0..1, in float32 like pyiqa."""
+    red, green, blue = (np.float32(weight) for weight in YIQ_LUMA)
+    return picture[0] * red + picture[1] * green + picture[2] * blue
+
+
+def grey_levels(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return 0..1 as whole grey levels 0..255: pyiqa rounds, as MATLAB's 8-bit pictures imply."""
+    return np.rint(values * np.float32(255.0)).astype(np.float64)
+
+
+@cache
+def gaussian_taps(size: int, sigma: float) -> NDArray[np.float64]:
+    """Return a Gaussian window of ``size`` taps that sums to 1; its outer product is MATLAB's ``fspecial``."""
+    at = np.arange(size) - (size - 1) / 2.0
+    taps = np.exp(-(at**2) / (2.0 * sigma**2))
+    return np.asarray(taps / taps.sum())
+
+
+def filter_valid(plane: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Filter [H, W] with a separable window and keep what needs no border: [H - n + 1, W - n + 1]."""
+    margin = len(taps) // 2
+    full = cv2.sepFilter2D(plane, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(full[margin : plane.shape[0] - margin, margin : plane.shape[1] - margin])

@@ -1,0 +1,112 @@
+"""The grey ResNet-18 that the VQFR family measures identity with.
+
+Network of the project ronghuaiyang/arcface-pytorch (file ``resnet18_110.pth``, no squeeze-and-excitation), as VQFR's
+``metric_paper/calculate_cos_dist.py`` uses it: the whole 512 px picture as grey, bilinear to 128x128,
+(x - 127.5) / 127.5, 512 numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from ffhqref import weights
+from ffhqref.images import to_uint8
+from ffhqref.metrics.base import Runtime
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
+"""Width and stride of the four stages, two blocks each."""
+
+
+def grey_resnet18() -> torch.nn.Module:
+    """Return the network: grey [B, 1, 128, 128] in -1..1 to [B, 512]; names as in the published state dict."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        """Normalise, convolve, activate, convolve, add; one activation's slope serves both places."""
+
+        def __init__(self, before: int, after: int, stride: int) -> None:
+            super().__init__()
+            self.bn0 = nn.BatchNorm2d(before)
+            self.conv1 = nn.Conv2d(before, before, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(before)
+            self.prelu = nn.PReLU()
+            self.conv2 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(after)
+            changes = stride != 1 or before != after
+            self.downsample = (
+                nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+                if changes
+                else None
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
+            beside = x if self.downsample is None else self.downsample(x)
+            return self.prelu(self.bn2(self.conv2(inner)) + beside)
+
+    class GreyResNet18(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(1, 64, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(64)
+            self.prelu = nn.PReLU()
+            width = 64
+            for number, (after, stride) in enumerate(_STAGES, start=1):
+                stage = nn.Sequential(Block(width, after, stride), Block(after, after, 1))
+                setattr(self, f"layer{number}", stage)
+                width = after
+            self.bn4 = nn.BatchNorm2d(512)
+            self.fc5 = nn.Linear(512 * 8 * 8, 512)
+            self.bn5 = nn.BatchNorm1d(512)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.max_pool2d(self.prelu(self.bn1(self.conv1(x))), 2)
+            for number in range(1, 5):
+                x = getattr(self, f"layer{number}")(x)
+            return self.bn5(self.fc5(self.bn4(x).flatten(1)))
+
+    return GreyResNet18().eval()
+
+
+class GreyVectoriser:
+    """Vectors of the grey ResNet-18; see `ffhqref.metrics.identity.Vectoriser`.
+
+    Args:
+        path: the state dict; None: found through ``ffhqref.weights`` (``arcface-grey-r18``).
+        runtime: where weights lie and the network runs.
+    """
+
+    def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
+        self._runtime = runtime or Runtime()
+        file = weights.require(
+            "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
+        )
+        self._path = file.path
+        self._network: Any = None
+        self.signature = f"grey-resnet18:{file.signature}|crop=whole picture grey 128 bilinear"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_network": None}
+
+    def __call__(self, picture: torch.Tensor) -> NDArray[np.float32]:
+        """Return float32 [512] from float32 [3, H, W] in 0..1 RGB."""
+        import torch
+
+        if self._network is None:
+            network = grey_resnet18()
+            weights.load_into(network, weights.load_tensors(self._path, prefix="module."), self._path)
+            self._network = network.to(self._runtime.device)
+        grey = cv2.cvtColor(to_uint8(picture[None])[0], cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(grey, (128, 128), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+        values = torch.from_numpy((small - 127.5) / 127.5)[None, None].to(self._runtime.device)
+        with torch.inference_mode():
+            return np.asarray(self._network(values)[0].cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,216 @@
+"""The restorer `refldm`: the model behind the zoo's protocol, with the published settings as presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ffhqref.errors import ConfigError, WeightsError, did_you_mean
+from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.refldm.config import RefLDMConfig
+from ffhqref.restorers.refldm.schedule import ddim_timesteps
+
+if TYPE_CHECKING:
+    import torch
+
+    from ffhqref.restorers.refldm.model import RefLDM
+
+INFO = RestorerInfo(
+    name="refldm",
+    summary="Latent diffusion whose attention layers see the references' keys and values (CacheKV)",
+    min_references=1,
+    max_references=5,
+    input_size=512,
+    licence="non-commercial research (weights); the implementation is Apache-2.0",
+    commercial_use=False,
+    trained_on=("FFHQ-Ref train",),
+    paper="Hsiao et al., ReF-LDM, NeurIPS 2024, arXiv 2412.05043",
+    weights=("refldm", "refldm-vqgan"),
+    proved_against="outputs of the published code (commit af6690c) on random weights: latents within 1e-4 relative",
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published set of sampling settings (restorers.md 4.3)."""
+
+    steps: int
+    spacing: str
+    guidance_scale: float
+    max_references: int | None
+
+
+PRESETS = {
+    "paper": Preset(steps=100, spacing="uniform", guidance_scale=1.5, max_references=5),
+    "demo": Preset(steps=50, spacing="uniform_trailing", guidance_scale=1.5, max_references=None),
+}
+"""`paper`: scripts/inference_dataset.py, which made the paper's tables; `demo`: inference.py."""
+
+
+class RefLDMRestorer:
+    """ReF-LDM as a restorer. Weights are loaded on the first call of `restore`.
+
+    Args:
+        refldm_ckpt: ``refldm.ckpt`` as released, or a converted ``.safetensors``.
+        vqgan_ckpt: ``vqgan.ckpt`` as released; None where the main file holds the first stage.
+        config: published-style YAML of the architecture; None: the released one, or the converted file's own.
+        preset: ``paper`` or ``demo``; the four settings that follow override it.
+        steps: nominal number of DDIM steps.
+        spacing: ``uniform`` or ``uniform_trailing``.
+        guidance_scale: 1 switches guidance off.
+        max_references: the first so many of a case are used, never repeated; None: all; "preset": the preset's.
+        noise: ``shared``: one start noise for all cases, drawn from ``seed``, as published; ``case``: one for
+            each case, drawn from its own seed.
+        seed: of the shared noise.
+        noise_device: where noise is drawn. The same seed gives other noise on CUDA than on the CPU; ``cpu`` gives
+            the same on every machine, ``cuda`` what the published scripts draw on a GPU.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        dtype: precision of the U-Net: float32, bfloat16 or float16.
+        first_stage_dtype: precision of the VQ encoder and decoder.
+        batch_size: cases denoised at once; halved when memory runs out.
+        compile_mode: mode of `torch.compile`; None: not compiled.
+        cache_dir: folder for the converted weights; None: converted in memory at each start.
+        info: facts to change, for other weights in the same architecture (``{"name": "refldm-tiny", …}``).
+
+    Raises:
+        ConfigError: an unknown preset, setting or architecture.
+        WeightsError: a weight file is not there.
+    """
+
+    eight_bit_rule = "truncate"
+    """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
+
+    def __init__(
+        self,
+        refldm_ckpt: str | Path,
+        vqgan_ckpt: str | Path | None = None,
+        *,
+        config: RefLDMConfig | str | Path | None = None,
+        preset: str = "paper",
+        steps: int | None = None,
+        spacing: str | None = None,
+        guidance_scale: float | None = None,
+        max_references: int | Literal["preset"] | None = "preset",
+        noise: str = "shared",
+        seed: int = 2024,
+        noise_device: str = "cpu",
+        device: str = "auto",
+        dtype: str = "float32",
+        first_stage_dtype: str = "float32",
+        batch_size: int = 8,
+        compile_mode: str | None = None,
+        cache_dir: str | Path | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        if preset not in PRESETS:
+            raise ConfigError(f"unknown preset '{preset}'.{did_you_mean(preset, PRESETS)} Known: {', '.join(PRESETS)}")
+        if noise not in ("shared", "case"):
+            raise ConfigError(f"noise must be 'shared' or 'case', not '{noise}'")
+        for name, value in (("dtype", dtype), ("first_stage_dtype", first_stage_dtype)):
+            if value not in ("float32", "bfloat16", "float16"):
+                raise ConfigError(f"{name} must be float32, bfloat16 or float16, not '{value}'")
+        for path in (refldm_ckpt, vqgan_ckpt):
+            if path is not None and not Path(path).is_file():
+                raise WeightsError(f"refldm: no such weight file: {path}")
+        chosen = PRESETS[preset]
+        self.steps = chosen.steps if steps is None else steps
+        self.spacing = chosen.spacing if spacing is None else spacing
+        self.guidance_scale = chosen.guidance_scale if guidance_scale is None else guidance_scale
+        self.max_references = chosen.max_references if max_references == "preset" else max_references
+        if self.max_references is not None and self.max_references < 1:
+            raise ConfigError(f"max_references must be at least 1, or null for all, not {self.max_references}")
+        self.noise = noise
+        self.seed = seed
+        self.noise_device = noise_device
+        self.config = _architecture(refldm_ckpt, vqgan_ckpt, config)
+        ddim_timesteps(self.steps, self.spacing, self.config.timesteps)  # refuses now what would fail later
+        self._files = (refldm_ckpt, vqgan_ckpt)
+        self._settings: dict[str, Any] = {"batch_size": batch_size, "compile_mode": compile_mode}
+        self._cache_dir = cache_dir
+        self._device = device
+        self._dtypes = (dtype, first_stage_dtype)
+        self._model: RefLDM | None = None
+        facts = {
+            "max_references": self.max_references,
+            "input_size": self.config.picture_size,
+            "uses_seed": noise == "case",
+            **(info or {}),
+        }
+        try:
+            self._info = dataclasses.replace(INFO, **facts)
+        except TypeError as error:
+            raise ConfigError(f"refldm: info has an unknown entry: {error}") from None
+
+    @property
+    def info(self) -> RestorerInfo:
+        """Return the description."""
+        return self._info
+
+    @property
+    def model(self) -> RefLDM:
+        """Return the model, loaded on first use.
+
+        Raises:
+            WeightsError: the files are damaged, incomplete, or of another model.
+        """
+        if self._model is None:
+            import torch
+
+            from ffhqref.restorers.refldm.model import RefLDM
+
+            converted = self._files[1] is None and str(self._files[0]).endswith(".safetensors")
+            dtype, first_stage_dtype = (getattr(torch, name) for name in self._dtypes)
+            self._model = RefLDM.from_checkpoint(
+                *self._files,
+                self.config,
+                cache_dir=None if converted else self._cache_dir,
+                device=_best_device() if self._device == "auto" else self._device,
+                dtype=dtype,
+                first_stage_dtype=first_stage_dtype,
+                **self._settings,
+            )
+        return self._model
+
+    def restore(self, batch: RestorationBatch) -> torch.Tensor:
+        """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU; see `base.Restorer`."""
+        lq = (batch.lq.double() * 2.0 - 1.0).float()
+        given = [(item[: self.max_references].double() * 2.0 - 1.0).float() for item in batch.references]
+        latent = self.model.sample_latent(
+            lq, given, self.start_noise(batch.seeds), self.steps, self.guidance_scale, self.spacing
+        )
+        return ((self.model.decode(latent) + 1.0) / 2.0).clamp(0.0, 1.0).cpu()
+
+    def start_noise(self, seeds: list[int]) -> torch.Tensor:
+        """Return x_T: [1, C, h, w] shared by all cases, or [B, C, h, w] from the cases' seeds.
+
+        A picture is as large as the ones the model was trained at, so the latent is too.
+        """
+        import torch
+
+        shape = (1, self.config.channels, self.config.image_size, self.config.image_size)
+
+        def draw(seed: int) -> torch.Tensor:
+            generator = torch.Generator(self.noise_device).manual_seed(seed)
+            return torch.randn(shape, generator=generator, device=self.noise_device)
+
+        return draw(self.seed) if self.noise == "shared" else torch.cat([draw(seed) for seed in seeds])
+
+
+def _architecture(
+    refldm_ckpt: str | Path, vqgan_ckpt: str | Path | None, config: RefLDMConfig | str | Path | None
+) -> RefLDMConfig:
+    if config is None and vqgan_ckpt is None and str(refldm_ckpt).endswith(".safetensors"):
+        from ffhqref.restorers.refldm.converted import read_config
+
+        return read_config(refldm_ckpt)
+    return RefLDMConfig.load(config)
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

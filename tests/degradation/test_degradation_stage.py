@@ -1,0 +1,127 @@
+"""The stage: results as rows, failures as rows, resuming, any number of workers."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ffhqref import tables
+from ffhqref.degradation import Parameters, apply, draw
+from ffhqref.degradation.stage import DegradeStage
+from ffhqref.engine import LocalEngine, run_stage
+from ffhqref.errors import ConfigError
+from ffhqref.hashing import sha256_file
+from ffhqref.images import read_rgb, save_png
+
+
+@pytest.fixture
+def rows(tmp_path):
+    made = []
+    for number in range(5):
+        rng = np.random.default_rng(number)
+        path = tmp_path / "data" / f"{number}.png"
+        save_png(path, rng.integers(0, 256, (40 + 200 * number, 50, 3), dtype=np.uint8))
+        made.extend(
+            {
+                "image_id": str(number), "path": str(path), "sha256": sha256_file(path), "level": level,
+                "seed": 9, "out_path": f"lq/{level}/{number}.png",
+            }
+            for level in ("moderate", "severe")
+        )  # fmt: skip
+    return made
+
+
+def run(tmp_path, rows, workers=1, stage=None):
+    engine = LocalEngine(workers)
+    calls = []
+    results = run_stage(
+        stage or DegradeStage(tmp_path), rows, engine=engine, journal_dir=tmp_path / "journal",
+        progress=lambda name, done, total: calls.append(done),
+    )  # fmt: skip
+    return results, calls[0]
+
+
+def columns(results):
+    return pd.DataFrame(results)[list(tables.SPECS["degradations"].columns)]
+
+
+def test_result_fills_the_table_and_the_file_is_what_the_row_rebuilds(tmp_path, rows):
+    results, _ = run(tmp_path, rows)
+    tables.write_table(tmp_path, "degradations", columns(results))
+    table = tables.read_table(tmp_path, "degradations").set_index(["target_id", "level"])
+    assert len(table) == len(rows) and table["error"].isna().all()
+    for row in rows:
+        recorded = table.loc[(row["image_id"], row["level"])]
+        path = tmp_path / recorded["lq_path"]
+        assert recorded["lq_path"] == row["out_path"] and sha256_file(path) == recorded["lq_sha256"]
+        low = read_rgb(path)
+        assert low.shape == (512, 512, 3)
+        again = Parameters.from_row({**recorded.to_dict(), "level": row["level"]})
+        assert again == draw(row["level"], 9, row["image_id"])
+        assert np.array_equal(apply(read_rgb(row["path"], 512), again), low)
+
+
+def test_order_and_workers_change_nothing(tmp_path, rows):
+    one, _ = run(tmp_path / "one", rows)
+    two, _ = run(tmp_path / "two", rows[::-1], workers=2)
+    assert columns(one).equals(columns(two[::-1]))
+    for row in rows:
+        assert (tmp_path / "one" / row["out_path"]).read_bytes() == (tmp_path / "two" / row["out_path"]).read_bytes()
+
+
+def test_second_run_does_nothing_and_mends_what_was_touched(tmp_path, rows):
+    first, _ = run(tmp_path, rows)
+    again, known = run(tmp_path, rows)
+    assert known == len(rows) and again == first
+
+    missing, damaged, swapped, moved = (tmp_path / row["out_path"] for row in rows[:4])
+    kept = moved.read_bytes()
+    missing.unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    swapped.write_bytes(swapped.read_bytes()[::-1])  # same size, other time
+    shutil.copy(moved, tmp_path / "copy").replace(moved)  # same content, other time
+    mended, known = run(tmp_path, rows)
+    assert known == len(rows) - 3 and moved.read_bytes() == kept
+    assert columns(mended).equals(columns(first))
+
+
+def test_unusable_pictures_are_rows_with_the_reason(tmp_path, rows):
+    bad = [dict(row) for row in rows[:4]]
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "text.png").write_text("no picture")
+    whole = (tmp_path / "data" / "1.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "gone.png").touch()
+    for row, name in zip(bad, ("text", "torn", "gone"), strict=False):
+        row.update(path=str(folder / f"{name}.png"), sha256=sha256_file(folder / f"{name}.png"), image_id=name)
+    (folder / "gone.png").unlink()
+    bad[3].update(sha256="0" * 64, image_id="changed")
+    results, _ = run(tmp_path, [*bad, rows[4]])
+    for result, words in zip(results, ("not a picture", "cannot be read", "gone.png", "changed since"), strict=False):
+        assert words in result["error"] and "\n" not in result["error"]
+        assert result["lq_path"] is None and result["lq_sha256"] is None
+    assert results[4]["error"] is None
+    tables.write_table(tmp_path, "degradations", columns(results))
+
+    _, known = run(tmp_path, [*bad, rows[4]])
+    assert known == 5, "a failure is remembered"
+    _, known = run(tmp_path, [*bad, rows[4]], stage=DegradeStage(tmp_path, retry_failed=True))
+    assert known == 1
+
+
+def test_results_may_not_leave_the_workspace(tmp_path, rows):
+    result = DegradeStage(tmp_path / "root").process([{**rows[0], "out_path": "../out.png"}])[0]
+    assert "leaves its root" in result["error"] and not (tmp_path / "out.png").exists()
+
+
+def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
+    stage = DegradeStage(tmp_path)
+    row = rows[0]
+    changes = {"sha256": "f" * 64, "level": "severe", "seed": 10, "image_id": "x", "out_path": "lq/y.png"}
+    keys = {stage.key(row), *(stage.key({**row, name: value}) for name, value in changes.items())}
+    assert len(keys) == 6
+    assert stage.key({**row, "path": "elsewhere.png"}) == stage.key(row), "the same picture at another place"
+    with pytest.raises(ConfigError, match="Did you mean 'severe'"):
+        stage.key({**row, "level": "sever"})

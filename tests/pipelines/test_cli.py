@@ -1,0 +1,108 @@
+"""The command line: help at once, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import REPOSITORY
+
+
+def one_line(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
+    """Return the single line of standard error of a command that failed as it should."""
+    assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ffhqref: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--cfg", "job"], ["run", "--help"], ["run", "rot=x"]])
+def test_quick_answers_take_under_a_second_of_cpu(ffhqref, arguments):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = ffhqref(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == (2 if "rot=x" in arguments else 0), done.stderr
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.0
+
+
+def test_quick_answers_load_nothing_heavy(ffhqref):
+    code = (
+        "import sys; from ffhqref.cli import main; main(['run', '--cfg', 'job']);"
+        "print('HEAVY', [name for name in ('torch', 'pandas', 'pyarrow', 'sklearn', 'dlib') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "HEAVY []" in done.stdout
+
+
+def test_help_names_every_pipeline(ffhqref):
+    from ffhqref.cli import PIPELINES
+
+    done = ffhqref("--help")
+    assert all(name in done.stdout for name in PIPELINES)
+    for name in PIPELINES:
+        assert (REPOSITORY / "pipelines" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rum"], "unknown pipeline 'rum'. Did you mean 'run'?"),
+        (["run", "rot=x"], "unknown key 'rot'. Did you mean 'root'?"),
+        (["run", "build.max_distanc=0.1"], "unknown key 'build.max_distanc'. Did you mean 'build.max_distance'?"),
+        (["run", "restorer=[lq,bicubik]"], "unknown restorer 'bicubik'. Did you mean 'bicubic'?"),
+        (["run", "metric=[psnrr]"], "unknown metric 'psnrr'. Did you mean 'psnr'?"),
+        (["run", "benchmark=[modrate]"], "unknown benchmark 'modrate'. Did you mean 'moderate'?"),
+        (["run", "dataset=smaple"], "unknown dataset 'smaple'. Did you mean 'sample'?"),
+        (["run", "restorers=[lq]"], "unknown key 'restorers'. Did you mean 'restorer'?"),
+        (["run", "seed=soon"], "seed=soon: expected a whole number"),
+        (["run", "limit=0"], "limit=0: expected a whole number of at least 1"),
+        (["run", "engine.workers=-2"], "engine.workers=-2"),
+        (["run", "embedder.max_distance=3"], "max_distance"),
+        (["run", "benchmark.moderate.references=0"], "references=0"),
+        (["run", "benchmark.moderate.split=tst"], "Did you mean 'test'"),
+        (["run", "benchmark.moderate.degradation=moderat"], "Did you mean 'moderate'"),
+        (["run", "dataset=folder"], "dataset.path="),
+        (["run", "embedder=onnx"], "embedder.path="),
+        (["run", "device=cuda:9"], "device"),
+        (["report"], "does not exist yet"),
+        (["score"], "does not exist yet"),
+    ],
+)
+def test_mistakes_get_one_clear_line(ffhqref, arguments, said):
+    assert said in one_line(ffhqref(*arguments))
+
+
+def test_a_dataset_folder_that_is_absent_or_empty(ffhqref, tmp_path):
+    assert "no such folder" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/absent"))
+    (tmp_path / "empty").mkdir()
+    assert "no picture" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/empty"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can make a folder")
+def test_an_unwritable_root(ffhqref):
+    assert "choose another with root=FOLDER" in one_line(ffhqref("run", "root=/proc/ffhqref"))
+
+
+def test_a_mistake_is_found_before_any_work(ffhqref, tmp_path):
+    """Nothing is computed when the last stage's config is wrong."""
+    one_line(ffhqref("run", f"root={tmp_path}/w", "benchmark.moderate.degradation=moderat"))
+    assert not (tmp_path / "w" / "tables" / "images.parquet").exists()
+
+
+def test_two_runs_in_one_workspace_are_refused(ffhqref, tmp_path):
+    import fcntl
+
+    root = tmp_path / "w"
+    root.mkdir()
+    with (root / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.write("12345")
+        stream.flush()
+        assert "in use by process 12345" in one_line(ffhqref("build", f"root={root}"))
