@@ -75,7 +75,6 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     gives 130; a run with failed rows gives 1.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
-    module = pipeline_module(name)
     config_folder = conf_folder()
     sys.argv = [f"ffhqref {name}", *(sys.argv[1:] if arguments is None else arguments)]
     import hydra
@@ -87,7 +86,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
 
     def task(config: Any) -> None:
         try:
-            status[0] = max(status[0], int(module.execute(config)))
+            status[0] = max(status[0], int(pipeline_module(name).execute(config)))
         except (FfhqrefError, OSError) as error:
             failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
 

@@ -66,6 +66,7 @@ def open_context(config: Any) -> Iterator[Context]:
     _integer(settings, "seed", 0)
     if settings["limit"] is not None:
         _integer(settings, "limit", 1)
+    _device(str(settings["device"]))
     engine = make_engine(settings["engine"])
     workspace = Workspace(str(settings["root"]))
     workspace.lock()
@@ -109,6 +110,18 @@ def make_engine(options: dict[str, Any]) -> Engine:
     if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ConfigError(f"engine.workers={workers}: expected a number of processes, 0 or more, or null")
     return LocalEngine(workers)
+
+
+def _device(name: str) -> None:
+    if name in ("auto", "cpu"):
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name}: not usable here ({reason}); use device=auto or device=cpu") from None
 
 
 def _integer(settings: dict[str, Any], key: str, least: int) -> None:
