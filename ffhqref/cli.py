@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ffhqref import __version__
-from ffhqref.errors import FfhqrefError, did_you_mean
+from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -110,7 +109,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not cannot_write(error):
             raise
         where = f": {error.filename}" if error.filename else ""
         _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")
