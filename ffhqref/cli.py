@@ -32,7 +32,7 @@ usage: ffhqref <pipeline> [key=value ...]
 
 common keys (all: ffhqref run --cfg job)
   root=FOLDER              workspace, default 'workspace'
-  dataset=NAME             sample (embedded), folder, ffhq;  dataset.path=FOLDER
+  dataset=NAME             sample (embedded), folder, ffhq, celeba_hq, celebref_hq;  dataset.path=FOLDER
   embedder=NAME            dlib (packaged), insightface, onnx;  embedder.path=FILE
   benchmark=[a,b]          moderate, severe
   restorer=[a,b]           lq, bicubic, nlm, ...;  'ffhqref list' shows all names
@@ -158,7 +158,8 @@ def _register_plugins(config_folder: Path) -> None:
 
 def _list_names() -> int:
     import ffhqref.datasets
-    import ffhqref.faces
+    import ffhqref.faces.ages
+    import ffhqref.faces.detect
     import ffhqref.metrics
     import ffhqref.restorers
 
@@ -166,6 +167,8 @@ def _list_names() -> int:
     groups = {
         "dataset": set(ffhqref.datasets.DATASETS),
         "embedder": set(ffhqref.faces.EMBEDDERS),
+        "detector": set(ffhqref.faces.detect.DETECTORS),
+        "age model": set(ffhqref.faces.ages.AGE_MODELS),
         "benchmark": set(),
         "restorer": set(ffhqref.restorers.RESTORERS),
         "metric": set(ffhqref.metrics.METRICS),

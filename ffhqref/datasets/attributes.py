@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+PRIVATE = ("identity", "person", "date_of_birth")
+"""Columns of other tables of ours that say who it is; they are no attributes and stay out of what is published."""
+
+
 def read_attributes(path: str | Path, image_ids: Collection[str]) -> dict[str, dict[str, str]]:
-    """Read every column of a table but the one that names the picture.
+    """Read every column of a table but the one that names the picture and those that name the person (`PRIVATE`).
 
     FFHQ-features' CSV, FFHQ-Aging labels and FairFace output are read as they are.
 
@@ -32,7 +36,7 @@ def read_attributes(path: str | Path, image_ids: Collection[str]) -> dict[str, d
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; dataset.attributes is a CSV with image_id and further columns")
     reader, columns, name = open_table(file)
-    rest = [column for column in columns if column != name]
+    rest = [column for column in columns if column != name and column not in PRIVATE]
     if name is None or not rest:
         raise DatasetError(f"{file}, line 1: columns {columns}, expected image_id (or file, ffhq_id) and further ones")
     wanted = set(image_ids)

@@ -43,7 +43,7 @@ class Histogram:
     counts: Mapping[str, tuple[int, ...]]
     """Split to one count a class."""
     summary: Mapping[str, str]
-    """Split to mean and standard deviation, in words."""
+    """Split to mean and standard deviation, in words; empty for classes that are no numbers."""
 
     def total(self, split: str) -> int:
         """Return the number of values of a split."""
@@ -292,7 +292,7 @@ def _attributes(known: pd.DataFrame, frame: pd.DataFrame | None) -> list[Histogr
             tables_of = {each: part.loc[split == each, "value"].value_counts() for each in SPLITS}
             counts = {each: tuple(int(count.get(kind, 0)) for kind in kinds) for each, count in tables_of.items()}
             note = "Pictures with an identity."
-            found.append(Histogram(title, note, tuple(kinds), counts, dict.fromkeys(SPLITS, "–")))
+            found.append(Histogram(title, note, tuple(kinds), counts, {}))
     return found
 
 
@@ -322,9 +322,9 @@ def _files(root: str | Path) -> list[TableFacts]:
     found = []
     for name in DESCRIBED:
         path = tables.table_path(root, name)
-        if path.is_file():
-            facts = tables.read_metadata(root, name)
-            found.append(TableFacts(name, int(pq.read_metadata(path).num_rows), str(facts["content"])))
+        rows = int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+        if rows:
+            found.append(TableFacts(name, rows, str(tables.read_metadata(root, name)["content"])))
     if not found:
         raise TableError(f"no tables in {root}; run the build pipeline first")
     return found

@@ -170,7 +170,9 @@ def test_attributes_of_a_table_reach_the_data_set(tmp_path):
     for name in ("00001", "00042"):
         picture(tmp_path / "images" / f"{name}.png")
     table = tmp_path / "labels.csv.gz"
-    table.write_bytes(gzip.compress(b"image_number,gender,head_yaw\n1,male,-12.5\n42,female,\n77,male,3\n"))
+    table.write_bytes(
+        gzip.compress(b"image_number,gender,head_yaw,person\n1,male,-12.5,Ann\n42,female,,Bo\n77,male,3,Cy\n")
+    )
     data = open_dataset("ffhq", path=tmp_path / "images", attributes=table)
     assert data.attributes == {"gender": {"00001": "male", "00042": "female"}, "head_yaw": {"00001": "-12.5"}}
     frame = attributes_frame(data.attributes)
