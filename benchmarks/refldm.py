@@ -229,7 +229,10 @@ def point(options: argparse.Namespace, config: RefLDMConfig) -> dict[str, Any]:
 def _peak(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts the parent process in on Linux, from before this program was started
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def curves(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,6 +37,23 @@ def test_batch_equals_one_by_one(small_model, mixed, guidance):
         one = slice(index, index + 1)
         alone = small_model.sample_latent(lq[one], references[one], x_T[one], STEPS, guidance)
         assert close(together[one], alone)
+
+
+@pytest.mark.parametrize(("guidance", "spacing"), [(1.5, "uniform"), (2.0, "uniform_trailing")])
+def test_equal_to_the_published_way_of_working(small_config, small_modules, small_model, mixed, guidance, spacing):
+    """The benchmark's naive side: one case, references one by one, both branches apart, attention written out."""
+    path = Path(__file__).parents[3] / "benchmarks" / "refldm.py"
+    spec = importlib.util.spec_from_file_location("benchmark_refldm", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    naive = benchmark.Naive(small_config, *small_modules, device="cpu")
+    lq, references, x_T = mixed
+    ours = small_model.sample_latent(lq, references, x_T, STEPS, guidance, spacing)
+    for index in (0, 2, 4):
+        one = slice(index, index + 1)
+        latent, image = naive.restore(lq[one], references[index], x_T[one], STEPS, guidance, spacing)
+        assert close(ours[one], latent)
+        assert close(small_model.decode(latent), image)
 
 
 def test_order_and_batch_size_do_not_matter(small_config, small_modules, small_model, mixed):

@@ -308,6 +308,19 @@ def test_discriminator_starts_when_it_should(small_config, tmp_path):
     assert all(value > 0 for value in values[2:])
 
 
+def test_idle_codes_are_revived_where_latents_are(small_config):
+    kept, revived = vqgan(small_config, revive_after=0), vqgan(small_config, revive_after=3)
+    batch = source(0)(0, 0, 1)
+    for step in range(3):
+        for task in (kept, revived):
+            losses = task.step([batch], 1e-9, torch.Generator().manual_seed(step))
+    codes = [task.first_stage.quantize.embedding.weight for task in (kept, revived)]
+    changed = ~torch.isclose(codes[0], codes[1], atol=1e-4).all(dim=1)
+    assert int(changed.sum()) == small_config.first_stage.n_embed - int(losses["codes_used"])
+    latents = revived.first_stage.encode(batch.gt).permute(0, 2, 3, 1).flatten(0, 2)
+    assert float(torch.cdist(codes[1][changed], latents).min(dim=1).values.max()) < 1e-3
+
+
 def test_learning_rates():
     run = RunSettings(steps=100, batch_size=1, learning_rate=1.0, warmup=10)
     assert [run.rate(step) for step in (0, 4, 9, 10, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0]

@@ -54,7 +54,8 @@ class VQGANTask:
         perceptual: the perceptual distance; needed where that has a weight.
 
     Raises:
-        ConfigError: the perceptual loss has a weight and no network.
+        ConfigError: the perceptual loss has a weight and no network, or codes are to be revived in more than one
+            process, which would each revive their own.
     """
 
     curve = ("loss", "reconstruction", "perceptual", "codebook", "adversarial", "discriminator", "codes_used")
@@ -71,6 +72,8 @@ class VQGANTask:
             raise ConfigError(
                 "training: the perceptual loss needs a network (LPIPS); give one, or set perceptual_weight to 0"
             )
+        if settings.revive_after and runtime.processes > 1:
+            raise ConfigError("training: codes can be revived in one process only; set revive_after to 0")
         self.config = config
         self.settings = settings
         self.run = settings.run
@@ -86,8 +89,9 @@ class VQGANTask:
         self._optimizer = runtime.prepare(torch.optim.Adam(self.first_stage.parameters(), rate, betas))
         self._judge_optimizer = runtime.prepare(torch.optim.Adam(self.discriminator.parameters(), rate, betas))
         self.steps_done = 0
+        self._idle = torch.zeros(config.first_stage.n_embed, dtype=torch.long)
 
-    def step(self, batches: list[TrainingBatch], rate: float, generator: torch.Generator) -> dict[str, float]:  # noqa: ARG002
+    def step(self, batches: list[TrainingBatch], rate: float, generator: torch.Generator) -> dict[str, float]:
         """Do one step of the auto-encoder and, from its start on, one of the discriminator; return the losses."""
         judged = self.steps_done >= self.settings.adversarial_start
         optimizers = [self._optimizer, *([self._judge_optimizer] if judged else [])]
@@ -97,9 +101,11 @@ class VQGANTask:
                 group["lr"] = rate
         sums = dict.fromkeys(self.curve, 0.0)
         pairs = []
+        seen = []
         for batch in batches:
             real = batch.gt.to(self.runtime.device)
-            parts, fake = self.losses(real, judged)
+            parts, fake, latents = self.losses(real, judged)
+            seen.append(latents)
             self.runtime.backward(parts["loss"] / len(batches))
             pairs.append((real, fake.detach()))
             for name, value in parts.items():
@@ -113,11 +119,25 @@ class VQGANTask:
                 self.runtime.backward(loss / len(pairs))
                 sums["discriminator"] += self.runtime.mean(loss) / len(pairs)
             self._judge_optimizer.step()
+        if self.settings.revive_after:
+            self._revive(torch.cat(seen), generator)
         self.steps_done += 1
         return sums
 
-    def losses(self, real: Tensor, judged: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """Return ``loss`` and its parts for pictures [B, 3, H, W] in −1..1, and their reconstructions."""
+    @torch.no_grad()
+    def _revive(self, latents: Tensor, generator: torch.Generator) -> None:
+        """Put codes that were idle for long where random latents of the step are."""
+        quantize = self.first_stage.quantize
+        self._idle += 1
+        self._idle[quantize.nearest(latents).flatten().unique().cpu()] = 0
+        dead = (self._idle >= self.settings.revive_after).nonzero().flatten()
+        pool = latents.permute(0, 2, 3, 1).flatten(0, 2)
+        chosen = torch.randint(0, len(pool), (len(dead),), generator=generator)
+        quantize.embedding.weight[dead.to(pool.device)] = pool[chosen.to(pool.device)]
+        self._idle[dead] = 0
+
+    def losses(self, real: Tensor, judged: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return ``loss`` and its parts for pictures [B, 3, H, W] in −1..1, reconstructions, and latents."""
         settings = self.settings
         with self.runtime.autocast():
             fake, latents, codes = self._reconstruct(real)
@@ -143,7 +163,8 @@ class VQGANTask:
             "adversarial": adversarial,
             "codes_used": difference.new_tensor(float(used)),
         }
-        return {name: value if name == "loss" else value.detach() for name, value in parts.items()}, fake
+        parts = {name: value if name == "loss" else value.detach() for name, value in parts.items()}
+        return parts, fake, latents.detach()
 
     @torch.no_grad()
     def samples(self, batch: TrainingBatch) -> Tensor:
@@ -161,6 +182,7 @@ class VQGANTask:
             "optimizer": self._optimizer.state_dict(),
             "judge_optimizer": self._judge_optimizer.state_dict(),
             "steps_done": self.steps_done,
+            "idle": self._idle,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,6 +192,7 @@ class VQGANTask:
         self._optimizer.load_state_dict(state["optimizer"])
         self._judge_optimizer.load_state_dict(state["judge_optimizer"])
         self.steps_done = cast("int", state["steps_done"])
+        self._idle.copy_(state["idle"])
 
     def export(self, folder: Path) -> list[Path]:
         """Write ``vqgan.ckpt`` in the published layout: a ``state_dict`` of the first stage, discriminator beside."""
