@@ -23,6 +23,11 @@ PIPELINES = {
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
 }
 
+COMMANDS = {
+    "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
+}
+"""Pipelines that have arguments of their own in place of a Hydra config."""
+
 USAGE = """\
 ffhqref {version}: build reference sets, degrade, restore, score and rank face restoration.
 
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<9}{text}" for name, text in PIPELINES.items())
+        lines = "\n".join(f"  {name:<9}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
         sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
         return 0
     name = arguments[0]
@@ -61,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name == "list":
         return _list_names()
+    if name in COMMANDS:
+        return _command(name, arguments[1:])
     if name not in PIPELINES:
-        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, PIPELINES)} Known: {', '.join(PIPELINES)}")
+        known = [*PIPELINES, *COMMANDS]
+        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
         return 2
     return launch(name, arguments[1:])
 
@@ -154,6 +162,17 @@ def _register_plugins(config_folder: Path) -> None:
         for name in registry.plugin_names():
             if not (config_folder / group / f"{name}.yaml").exists():
                 store.store(group=group, name=name, node={name: {}}, provider=f"entry point {name}")
+
+
+def _command(name: str, arguments: Sequence[str]) -> int:
+    try:
+        return int(pipeline_module(name).main(arguments))
+    except FfhqrefError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted; what was fetched is kept, the same command goes on from there")
+        return 130
 
 
 def _list_names() -> int:
