@@ -22,6 +22,7 @@ PIPELINES = {
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
+    "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 
 COMMANDS = {
