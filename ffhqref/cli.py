@@ -21,6 +21,7 @@ PIPELINES = {
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
+    "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 
 COMMANDS = {
@@ -39,7 +40,7 @@ common keys (all: ffhqref run --cfg job)
   root=FOLDER              workspace, default 'workspace'
   dataset=NAME             sample (embedded), folder, ffhq, celeba_hq, celebref_hq;  dataset.path=FOLDER
   embedder=NAME            dlib (packaged), insightface, onnx;  embedder.path=FILE
-  benchmark=[a,b]          moderate, severe
+  benchmark=[a,b]          moderate, severe, same_age, cross_age, ...
   restorer=[a,b]           lq, bicubic, nlm, ...;  'ffhqref list' shows all names
   metric=[a,b]             psnr, ssim, lpips_vgg, ids, niqe, musiq, ...
   engine.workers=N         processes;  limit=N  at most N test targets

@@ -11,6 +11,7 @@ from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
 from ffhqref.engine.base import Row
 from ffhqref.errors import ConfigError, did_you_mean
 from ffhqref.hashing import sha256_file
+from ffhqref.identity.vectors import Embeddings
 from ffhqref.progress import Reporter
 from ffhqref.workspace import Workspace, plain
 
@@ -63,9 +64,9 @@ class Context:
 def open_context(config: Any) -> Iterator[Context]:
     """Check the common keys and open the workspace, before any work starts."""
     settings = plain(config)
-    _integer(settings, "seed", 0)
+    check_integer(settings, "seed", 0)
     if settings["limit"] is not None:
-        _integer(settings, "limit", 1)
+        check_integer(settings, "limit", 1)
     _device(str(settings["device"]))
     engine = make_engine(settings["engine"])
     workspace = Workspace(str(settings["root"]))
@@ -92,6 +93,15 @@ def picture_hashes(workspace: Workspace) -> Callable[[str], str]:
         return known[path]
 
     return sha256
+
+
+def embeddings_of(workspace: Workspace) -> Embeddings:
+    """Return the vectors of the table ``embeddings``, checked."""
+    import numpy as np
+
+    frame = workspace.read("embeddings")
+    vectors = np.stack(frame["vector"].tolist()) if len(frame) else np.zeros((0, 1), np.float32)
+    return Embeddings.checked(frame["image_id"].tolist(), vectors)
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:
@@ -124,7 +134,8 @@ def _device(name: str) -> None:
         raise ConfigError(f"device={name}: not usable here ({reason}); use device=auto or device=cpu") from None
 
 
-def _integer(settings: dict[str, Any], key: str, least: int) -> None:
+def check_integer(settings: dict[str, Any], key: str, least: int) -> None:
+    """Refuse a value that is no whole number of at least ``least``."""
     value = settings[key]
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{key}={value}: expected a whole number of at least {least}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
@@ -21,8 +22,19 @@ from ffhqref.hashing import sha256_file
 from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.identity.references import Exclusions
-from ffhqref.identity.release import make_release, write_release
+from ffhqref.identity.release import (
+    Release,
+    compare_references,
+    make_release,
+    read_release,
+    release_tables,
+    summarise_differences,
+    with_unlisted,
+    write_release,
+)
 from ffhqref.identity.splits import SPLITS
+from ffhqref.identity.vectors import Embeddings
+from ffhqref.images import write_atomic
 from ffhqref.tables import SPECS
 
 from ._common import Context, embedder_options, open_context, rows_of
@@ -45,6 +57,8 @@ class Plan:
     attribute: Mapping[str, str] | None
     """Label by image id that val and test are balanced over."""
     exclusions: Exclusions | None
+    release: Release | None
+    """A published reference set that is imported in place of the one that is built."""
     review: str | None
     """Split of the review page."""
     dataset_root: str
@@ -61,9 +75,13 @@ def check_build(context: Context) -> Plan:
     """Check the config and open everything that a build needs."""
     settings = BuildConfig.of({**context.config["build"], "device": context.device})
     review = _review_split(context.config["review"])
-    options = {key: value for key, value in context.config["dataset"].items() if key not in SPLIT_KEYS}
-    detector = dict(options.pop("detector", None) or {})
-    dataset = open_dataset(options.pop("name"), **options)
+    verdicts = context.config["exclusions"]
+    folder = context.config["release"]
+    if folder and verdicts:
+        raise ConfigError(
+            "exclusions are verdicts on a set that is built, release=… imports one: leave one of them out"
+        )
+    dataset, detector = dataset_of(context.config["dataset"])
     image_stage: ImageStage | AlignStage
     if dataset.aligned:
         root = dataset.root
@@ -79,10 +97,19 @@ def check_build(context: Context) -> Plan:
     age_stage = AgeStage(root, model, ages) if model else None
     balance = context.config["balance"]
     attribute = attribute_of(dataset.attributes, str(balance)) if balance else None
-    verdicts = context.config["exclusions"]
     exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
+    release = read_release(Path(folder).expanduser(), dataset.files) if folder else None
     embed_stage = EmbedStage(root, name, embedder, crop)
-    return Plan(settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, review, recorded)
+    return Plan(
+        settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, release, review, recorded
+    )
+
+
+def dataset_of(config: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """Return the data set of a config, and the options of the detector for pictures that are not aligned."""
+    options = {key: value for key, value in config.items() if key not in SPLIT_KEYS}
+    detector = dict(options.pop("detector", None) or {})
+    return open_dataset(options.pop("name"), **options), detector
 
 
 def build(context: Context, plan: Plan) -> int:
@@ -119,7 +146,9 @@ def build(context: Context, plan: Plan) -> int:
         attribute=plan.attribute,
         exclusions=plan.exclusions,
     )
-    _write(context, built, images)
+    if plan.release is not None:
+        built = _imported(context, plan.release, built, Embeddings.checked(embedded.image_ids, embedded.vectors), ages)
+    _write(context, plan, built, images)
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
     workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
@@ -153,10 +182,30 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
     return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
 
 
-def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
+def _imported(
+    context: Context, release: Release, built: ReferenceSet, embeddings: Embeddings, ages: dict[str, float]
+) -> ReferenceSet:
+    """Put a release in the place of the set that was built, and report how the two differ."""
+    identities, references = release_tables(release, embeddings, ages)
+    differences = compare_references(built.references, references)
+    path = context.workspace.root / "release_differences.csv"
+    write_atomic(path, differences.to_csv(index=False, lineterminator="\n").encode())
+    for row in rows_of(summarise_differences(built.references, references, differences)):
+        context.reporter.say(
+            f"release, {row.split}: {row.targets} targets; of our builder's from the same embeddings {row.equal} have "
+            f"the same references, {row.reordered} in another order, {row.changed} others, {row.elsewhere} another "
+            f"split; {row.absent} are no targets there, {row.ours_only} only there"
+        )
+    context.reporter.say(f"differences from the release: {path}")
+    return replace(built, identities=with_unlisted(identities, embeddings.image_ids.tolist()), references=references)
+
+
+def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
     workspace, verdicts = context.workspace, context.config["exclusions"]
     config = {**context.config["build"], "balance": context.config["balance"]}
     config["exclusions"] = sha256_file(verdicts) if verdicts else None
+    if plan.release is not None:
+        config["release"] = plan.release.digest
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
     workspace.write("references", built.references, inputs=("identities", "ages"), config=config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.engine import Journal
 from ffhqref.hashing import content_key, sha256_file
+from ffhqref.identity.agesets import LABEL
 from ffhqref.leaderboard.html import HtmlOptions
 from ffhqref.leaderboard.merge import Workspace as ScoredWorkspace
 from ffhqref.leaderboard.published import BenchmarkInfo
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
-VERSION = "1"
+VERSION = "2"
 """Of what the report shows; raised when the same tables give another page."""
 
 
@@ -77,6 +79,7 @@ def _write(context: Context, facts: dict[str, dict[str, Any]]) -> None:
         degradations=workspace.read("degradations"),
         gate=IdentityGate(**gate) if gate else None,
         quality=options["quality"],
+        pairs=_pairs(cases, facts["cases"]["config"]),
         failures=options["failures"],
         seed=context.seed,
         n_bootstrap=options["n_bootstrap"],
@@ -108,12 +111,28 @@ def _benchmarks(
             name=name,
             dataset=options.get("published_set") or f"{dataset['name']} {options.get('split') or ''}".strip(),
             degradation=options.get("published_degradation") or options.get("degradation") or "",
+            title=LABEL if options.get("ages") else "",
             max_references=options.get("references"),
             n_cases=len(mine),
             people_from="FFHQ" if dataset["name"] == "ffhq" else "",
             protocol_hash=content_key(options, inputs, sorted(mine["case_id"])),
         )
     return found
+
+
+def _pairs(cases: pd.DataFrame, config: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return title to the two benchmarks of a same-age against cross-age comparison; they must share targets."""
+    targets = cases.groupby("benchmark")["target_id"].agg(set).to_dict()
+    sides = {
+        side: {name: options for name, options in config.items() if options.get("ages") == side and name in targets}
+        for side in ("same", "cross")
+    }
+    return {
+        f"same-age against cross-age ({same} and {cross})": (same, cross)
+        for (same, first), (cross, second) in product(sides["same"].items(), sides["cross"].items())
+        if all(first.get(key) == second.get(key) for key in ("degradation", "lq_folder"))
+        and targets[same] & targets[cross]
+    }
 
 
 def _print(board: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
 from ffhqref.tables import SPECS
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return restore(context, make_stages(context))
+        stages = make_stages(context)
+        return dry_run(stages) if context.config["dry_run"] else restore(context, stages)
 
 
 def make_stages(context: Context) -> list[RestoreStage]:
@@ -41,6 +43,17 @@ def make_stages(context: Context) -> list[RestoreStage]:
         )
         stages.append(stage)
     return stages
+
+
+def dry_run(stages: list[RestoreStage]) -> int:
+    """Run every restorer on synthetic cases and print what is wrong; needs no tables and writes none."""
+    status = 0
+    for stage in stages:
+        problems = check_restorer(stage.restorer)
+        status |= int(bool(problems))
+        for problem in problems or ["ok"]:
+            sys.stdout.write(f"{stage.method}: {problem}\n")
+    return status
 
 
 def restore(context: Context, stages: list[RestoreStage]) -> int:

@@ -12,7 +12,7 @@ from ._common import open_context
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
 from .report import report
-from .restore import make_stages, restore
+from .restore import dry_run, make_stages, restore
 from .score import make_metrics, score
 
 
@@ -24,6 +24,8 @@ def execute(config: Any) -> int:
         benchmarks = check_benchmarks(context)
         stages = make_stages(context)
         metrics = make_metrics(context)
+        if context.config["dry_run"]:
+            return dry_run(stages)
         status = build(context, plan)
         status |= degrade(context, benchmarks)
         status |= restore(context, stages)

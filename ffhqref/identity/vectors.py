@@ -103,6 +103,15 @@ class Embeddings:
             out[part] = _distances(self.units(left[part]), self.units(right[part]))
         return out
 
+    def known_distances(self, left: Iterable[str], right: Iterable[str]) -> NDArray[np.float64]:
+        """Return the distances of pairs of ids: float64 [M] in 0..2, NaN where one of them has no embedding."""
+        index = {name: i for i, name in enumerate(self.image_ids)}
+        rows = np.array([[index.get(a, -1), index.get(b, -1)] for a, b in zip(left, right, strict=True)], np.intp)
+        out = np.full(len(rows), np.nan)
+        there = (rows >= 0).all(axis=1) if len(rows) else np.zeros(0, bool)
+        out[there] = self.pair_distances(rows[there, 0], rows[there, 1]) if there.any() else out[there]
+        return out
+
 
 def _check_rows(names: NDArray[np.object_], rows: NDArray[np.float32]) -> None:
     chunk = max(1, _CHUNK_VALUES // max(1, rows.shape[1] if rows.size else 1))
