@@ -17,6 +17,7 @@ from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
     "build": "pictures -> embeddings, ages, pairs, identities, references (FFHQ-Ref)",
+    "audit": "identities -> chains, weakest edges, a second network's verdict, pictures of the worst",
     "degrade": "references -> low-quality pictures and the benchmarks' cases",
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
