@@ -43,7 +43,7 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
 ``pyiqa:<name>`` is understood too. Set distances (FID, KID) live in `ffhqref.metrics.sets`.
 """
 
-LOWER_IS_BETTER = frozenset({"dists", "ids_grey_r18", "lpips_alex", "lpips_vgg", "niqe"})
+LOWER_IS_BETTER = frozenset({"dists", "flpips_parsenet", "ids_grey_r18", "lmd", "lpips_alex", "lpips_vgg", "niqe"})
 """Built-in metrics of which less is better: the direction is told even where a metric cannot run."""
 
 __all__ = ["LOWER_IS_BETTER", "METRICS", "Metric", "MetricBatch", "Runtime", "make_metric"]

@@ -1,0 +1,110 @@
+"""The config: every option composes, and every name in it exists."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import ffhqref.datasets
+import ffhqref.faces
+import ffhqref.metrics
+import ffhqref.restorers
+from ffhqref.cases import Benchmark
+from ffhqref.degradation import PRESETS
+
+from .conftest import REPOSITORY
+
+CONF = REPOSITORY / "conf"
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("group", ["dataset", "embedder", "engine", "experiment"])
+def test_every_option_composes(group):
+    for name in options(group):
+        assert composed(f"{group}={name}")
+
+
+@pytest.mark.parametrize("group", ["benchmark", "restorer", "metric"])
+def test_every_listed_option_composes_alone_and_together(group):
+    for name in options(group):
+        assert list(composed(f"{group}=[{name}]")[group]) == [name]
+    assert list(composed(f"{group}=[{','.join(options(group))}]")[group]) == options(group)
+
+
+def test_the_order_of_a_list_is_the_order_of_the_run():
+    assert list(composed("restorer=[reference,lq]")["restorer"]) == ["reference", "lq"]
+
+
+def test_names_in_the_config_exist():
+    assert {composed(f"dataset={name}")["dataset"]["name"] for name in options("dataset")} <= set(
+        ffhqref.datasets.DATASETS
+    )
+    assert {composed(f"embedder={name}")["embedder"]["name"] for name in options("embedder")} <= set(
+        ffhqref.faces.EMBEDDERS
+    )
+    assert set(options("metric")) <= set(ffhqref.metrics.METRICS)
+    for name in options("restorer"):
+        settings = composed(f"restorer=[{name}]")["restorer"][name] or {}
+        assert settings.get("name", name) in ffhqref.restorers.RESTORERS
+
+
+def test_every_registered_name_has_a_config():
+    assert set(ffhqref.restorers.RESTORERS.names()) - set(ffhqref.restorers.RESTORERS.plugin_names()) <= set(
+        options("restorer")
+    )
+    assert set(ffhqref.metrics.METRICS.names()) - set(ffhqref.metrics.METRICS.plugin_names()) <= set(options("metric"))
+
+
+def test_benchmarks_are_valid_once_their_folder_is_named(tmp_path):
+    for name in options("benchmark"):
+        settings = composed(f"benchmark=[{name}]")["benchmark"][name]
+        if "lq_folder" in settings:
+            settings["lq_folder"] = str(tmp_path)
+        made = Benchmark.of(name, settings)
+        assert made.degradation is None or made.degradation in PRESETS
+
+
+def test_modules_run_from_a_checkout_as_the_command_does(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.run", "rot=1"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "unknown key 'rot'" in done.stderr
+
+
+def test_directions_of_metrics_that_cannot_run_are_those_they_have():
+    """The list that stands in for metrics without weights agrees with what the factories make."""
+    from ffhqref.metrics import LOWER_IS_BETTER, METRICS, identity, make_metric, perceptual
+
+    for name in (
+        "psnr",
+        "psnr_y",
+        "psnr_matched",
+        "ssim",
+        "ssim_rgb",
+        "ssim_matched",
+        "ms_ssim",
+        "niqe",
+        "ids",
+        "ids_ref",
+    ):
+        assert make_metric(name).higher_is_better == (name not in LOWER_IS_BETTER), name
+    without_weights = {"dists": perceptual.DISTS, "lpips_vgg": perceptual.LPIPS, "lpips_alex": perceptual.LPIPS}
+    for name in ("flpips_parsenet", "lmd"):
+        without_weights[name] = METRICS.get(name)
+    for name, cls in without_weights.items():
+        assert cls.higher_is_better == (name not in LOWER_IS_BETTER), name
+    bank = identity.ids().bank
+    assert identity.IDS(bank, "gt", "degrees").higher_is_better == ("ids_grey_r18" not in LOWER_IS_BETTER)
