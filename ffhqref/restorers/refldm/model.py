@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ffhqref.restorers.refldm.checkpoint import load_published
 from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.first_stage import FirstStage
 from ffhqref.restorers.refldm.keys_values import KeysValues, RowGroup, WithReferences
-from ffhqref.restorers.refldm.layers import laid_out
+from ffhqref.restorers.refldm.layers import NORM_GROUPS, laid_out
 from ffhqref.restorers.refldm.schedule import DDIMTable, alphas_cumprod
 from ffhqref.restorers.refldm.unet import UNet
 
@@ -55,7 +56,8 @@ class RefLDM:
         unet: the denoiser; taken over: moved, set to evaluation and closed to gradients.
         first_stage: the VQ auto-encoder; taken over too.
         device: where to work.
-        dtype: precision of the U-Net (float32, bfloat16 or float16).
+        dtype: precision of the U-Net (float32, bfloat16 or float16). On a GPU torch lets float32 convolutions use
+            TF32 unless ``torch.backends.cudnn.allow_tf32`` is off, as it does for the published scripts.
         first_stage_dtype: precision of encoder and decoder. The nearest code is always sought in float32.
         batch_size: cases that are denoised at once; halved when memory runs out.
         compile_mode: mode of `torch.compile` for the U-Net ("default", "reduce-overhead", "max-autotune");
@@ -294,8 +296,13 @@ class RefLDM:
         name = f"null {side}"
         found = self._keys.get(name)
         if found is None:
+            unet = self.unet
+            if self.config.unet.model_channels == NORM_GROUPS:
+                # A norm's group is then one channel wide, the variance of what comes of zero latents nothing, and
+                # rounding all that is left to be scaled up. The published layout rounds as the published code does.
+                unet = laid_out(copy.deepcopy(unet), torch.contiguous_format)
             zero = torch.zeros(1, self.config.unet.in_channels, *side, device=self.device)
-            found = self.unet.keys_values(zero)
+            found = unet.keys_values(zero)
             self._keys.put(name, found, found.nbytes)
         return found
 
