@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 SPLITS = ("train", "val", "test")
+AGES = ("same", "cross")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,13 @@ class Benchmark:
     """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth or references."""
     references: int | None = 5
     """At most this many references a case, the first by rank; None: all."""
+    ages: str | None = None
+    """``same`` or ``cross``: references of that side of the age sets (`ffhqref.identity.agesets`), chosen from all
+    direct neighbours; None: the references table."""
+    published_set: str | None = None
+    """Name that papers give to this very set of pictures; only then are published numbers shown beside."""
+    published_degradation: str = ""
+    """Level as papers print it."""
     counts: tuple[int, ...] = ()
     """Numbers of pictures that sources state for this set; more than one when they disagree."""
 
@@ -47,6 +55,13 @@ class Benchmark:
         if made.split is not None and made.split not in SPLITS:
             hint = did_you_mean(made.split, SPLITS)
             raise ConfigError(f"benchmark.{name}.split={made.split}: unknown split.{hint} Known: {', '.join(SPLITS)}")
+        if made.ages is not None and made.ages not in AGES:
+            hint = did_you_mean(str(made.ages), AGES)
+            raise ConfigError(f"benchmark.{name}.ages={made.ages}: expected same or cross, or null.{hint}")
+        if made.ages is not None and made.split is None:
+            raise ConfigError(
+                f"benchmark.{name}.split: expected one of {', '.join(SPLITS)} to choose references by age"
+            )
         if made.references is not None and (not isinstance(made.references, int) or made.references < 1):
             raise ConfigError(f"benchmark.{name}.references={made.references}: expected 1 or more, or null for all")
         if (made.degradation is None) == (made.lq_folder is None):
@@ -100,7 +115,8 @@ def make_cases(
         targets: target ids.
         images: table ``images``; gives the paths of ground truth and references.
         identities: table ``identities``.
-        references: table ``references``; a case takes the first ``max_references`` of a target by rank.
+        references: table ``references``, or one side of the age sets; a case takes the first ``max_references`` of
+            a target by rank.
         ages: image id to years.
         lq_paths: target id to the low-quality picture, relative to the workspace.
         max_references: at most this many; None: all.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ffhqref import __version__
-from ffhqref.errors import FfhqrefError, did_you_mean
+from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -22,7 +21,13 @@ PIPELINES = {
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
+    "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
+
+COMMANDS = {
+    "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
+}
+"""Pipelines that have arguments of their own in place of a Hydra config."""
 
 USAGE = """\
 ffhqref {version}: build reference sets, degrade, restore, score and rank face restoration.
@@ -33,9 +38,9 @@ usage: ffhqref <pipeline> [key=value ...]
 
 common keys (all: ffhqref run --cfg job)
   root=FOLDER              workspace, default 'workspace'
-  dataset=NAME             sample (embedded), folder, ffhq;  dataset.path=FOLDER
+  dataset=NAME             sample (embedded), folder, ffhq, celeba_hq, celebref_hq;  dataset.path=FOLDER
   embedder=NAME            dlib (packaged), insightface, onnx;  embedder.path=FILE
-  benchmark=[a,b]          moderate, severe
+  benchmark=[a,b]          moderate, severe, same_age, cross_age, ...
   restorer=[a,b]           lq, bicubic, nlm, ...;  'ffhqref list' shows all names
   metric=[a,b]             psnr, ssim, lpips_vgg, ids, niqe, musiq, ...
   engine.workers=N         processes;  limit=N  at most N test targets
@@ -53,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<9}{text}" for name, text in PIPELINES.items())
+        lines = "\n".join(f"  {name:<9}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
         sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
         return 0
     name = arguments[0]
@@ -62,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name == "list":
         return _list_names()
+    if name in COMMANDS:
+        return _command(name, arguments[1:])
     if name not in PIPELINES:
-        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, PIPELINES)} Known: {', '.join(PIPELINES)}")
+        known = [*PIPELINES, *COMMANDS]
+        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
         return 2
     return launch(name, arguments[1:])
 
@@ -75,7 +83,6 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     gives 130; a run with failed rows gives 1.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
-    module = pipeline_module(name)
     config_folder = conf_folder()
     sys.argv = [f"ffhqref {name}", *(sys.argv[1:] if arguments is None else arguments)]
     import hydra
@@ -87,7 +94,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
 
     def task(config: Any) -> None:
         try:
-            status[0] = max(status[0], int(module.execute(config)))
+            status[0] = max(status[0], int(pipeline_module(name).execute(config)))
         except (FfhqrefError, OSError) as error:
             failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
 
@@ -111,7 +118,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not cannot_write(error):
             raise
         where = f": {error.filename}" if error.filename else ""
         _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")
@@ -158,9 +165,21 @@ def _register_plugins(config_folder: Path) -> None:
                 store.store(group=group, name=name, node={name: {}}, provider=f"entry point {name}")
 
 
+def _command(name: str, arguments: Sequence[str]) -> int:
+    try:
+        return int(pipeline_module(name).main(arguments))
+    except FfhqrefError as error:
+        _complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted; what was fetched is kept, the same command goes on from there")
+        return 130
+
+
 def _list_names() -> int:
     import ffhqref.datasets
-    import ffhqref.faces
+    import ffhqref.faces.ages
+    import ffhqref.faces.detect
     import ffhqref.metrics
     import ffhqref.restorers
 
@@ -168,6 +187,8 @@ def _list_names() -> int:
     groups = {
         "dataset": set(ffhqref.datasets.DATASETS),
         "embedder": set(ffhqref.faces.EMBEDDERS),
+        "detector": set(ffhqref.faces.detect.DETECTORS),
+        "age model": set(ffhqref.faces.ages.AGE_MODELS),
         "benchmark": set(),
         "restorer": set(ffhqref.restorers.RESTORERS),
         "metric": set(ffhqref.metrics.METRICS),

@@ -17,7 +17,7 @@ def explain(error: Exception, config_folder: Path) -> str:
         config_folder: where the configs lie, for suggestions.
     """
     text = " ".join(str(error).split())
-    option = re.search(r"Could not find '([\w@-]+)/([^']+)'", text)
+    option = re.search(r"Could not (?:find|load) '([\w@-]+)/([^']+)'", text)
     if option:
         group, name = option.groups()
         known = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))

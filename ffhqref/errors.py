@@ -7,6 +7,7 @@ line and exit with a non-zero status; a traceback is for defects of ours only.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -42,6 +43,15 @@ class EngineError(FfhqrefError):
     """The machinery that spreads the work broke down."""
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Error numbers of a disk that takes no more: no failure of a case, but the end of the run."""
+
+
+def cannot_write(error: BaseException) -> bool:
+    """Return whether the disk is full or may not be written, which no case is to blame for."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the nearest known name, or an empty string when none is near.
 
@@ -50,3 +60,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    r"""Return an error as one line for a result: ours explain themselves, others are named.
+
+    >>> one_line(ValueError("no\nway")), one_line(ImageError("not a picture: x.png"))
+    ('ValueError: no', 'not a picture: x.png')
+    """
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, FfhqrefError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

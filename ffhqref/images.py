@@ -104,7 +104,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 def encode_webp(image: NDArray[np.uint8], quality: int = 80) -> bytes:
     """Encode uint8 RGB [H, W, 3] as lossy WebP bytes, for thumbnails."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "WEBP", quality=quality, method=4)
+    Image.fromarray(image).save(stream, "WEBP", quality=quality, method=2)
     return stream.getvalue()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -37,6 +39,11 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+
+    def begin(self, stage: str) -> None:
+        """Tell that work without rows begins."""
+        self.computed += 1
+        self.say(f"{stage}: writing")
 
     def say(self, message: str) -> None:
         """Write one line."""
@@ -96,3 +103,41 @@ class Reporter:
             self._bar.stop()
             self._bar = None
             self._tasks.clear()
+
+
+@contextlib.contextmanager
+def download_bar(
+    name: str, stream: TextIO | None = None, every: float = 10.0
+) -> Iterator[Callable[[int, int | None], None]]:
+    """Show how far a download is; yields what `ffhqref.weights.fetch` takes as ``progress``.
+
+    Args:
+        name: what is fetched.
+        stream: where to write; standard error when None.
+        every: seconds between two lines in a log.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        from rich import console, progress
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=console.Console(file=stream)) as bar:
+            task = bar.add_task(name, total=None)
+            yield lambda there, total: bar.update(task, completed=there, total=total)
+        return
+    last = [0.0]
+
+    def line(there: int, total: int | None) -> None:
+        now = time.monotonic()
+        if there == total or not last[0] or now - last[0] >= every:
+            last[0] = now
+            of = f" of {total / 1e6:.1f}" if total else ""
+            print(f"{name}: {there / 1e6:.1f}{of} MB", file=stream, flush=True)
+
+    yield line

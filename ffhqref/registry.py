@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
-from ffhqref.errors import ConfigError, DependencyError, did_you_mean
+from ffhqref.errors import ConfigError, DependencyError, did_you_mean, one_line
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
                 return cast(T, points[name].load())
             except Exception as error:  # a plug-in may fail in any way
                 raise ConfigError(
-                    f"{self.kind} '{name}' (entry point '{points[name].value}') does not import: {error}"
+                    f"{self.kind} '{name}' (entry point '{points[name].value}') does not import: {one_line(error)}"
                 ) from error
         raise ConfigError(
             f"unknown {self.kind} '{name}'.{did_you_mean(name, self.names())} Known: {', '.join(self.names())}"

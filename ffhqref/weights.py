@@ -20,7 +20,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -34,10 +34,9 @@ from ffhqref.images import write_atomic
 if TYPE_CHECKING:
     import torch
 
-log = logging.getLogger(__name__)
+    from ffhqref.download import Progress
 
-Progress = Callable[[int, int | None], None]
-"""Called with (bytes there, bytes in all or None) while a file is fetched."""
+log = logging.getLogger(__name__)
 
 _RECORD = "recorded_sha256.json"
 
@@ -274,6 +273,30 @@ def _read_record(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def inventory(folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """Return one line for each registered file: what it is, and where it lies on this machine (None: absent).
+
+    Args:
+        folder: the configured weights folder.
+    """
+    return [
+        {
+            "name": item.name,
+            "filename": item.filename,
+            "path": find(item, folder=folder),
+            "size": item.size,
+            "sha256": item.sha256,
+            "fetchable": bool(item.sources),
+            "licence": item.licence,
+            "commercial": item.commercial,
+            "trained_on": ", ".join(item.trained_on),
+            "paper": item.paper,
+            "used_by": ", ".join(item.used_by),
+        }
+        for item in registry().values()
+    ]
+
+
 def offline() -> bool:
     """Return whether the environment forbids the network (``FFHQREF_OFFLINE`` or ``HF_HUB_OFFLINE``)."""
     return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in _OFFLINE)
@@ -292,7 +315,8 @@ def fetch(
     """Download a file into the weights folder, check it, and return its path.
 
     An interrupted download is taken up again where it stopped. Sources are tried in order; a host that does not
-    answer within ``timeout`` seconds is not waited for twice.
+    answer within ``timeout`` seconds is not asked again by this process, so that a machine without network says so
+    in seconds, however many files are missing.
 
     Args:
         name: registry name or entry.
@@ -303,6 +327,10 @@ def fetch(
     Raises:
         WeightsError: offline, nothing to fetch it from, no source answers, or what came is another file.
     """
+    from http.client import HTTPException
+
+    from ffhqref.download import resume, silence
+
     item = entry(name) if isinstance(name, str) else name
     if offline():
         raise WeightsError(f"weights '{item.name}': offline is set ({' or '.join(_OFFLINE)}); nothing was fetched")
@@ -320,8 +348,11 @@ def fetch(
     problems = []
     for source in item.sources:
         try:
-            _download(source, part, progress, timeout)
-        except OSError as error:
+            reason = silence("/".join(source.split("/")[:3]), timeout)
+            if reason is not None:
+                raise OSError(reason)
+            resume(source, part, progress, timeout)
+        except (OSError, HTTPException) as error:
             problems.append(f"{source}: {getattr(error, 'reason', error)}")
             continue
         digest = sha256_file(part)
@@ -332,41 +363,6 @@ def fetch(
         part.replace(target)
         return target
     raise WeightsError(f"weights '{item.name}' could not be fetched: {'; '.join(problems)}")
-
-
-def _download(source: str, part: Path, progress: Progress | None, timeout: float) -> None:
-    """Append to ``part`` what it lacks of ``source``.
-
-    Raises:
-        OSError: the source cannot be reached, breaks off, or answers with an error.
-    """
-    import urllib.error
-    import urllib.request
-
-    if not source.startswith(("https://", "http://")):
-        raise OSError("only http and https are fetched")
-    there = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "ffhqref"} | ({"Range": f"bytes={there}-"} if there else {})
-    request = urllib.request.Request(source, headers=headers)  # noqa: S310 - the scheme is checked above
-    try:
-        answer = urllib.request.urlopen(request, timeout=timeout)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: the part is as long as the file already
-            raise
-        return
-    with answer:
-        resumed = answer.status == 206
-        there = there if resumed else 0
-        left = answer.headers.get("Content-Length")
-        total = there + int(left) if left else None
-        with part.open("ab" if resumed else "wb") as stream:
-            while chunk := answer.read(1 << 20):
-                stream.write(chunk)
-                there += len(chunk)
-                if progress:
-                    progress(there, total)
-    if total is not None and there < total:
-        raise OSError(f"broke off after {there} of {total} bytes")
 
 
 def load_tensors(path: str | Path, *, wrappers: Iterable[str] = (), prefix: str = "") -> dict[str, torch.Tensor]:

@@ -22,13 +22,20 @@ class Workspace:
 
     Args:
         root: the folder; made when absent.
+        read_only: only tables and pictures are read; nothing is made.
 
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be made or written, or is not there to be read.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, read_only: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
+        self._dataset_root: Path | None = None
+        self._lock: Any = None
+        if read_only:
+            if not (self.root / "tables").is_dir():
+                raise ConfigError(f"no workspace of ffhqref: {self.root} has no folder 'tables'")
+            return
         try:
             for folder in (self.root, self.root / "tables", self.journals):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -40,8 +47,6 @@ class Workspace:
             raise ConfigError(
                 f"cannot write to the workspace {self.root} ({reason}); choose another with root=FOLDER"
             ) from None
-        self._dataset_root: Path | None = None
-        self._lock: Any = None
 
     @property
     def journals(self) -> Path:
@@ -75,6 +80,10 @@ class Workspace:
     def read(self, table: str) -> pd.DataFrame:
         """Read a table; see `ffhqref.tables.read_table`."""
         return tables.read_table(self.root, table)
+
+    def has(self, table: str) -> bool:
+        """Return whether a table is there."""
+        return tables.table_path(self.root, table).is_file()
 
     def write(self, table: str, frame: pd.DataFrame, *, inputs: tuple[str, ...] = (), **facts: Any) -> Path:
         """Write a table with its provenance.

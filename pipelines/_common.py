@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
 from ffhqref.engine.base import Row
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.hashing import sha256_file
+from ffhqref.identity.vectors import Embeddings
 from ffhqref.progress import Reporter
 from ffhqref.workspace import Workspace, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold")
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,11 @@ class Context:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    @property
+    def workers(self) -> int:
+        """How many threads or processes of this machine may work at once."""
+        return max(1, int(getattr(self.engine, "workers", 0) or 0))
+
     def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Run a stage over rows with this run's engine, journal and progress."""
         return run_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals, progress=self.reporter)
@@ -52,14 +64,50 @@ class Context:
 def open_context(config: Any) -> Iterator[Context]:
     """Check the common keys and open the workspace, before any work starts."""
     settings = plain(config)
-    _integer(settings, "seed", 0)
+    check_integer(settings, "seed", 0)
     if settings["limit"] is not None:
-        _integer(settings, "limit", 1)
+        check_integer(settings, "limit", 1)
+    _device(str(settings["device"]))
     engine = make_engine(settings["engine"])
     workspace = Workspace(str(settings["root"]))
     workspace.lock()
-    with Reporter() as reporter:
+    with Reporter() as reporter, contextlib.closing(engine):
         yield Context(settings, workspace, engine, reporter)
+
+
+def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Return name, crop and constructor options of the run's embedder; thresholds belong to the builder."""
+    options = {key: value for key, value in config["embedder"].items() if key not in THRESHOLD_KEYS}
+    return options.pop("name"), options.pop("crop"), options
+
+
+def picture_hashes(workspace: Workspace) -> Callable[[str], str]:
+    """Return a function from a path of the tables to the picture's recorded hash; imported LQ files are hashed."""
+    images, made = workspace.read("images"), workspace.read("degradations").dropna(subset=["lq_path"])
+    known = dict(zip(images["path"], images["sha256"], strict=True))
+    known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
+
+    def sha256(path: str) -> str:
+        if path not in known:
+            known[path] = sha256_file(workspace.file(path))
+        return known[path]
+
+    return sha256
+
+
+def embeddings_of(workspace: Workspace) -> Embeddings:
+    """Return the vectors of the table ``embeddings``, checked."""
+    import numpy as np
+
+    frame = workspace.read("embeddings")
+    vectors = np.stack(frame["vector"].tolist()) if len(frame) else np.zeros((0, 1), np.float32)
+    return Embeddings.checked(frame["image_id"].tolist(), vectors)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """Return the rows as named tuples, None where a value is missing."""
+    plain_values = frame.astype(object)
+    return list(plain_values.where(plain_values.notna(), None).itertuples(index=False))
 
 
 def make_engine(options: dict[str, Any]) -> Engine:
@@ -74,7 +122,20 @@ def make_engine(options: dict[str, Any]) -> Engine:
     return LocalEngine(workers)
 
 
-def _integer(settings: dict[str, Any], key: str, least: int) -> None:
+def _device(name: str) -> None:
+    if name in ("auto", "cpu"):
+        return
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name}: not usable here ({reason}); use device=auto or device=cpu") from None
+
+
+def check_integer(settings: dict[str, Any], key: str, least: int) -> None:
+    """Refuse a value that is no whole number of at least ``least``."""
     value = settings[key]
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{key}={value}: expected a whole number of at least {least}")

@@ -4,97 +4,208 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
-from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows
-from ffhqref.errors import DatasetError
+from ffhqref.datasets.attributes import attribute_of, attributes_frame
+from ffhqref.datasets.card import write_card
+from ffhqref.datasets.review import read_exclusions, write_review
+from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
+from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
+from ffhqref.faces.store import embed_pictures
+from ffhqref.hashing import sha256_file
 from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
-from ffhqref.identity.release import make_release, write_release
+from ffhqref.identity.references import Exclusions
+from ffhqref.identity.release import (
+    Release,
+    compare_references,
+    make_release,
+    read_release,
+    release_tables,
+    summarise_differences,
+    with_unlisted,
+    write_release,
+)
+from ffhqref.identity.splits import SPLITS
+from ffhqref.identity.vectors import Embeddings
+from ffhqref.images import write_atomic
 from ffhqref.tables import SPECS
 
-from ._common import Context, open_context
+from ._common import Context, embedder_options, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPLIT_KEYS = ("test", "val", "min_references", "max_references")
-THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold", "crop")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be built, checked: every name, path and network is known to be there."""
+
+    settings: BuildConfig
+    dataset: Dataset
+    image_stage: ImageStage | AlignStage
+    embed_stage: EmbedStage
+    age_stage: AgeStage | None
+    attribute: Mapping[str, str] | None
+    """Label by image id that val and test are balanced over."""
+    exclusions: Exclusions | None
+    release: Release | None
+    """A published reference set that is imported in place of the one that is built."""
+    review: str | None
+    """Split of the review page."""
+    dataset_root: str
+    """As the ``images`` table records it, see `ffhqref.workspace.Workspace.dataset_root`."""
 
 
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return build(context)
+        return build(context, check_build(context))
 
 
-def build(context: Context) -> int:
-    """Build the reference set."""
+def check_build(context: Context) -> Plan:
+    """Check the config and open everything that a build needs."""
+    settings = BuildConfig.of({**context.config["build"], "device": context.device})
+    review = _review_split(context.config["review"])
+    verdicts = context.config["exclusions"]
+    folder = context.config["release"]
+    if folder and verdicts:
+        raise ConfigError(
+            "exclusions are verdicts on a set that is built, release=… imports one: leave one of them out"
+        )
+    dataset, detector = dataset_of(context.config["dataset"])
+    image_stage: ImageStage | AlignStage
+    if dataset.aligned:
+        root = dataset.root
+        image_stage = ImageStage(root)
+        recorded = "package:sample" if dataset.name == "sample" else str(root)
+    else:
+        root = context.workspace.root / "aligned"
+        image_stage = AlignStage(dataset.root, root, detector.pop("name", "centerface"), detector)
+        recorded = "workspace:aligned"
+    name, crop, embedder = embedder_options(context.config)
+    ages = dict(context.config["ages"])
+    model = ages.pop("model")
+    age_stage = AgeStage(root, model, ages) if model else None
+    balance = context.config["balance"]
+    attribute = attribute_of(dataset.attributes, str(balance)) if balance else None
+    exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
+    release = read_release(Path(folder).expanduser(), dataset.files) if folder else None
+    embed_stage = EmbedStage(root, name, embedder, crop)
+    return Plan(
+        settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, release, review, recorded
+    )
+
+
+def dataset_of(config: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """Return the data set of a config, and the options of the detector for pictures that are not aligned."""
+    options = {key: value for key, value in config.items() if key not in SPLIT_KEYS}
+    detector = dict(options.pop("detector", None) or {})
+    return open_dataset(options.pop("name"), **options), detector
+
+
+def build(context: Context, plan: Plan) -> int:
+    """Write the tables of the reference set and ReF-LDM's files."""
     import pandas as pd
 
-    settings = BuildConfig.of({**context.config["build"], "device": context.device})
-    options = {key: value for key, value in context.config["dataset"].items() if key not in SPLIT_KEYS}
-    detector = options.pop("detector", None)
-    dataset = open_dataset(options.pop("name"), **options)
-    embedder = _embed_stage_options(context)
-    images, root = _images(context, dataset, detector)
+    workspace, dataset = context.workspace, plan.dataset
+    images = pd.DataFrame(context.map(plan.image_stage, image_rows(dataset)), columns=list(SPECS["images"].columns))
+    facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
+    workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=plan.dataset_root)
     good = images[images["error"].isna()]
     if good.empty:
         first = images.iloc[0]
         raise DatasetError(
             f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
-
-    stage = EmbedStage(root, **embedder)
-    rows = [{"path": path, "sha256": sha256} for path, sha256 in zip(good["path"], good["sha256"], strict=True)]
-    results = context.map(stage, rows)
-    vectors = {name: row["vector"] for name, row in zip(good["image_id"], results, strict=True) if "vector" in row}
-    embeddings = pd.DataFrame({"image_id": list(vectors), "embedder": stage.signature})
-    embeddings["vector"] = pd.Series(list(vectors.values()), dtype=object)
-    context.workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
-    context.workspace.write("ages", ages_frame(dataset), inputs=("images",))
-
-    built = build_reference_set(list(vectors), np.stack(list(vectors.values())), settings, ages=dataset.ages)
-    _write(context, built, images)
-    _tell(context, built, images, dataset.truth)
-    return int(bool(images["error"].notna().any()))
-
-
-def _embed_stage_options(context: Context) -> dict[str, Any]:
-    options = dict(context.config["embedder"])
-    name, crop = options.pop("name"), options.pop("crop")
-    return {
-        "embedder": name,
-        "crop": crop,
-        "options": {key: value for key, value in options.items() if key not in THRESHOLD_KEYS},
-    }
-
-
-def _images(context: Context, dataset: Dataset, detector: dict[str, Any] | None) -> tuple[pd.DataFrame, Any]:
-    """Write the ``images`` table; return it and the root of its paths."""
-    import pandas as pd
-
-    rows = image_rows(dataset)
-    if dataset.aligned:
-        root, recorded = dataset.root, "package:sample" if dataset.name == "sample" else str(dataset.root)
-        results = context.map(ImageStage(root), rows)
-    else:
-        options = dict(detector or {})
-        root, recorded = context.workspace.root / "aligned", "workspace:aligned"
-        results = context.map(AlignStage(dataset.root, root, options.pop("name", "centerface"), options), rows)
-    images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
-    facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
-    context.workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=recorded)
-    return images, root
+    embedded = embed_pictures(
+        plan.embed_stage,
+        _rows(good),
+        workspace.root / "embeddings",
+        engine=context.engine,
+        threads=context.workers,
+        progress=context.reporter,
+    )
+    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": plan.embed_stage.signature})
+    embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
+    workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
+    ages = _ages(context, plan, good)
+    built = build_reference_set(
+        embedded.image_ids,
+        embedded.vectors,
+        plan.settings,
+        ages=ages,
+        attribute=plan.attribute,
+        exclusions=plan.exclusions,
+    )
+    if plan.release is not None:
+        built = _imported(context, plan.release, built, Embeddings.checked(embedded.image_ids, embedded.vectors), ages)
+    _write(context, plan, built, images)
+    workspace.write("licences", licences_frame(dataset), inputs=("images",))
+    workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
+    card = write_card(workspace.root)[0]
+    _tell(context, built, images, dataset)
+    for image_id, reason in list(embedded.errors.items())[:5]:
+        context.reporter.say(f"left out: {image_id}: {reason}")
+    context.reporter.say(f"data card: {card}")
+    if plan.review:
+        page = write_review(workspace, plan.review)
+        context.reporter.say(f"review page: {page}; save its verdicts and build again with exclusions=FILE")
+    return int(bool(images["error"].notna().any() or embedded.errors))
 
 
-def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
-    workspace, config = context.workspace, context.config["build"]
+def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(images)]
+
+
+def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
+    """Write the ``ages`` table, unknown ages estimated if the config names a model; return years by image id."""
+    estimated: dict[str, float] = {}
+    source = ""
+    if plan.age_stage is not None:
+        source = plan.age_stage.signature
+        rows = _rows(good[~good["image_id"].isin(plan.dataset.ages)])
+        results = list(zip(rows, context.map(plan.age_stage, rows), strict=True))
+        estimated = {row["image_id"]: got["age"] for row, got in results if "age" in got}
+        for row, got in [(row, got) for row, got in results if "error" in got][:5]:
+            context.reporter.say(f"no age: {row['path']}: {got['error']}")
+    frame = ages_frame(plan.dataset, estimated, source)
+    context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
+    return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
+
+
+def _imported(
+    context: Context, release: Release, built: ReferenceSet, embeddings: Embeddings, ages: dict[str, float]
+) -> ReferenceSet:
+    """Put a release in the place of the set that was built, and report how the two differ."""
+    identities, references = release_tables(release, embeddings, ages)
+    differences = compare_references(built.references, references)
+    path = context.workspace.root / "release_differences.csv"
+    write_atomic(path, differences.to_csv(index=False, lineterminator="\n").encode())
+    for row in rows_of(summarise_differences(built.references, references, differences)):
+        context.reporter.say(
+            f"release, {row.split}: {row.targets} targets; of our builder's from the same embeddings {row.equal} have "
+            f"the same references, {row.reordered} in another order, {row.changed} others, {row.elsewhere} another "
+            f"split; {row.absent} are no targets there, {row.ours_only} only there"
+        )
+    context.reporter.say(f"differences from the release: {path}")
+    return replace(built, identities=with_unlisted(identities, embeddings.image_ids.tolist()), references=references)
+
+
+def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
+    workspace, verdicts = context.workspace, context.config["exclusions"]
+    config = {**context.config["build"], "balance": context.config["balance"]}
+    config["exclusions"] = sha256_file(verdicts) if verdicts else None
+    if plan.release is not None:
+        config["release"] = plan.release.digest
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
     workspace.write("references", built.references, inputs=("identities", "ages"), config=config)
@@ -102,10 +213,21 @@ def _write(context: Context, built: ReferenceSet, images: pd.DataFrame) -> None:
     write_release(workspace.root / "FFHQ-Ref", make_release(built.identities, built.references, names))
 
 
-def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Mapping[str, str]) -> None:
+def _review_split(wanted: Any) -> str | None:
+    if wanted in (None, False):
+        return None
+    split = "test" if wanted is True else str(wanted)
+    if split not in SPLITS:
+        raise ConfigError(f"review={wanted}: expected true (the test split), false, or one of {', '.join(SPLITS)}")
+    return split
+
+
+def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, dataset: Dataset) -> None:
     say = context.reporter.say
+    for remark in dataset.remarks:
+        say(remark)
     broken = images[images["error"].notna()]
-    for row in broken.head(5).itertuples():
+    for row in rows_of(broken.head(5)):
         say(f"left out: {row.path}: {row.error}")
     if len(broken) > 5:
         say(f"left out: {len(broken) - 5} more, see the column error of tables/images.parquet")
@@ -114,8 +236,9 @@ def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, truth: Ma
             f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
             f"with {count['references']} references"
         )
-    if truth:
-        score = agreement(built.identities[built.identities["image_id"].isin(truth)], truth)
+    if dataset.truth:
+        known = built.identities[built.identities["image_id"].isin(dataset.truth)]
+        score = agreement(known, dataset.truth)
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
         say(f"agreement with the true identities: {exact}")
 

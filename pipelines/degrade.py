@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cases import Benchmark, make_blind_cases, make_cases, pick_targets
 from ffhqref.cli import launch
 from ffhqref.datasets.lq import ImportStage, count_remark, import_rows
+from ffhqref.datasets.review import read_exclusions
 from ffhqref.degradation.stage import DegradeStage
 from ffhqref.errors import ConfigError, DatasetError
-from ffhqref.tables import SPECS
+from ffhqref.hashing import sha256_file
+from ffhqref.identity.agesets import CROSS, LABEL, SAME, AgeSetConfig, age_references, summarise_age_sets
+from ffhqref.tables import SPECS, read_metadata
 
-from ._common import Context, open_context
+from ._common import Context, embeddings_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,26 +24,37 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return degrade(context)
+        return degrade(context, check_benchmarks(context))
 
 
-def degrade(context: Context) -> int:
+def check_benchmarks(context: Context) -> list[Benchmark]:
+    """Return the benchmarks of the config; a wrong name or value ends here."""
+    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
+    if not benchmarks:
+        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
+    for benchmark in benchmarks:
+        if benchmark.degradation:
+            DegradeStage(context.workspace.root).preset(benchmark.degradation)
+    AgeSetConfig.of(context.config["age_sets"])
+    return benchmarks
+
+
+def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     """Write ``degradations`` and ``cases``."""
     import pandas as pd
 
     workspace = context.workspace
-    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
-    if not benchmarks:
-        raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
-    stage = DegradeStage(workspace.root)
-    for benchmark in benchmarks:
-        if benchmark.degradation:
-            stage.preset(benchmark.degradation)  # an unknown name ends here, before any work
+    stage = DegradeStage(workspace.root, retry_failed=context.config["retry_failed"])
     images, identities, references = (workspace.read(name) for name in ("images", "identities", "references"))
     known = workspace.read("ages").dropna()
     ages: dict[str, float] = dict(zip(known["image_id"], known["age"], strict=True))
+    listed = {
+        benchmark.name: age_sets(context, benchmark, references, identities, ages) if benchmark.ages else references
+        for benchmark in benchmarks
+        if benchmark.split
+    }
     targets = {
-        benchmark.name: pick_targets(references, identities, benchmark.split, context.limit)
+        benchmark.name: pick_targets(listed[benchmark.name], identities, benchmark.split, context.limit)
         for benchmark in benchmarks
         if benchmark.split
     }
@@ -71,18 +85,61 @@ def degrade(context: Context) -> int:
                 [target for target in targets[benchmark.name] if target in paths],
                 images=images,
                 identities=identities,
-                references=references,
+                references=listed[benchmark.name],
                 ages=ages,
                 lq_paths=paths,
                 max_references=benchmark.references,
             )
         )
-    origin: dict[str, Any] = {"config": context.config["benchmark"], "seed": context.seed, "limit": context.limit}
+    config = {
+        name: {**options, "age_sets": context.config["age_sets"]} if options.get("ages") else options
+        for name, options in context.config["benchmark"].items()
+    }
+    origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
     workspace.write("degradations", made, inputs=("references",), **origin)
     workspace.write("cases", pd.concat(cases), inputs=("degradations", "references", "ages"), **origin)
     counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
     context.reporter.say(f"cases: {counts}")
     return int(bool(made["error"].notna().any()))
+
+
+def age_sets(
+    context: Context, benchmark: Benchmark, references: pd.DataFrame, identities: pd.DataFrame, ages: dict[str, float]
+) -> pd.DataFrame:
+    """Return the references of a benchmark by age, in the form of the table ``references``."""
+    workspace, config = context.workspace, AgeSetConfig.of(context.config["age_sets"])
+    built = read_metadata(workspace.root, "references")["config"]
+    verdicts = context.config["exclusions"]
+    if built.get("exclusions") != (sha256_file(verdicts) if verdicts else None):
+        raise ConfigError(
+            f"benchmark '{benchmark.name}': the reference set was built with other exclusions; give the same "
+            "exclusions=FILE as to build, or build again"
+        )
+    assert benchmark.split is not None
+    made = age_references(
+        embeddings_of(workspace),
+        references=references,
+        identities=identities,
+        pairs=None if built.get("release") else workspace.read("pairs"),
+        ages=ages,
+        split=benchmark.split,
+        max_distance=built["max_distance"],
+        min_distance=built["min_distance"],
+        exclusions=read_exclusions(verdicts, set(identities["image_id"])) if verdicts else None,
+        config=config,
+    )[SAME if benchmark.ages == "same" else CROSS]
+    if made.empty:
+        raise DatasetError(
+            f"benchmark '{benchmark.name}': no target has references at most {config.same_max:g} and at least "
+            f"{config.cross_min:g} years away; the ages of {len(ages)} of {len(identities)} pictures are known: give "
+            "dataset.ages=FILE or ages.model=NAME and build again, or change age_sets"
+        )
+    for row in rows_of(summarise_age_sets(made.assign(benchmark=benchmark.name))):
+        context.reporter.say(
+            f"{row.benchmark}: {row.targets} targets with {row.references_per_target:.1f} references each, "
+            f"{row.gap_min:.0f} to {row.gap_max:.0f} years away (median {row.gap_median:.0f}), {LABEL}"
+        )
+    return made
 
 
 def _synthesise(
@@ -111,7 +168,7 @@ def _synthesise(
     }
     columns = list(SPECS["degradations"].columns)
     made = pd.DataFrame(context.map(stage, list(rows.values())), columns=columns)
-    for row in made[made["error"].notna()].head(5).itertuples():
+    for row in rows_of(made[made["error"].notna()].head(5)):
         context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
     return made
 
@@ -119,10 +176,11 @@ def _synthesise(
 def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
     assert benchmark.lq_folder is not None
     rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
-    if benchmark.split is None:
+    if benchmark.split is None or context.limit is None:
         remark = count_remark(benchmark.name, len(rows), benchmark.counts)
         if remark:
             context.reporter.say(remark)
+    if benchmark.split is None:
         rows = dict(list(rows.items())[: context.limit])
     results = context.map(ImportStage(context.workspace.root), list(rows.values()))
     for name, result in zip(rows, results, strict=True):

@@ -14,6 +14,8 @@ __all__ = ["DATASETS", "Dataset", "open_dataset"]
 DATASETS: Registry[Callable[..., Dataset]] = Registry(
     "dataset",
     {
+        "celeba_hq": "ffhqref.datasets.celeba:celeba_hq",
+        "celebref_hq": "ffhqref.datasets.celeba:celebref_hq",
         "ffhq": "ffhqref.datasets.builtin:ffhq",
         "folder": "ffhqref.datasets.builtin:folder",
         "sample": "ffhqref.datasets.builtin:sample",

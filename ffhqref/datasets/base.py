@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ffhqref.errors import DatasetError
 from ffhqref.images import EXTENSIONS
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Whose picture it is and what may be done with it; empty where the source does not say."""
+
+    author: str = ""
+    licence: str = ""
+    licence_url: str = ""
+    source_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,27 @@ class Dataset:
     """image_id to true identity, for the agreement score only: builders never see it."""
     licence: str = ""
     attribution: str = ""
+    credits: Mapping[str, Credit] = field(default_factory=dict)
+    """image_id to author and licence, where each picture has its own."""
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column to image_id to text: gender, pose and whatever else a table tells."""
+    remarks: tuple[str, ...] = ()
+    """What a user must know about these files, for instance that some of the published ones are missing."""
 
 
-def list_images(root: Path, what: str, remedy: str) -> dict[str, str]:
+def list_images(
+    root: Path, what: str, remedy: str, name: Callable[[Path], str] = lambda relative: relative.stem
+) -> dict[str, str]:
     """Return image_id to relative path for every picture below ``root``, hidden files left out.
 
+    Args:
+        root: the folder.
+        what: is looked for, for messages.
+        remedy: what to do when it is not there.
+        name: makes the id from a path relative to ``root``; its stem by default.
+
     Raises:
-        DatasetError: the folder is absent, no folder, holds no picture, or two pictures share a stem.
+        DatasetError: the folder is absent, no folder, holds no picture, or two pictures share an id.
     """
     if not root.exists():
         raise DatasetError(f"{what}: no such folder: {root}; {remedy}")
@@ -48,12 +72,22 @@ def list_images(root: Path, what: str, remedy: str) -> dict[str, str]:
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
-        if path.stem in found:
+        image_id = name(relative)
+        if image_id in found:
             raise DatasetError(
-                f"{what}: two pictures have the id '{path.stem}': {found[path.stem]} and {relative.as_posix()} in "
-                f"{root}; an id is the file name without its ending and must be unique: rename one of them"
+                f"{what}: two pictures have the id '{image_id}': {found[image_id]} and {relative.as_posix()} in "
+                f"{root}; an id is made of the file name without its ending and must be unique: rename one of them"
             )
-        found[path.stem] = relative.as_posix()
+        found[image_id] = relative.as_posix()
     if not found:
         raise DatasetError(f"{what}: no picture ({', '.join(EXTENSIONS)}) in {root}; {remedy}")
     return dict(sorted(found.items()))
+
+
+def count_remarks(what: str, found: Mapping[str, int], stated: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a remark when a data set has not the published numbers, for instance of pictures and of people."""
+    if dict(found) == dict(stated):
+        return ()
+    here = " of ".join(f"{count} {unit}" for unit, count in found.items())
+    there = " of ".join(f"{count} {unit}" for unit, count in stated.items())
+    return (f"{what}: {here}, the publication states {there}; state the count with results",)

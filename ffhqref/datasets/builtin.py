@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ffhqref.datasets.ages import Ages, read_ages
-from ffhqref.datasets.base import Dataset, list_images
+from ffhqref.datasets.attributes import read_attributes
+from ffhqref.datasets.base import Dataset, count_remarks, list_images
+from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.errors import ConfigError, DatasetError
 
 SAMPLE_ROOT = Path(__file__).parent / "sample"
@@ -38,6 +40,7 @@ def sample() -> Dataset:
 def folder(
     path: str | Path | None,
     ages: str | Path | None = None,
+    attributes: str | Path | None = None,
     truth: str | Path | None = None,
     aligned: bool = True,
     licence: str = "",
@@ -47,14 +50,15 @@ def folder(
     Args:
         path: the folder.
         ages: see `ffhqref.datasets.ages.read_ages`.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
         truth: a CSV with a column that names the picture and one that names the person (``identity`` or
             ``person``), for the agreement score only.
         aligned: whether the pictures are aligned the FFHQ way already; otherwise faces are detected and aligned.
         licence: recorded in the data card.
     """
-    root = _root(path, "folder", "the folder of pictures: dataset.path=/path/to/faces")
+    root = root_of(path, "folder", "the folder of pictures: dataset.path=/path/to/faces")
     files = list_images(root, "dataset=folder", "set dataset.path to the folder that holds the pictures")
-    known = _ages(ages, files)
+    known = ages_of(ages, files)
     return Dataset(
         name="folder",
         root=root,
@@ -62,22 +66,31 @@ def folder(
         aligned=aligned,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         truth=read_truth(truth, files) if truth else {},
         licence=licence,
     )
 
 
-def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
+def ffhq(
+    path: str | Path | None,
+    ages: str | Path | None = None,
+    attributes: str | Path | None = None,
+    json: str | Path | None = None,
+) -> Dataset:
     """Return FFHQ: ``images1024x1024`` (or a 512 copy), flat or in thousands folders.
 
     Args:
-        path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` ....
+        path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` .... Pictures of another size are
+            resized to 512 with PIL's bicubic filter; a 512 copy is taken as it is.
         ages: see `ffhqref.datasets.ages.read_ages`; FFHQ-features and FFHQ-Aging labels are read as they are.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
+        json: FFHQ's ``ffhq-dataset-v2.json``, for author and licence of each picture in the data card.
 
     Raises:
-        DatasetError: a file whose stem is no FFHQ number.
+        DatasetError: a file whose stem is no FFHQ number, or a bad table.
     """
-    root = _root(path, "ffhq", "the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
+    root = root_of(path, "ffhq", "the folder of FFHQ's pictures: dataset.path=/path/to/images1024x1024")
     files = list_images(root, "dataset=ffhq", "set dataset.path to FFHQ's images1024x1024 folder")
     foreign = [name for name in files if not (len(name) == 5 and name.isdigit() and int(name) < 70000)]
     if foreign:
@@ -85,25 +98,34 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
             f"dataset=ffhq: {len(foreign)} pictures in {root} are not named like FFHQ's 00000 to 69999, first "
             f"{files[foreign[0]]}; use dataset=folder for other pictures"
         )
-    known = _ages(ages, files)
+    known = ages_of(ages, files)
     return Dataset(
         name="ffhq",
         root=root,
         files=files,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         licence="per picture (Flickr); data set CC BY-NC-SA 4.0",
         attribution="Karras, Laine, Aila: A Style-Based Generator Architecture for GANs, CVPR 2019",
+        credits=read_ffhq_json(json, files) if json else {},
+        remarks=count_remarks("dataset=ffhq", {"pictures": len(files)}, {"pictures": 70000}),
     )
 
 
-def _root(path: str | Path | None, name: str, needed: str) -> Path:
+def root_of(path: str | Path | None, name: str, needed: str) -> Path:
+    """Return the data set's folder.
+
+    Raises:
+        ConfigError: none was given; ``needed`` says what to give.
+    """
     if not path:
         raise ConfigError(f"dataset={name} needs {needed}")
     return Path(path).expanduser().resolve()
 
 
-def _ages(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+def ages_of(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+    """Return the ages that a table tells, none without one."""
     return read_ages(path, files) if path else Ages({}, "")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 64
 """Pictures with a shorter side are recorded and left out: no face can be told on them."""
+
+
+LICENCE_COLUMNS = ("author", "licence", "licence_url", "source_url")
 
 
 class ImageStage:
@@ -72,15 +75,32 @@ def image_rows(dataset: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def ages_frame(dataset: Dataset) -> pd.DataFrame:
-    """Return the data set's ages as the ``ages`` table; without any, an empty one."""
+def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, source: str = "") -> pd.DataFrame:
+    """Return the ``ages`` table: what the data set tells, and estimates for pictures it does not know.
+
+    Args:
+        dataset: its ages go first.
+        estimated: image id to years, from a network.
+        source: of the estimates.
+    """
     import pandas as pd
 
-    items = sorted(dataset.ages.items())
+    told = {image_id: (age, dataset.age_source) for image_id, age in dataset.ages.items()}
+    guessed = {image_id: (age, source) for image_id, age in (estimated or {}).items()}
+    items = sorted({**guessed, **told}.items())
     return pd.DataFrame(
         {
             "image_id": [image_id for image_id, _ in items],
-            "age": pd.Series([age for _, age in items], dtype="float32"),
-            "source": [dataset.age_source] * len(items),
+            "age": pd.Series([age for _, (age, _) in items], dtype="float32"),
+            "source": [source for _, (_, source) in items],
         }
     )
+
+
+def licences_frame(dataset: Dataset) -> pd.DataFrame:
+    """Return the credits of a data set's pictures as the ``licences`` table; without any, an empty one."""
+    import pandas as pd
+
+    items = sorted(dataset.credits.items())
+    columns = {name: [getattr(credit, name) for _, credit in items] for name in LICENCE_COLUMNS}
+    return pd.DataFrame({"image_id": [image_id for image_id, _ in items], **columns}, dtype="str")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ffhqref.degradation.parameters import Parameters, Stream, draw_after_noise, draw_before_noise
 from ffhqref.degradation.presets import Preset, get_preset
-from ffhqref.degradation.steps import degrade, noise_shape, reduced_size, to_grey_levels
+from ffhqref.degradation.steps import degrade, finish, noise_shape, reduced_size
 from ffhqref.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,4 +70,4 @@ def _sequence(
         )
         noise = stream.counted_normal(*noise_shape(reduced_size(image, parameters), parameters, preset))
         parameters = replace(parameters, **draw_after_noise(preset, stream))
-        yield to_grey_levels(degrade(image, parameters, noise, preset)), parameters
+        yield finish(degrade(image, parameters, noise, preset), preset), parameters

@@ -1,9 +1,10 @@
 """Apply recorded parameters to a picture: the steps of the published code, one by one (protocols.md 2.3).
 
 Everything that decides the last bit is kept as published: the full 41x41 kernel through OpenCV's ``filter2D`` (a
-separable blur is twice as fast and rounds differently), bilinear resizing, the order of multiplications of the
-noise, the encoder's own rounding. Only what cannot change a bit is done in another way: channels stay in RGB where
-their order does not matter, 8-bit values become real through a table, the last rounding is one call.
+separable blur is twice as fast and rounds differently), bilinear resizing, the order of the channels (the last
+pixels of a row take another path through OpenCV, so even a resize gives other bits in another order), the order of
+multiplications of the noise, the encoder's own rounding. Only what cannot change a bit is done in another way: the
+channels are swapped while they are 8-bit, 8-bit values become real through a table, the last rounding is one call.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Preset | Non
     """
     preset = preset or get_preset(parameters.preset)
     noise = recorded_noise(parameters, reduced_size(image, parameters), preset)
-    return to_grey_levels(degrade(image, parameters, noise, preset))
+    return finish(degrade(image, parameters, noise, preset), preset)
 
 
 def reduced_size(image: NDArray[np.uint8], parameters: Parameters) -> tuple[int, int]:
@@ -75,22 +76,20 @@ def degrade(
         preset: the fixed rules.
 
     Returns:
-        float32 RGB [H, W, 3], about 0..1.
+        float32 [H, W, 3] in 0..1, in the preset's colour order.
     """
     import cv2
 
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"a uint8 picture [H, W, 3] is needed, not {image.dtype} {list(image.shape)}")
     height, width = image.shape[:2]
-    swap = preset.colour_order == "bgr"
-    picture = cv2.LUT(np.ascontiguousarray(image), _unit_values(preset.precision))
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if preset.colour_order == "bgr" else np.ascontiguousarray(image)
+    picture = cv2.LUT(ordered, _unit_values(preset.precision))
     if parameters.grey and preset.grey_first:
-        picture = _without_colour(picture)
+        picture = _without_colour(picture, preset)
     picture = cv2.filter2D(picture, -1, blur_kernel(parameters, preset.kernel_size))
     rows, columns = reduced_size(image, parameters)
     picture = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    if swap:
-        picture = picture[..., ::-1]
     values = noise.astype(np.float32)
     if preset.noise_in_unit_range:
         values *= parameters.noise_sigma / 255.0
@@ -103,15 +102,11 @@ def degrade(
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(parameters.jpeg_quality)]
     _, data = cv2.imencode(".jpg", to_grey_levels(picture), quality)
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    picture = cv2.LUT(decoded, _unit_values("float32"))
-    if swap:
-        picture = np.ascontiguousarray(picture[..., ::-1])
-    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    picture = cv2.resize(cv2.LUT(decoded, _unit_values("float32")), (width, height), interpolation=cv2.INTER_LINEAR)
     if parameters.colour_shift is not None:
-        shift = np.asarray(parameters.colour_shift, dtype=np.float32)
-        picture = np.clip(picture + (shift[::-1] if swap else shift), 0.0, 1.0)
+        picture = np.clip(picture + np.asarray(parameters.colour_shift, dtype=np.float32), 0.0, 1.0)
     if parameters.grey and not preset.grey_first:
-        picture = _without_colour(picture)
+        picture = _without_colour(picture, preset)
     return picture
 
 
@@ -131,6 +126,16 @@ def blur_kernel(parameters: Parameters, size: int) -> NDArray[np.float64]:
     return kernel / np.sum(kernel)  # the published code normalises twice, which moves last bits
 
 
+def finish(picture: NDArray[np.float32], preset: Preset) -> NDArray[np.uint8]:
+    """Return uint8 RGB [H, W, 3] from what `degrade` returns."""
+    import cv2
+
+    levels = to_grey_levels(picture)
+    if preset.colour_order == "bgr":
+        cv2.cvtColor(levels, cv2.COLOR_BGR2RGB, dst=levels)
+    return levels
+
+
 def to_grey_levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return uint8 from real values in 0..1: rounded half to even, as the published code and OpenCV's encoder do.
 
@@ -144,11 +149,11 @@ def to_grey_levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     return levels
 
 
-def _without_colour(picture: NDArray[np.floating]) -> NDArray[np.floating]:
+def _without_colour(picture: NDArray[np.floating], preset: Preset) -> NDArray[np.floating]:
     import cv2
 
-    luma = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2GRAY)
-    return np.repeat(luma[..., None], 3, axis=2).astype(picture.dtype)
+    rule = cv2.COLOR_BGR2GRAY if preset.colour_order == "bgr" else cv2.COLOR_RGB2GRAY
+    return np.repeat(cv2.cvtColor(picture.astype(np.float32), rule)[..., None], 3, axis=2).astype(picture.dtype)
 
 
 @cache

@@ -45,3 +45,7 @@ class Engine(Protocol):
     def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Yield (index of the batch, its results) in any order."""
         ...
+
+    def close(self) -> None:
+        """Let go of processes and connections."""
+        ...

@@ -1,17 +1,24 @@
-"""The local engine: this process, or several worker processes."""
+"""The local engine: this process, or several worker processes that live as long as the engine."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 from ffhqref.engine.base import Row, Stage
 from ffhqref.errors import EngineError
 
-_STAGE: Stage | None = None
+_STAGES: OrderedDict[bytes, Stage] = OrderedDict()
+"""Of a worker process: the stages it has set up, latest last."""
+
+_STAGES_KEPT = 2
+"""A worker forgets older ones, so that at most this many networks are in its memory."""
 
 
 class LocalEngine:
@@ -23,36 +30,55 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = 1) -> None:
         self.workers = usable_cores() if workers is None else workers
+        self._pool: ProcessPoolExecutor | None = None
 
     def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Yield (index of the batch, its results) as they finish."""
-        workers = min(self.workers, len(batches))
-        if workers <= 1:
+        """Yield (index of the batch, its results) as they finish.
+
+        Raises:
+            EngineError: a worker process ended abruptly.
+        """
+        if min(self.workers, len(batches)) <= 1:
             stage.setup()
             for index, batch in enumerate(batches):
                 yield index, stage.process(batch)
             return
-        import concurrent.futures.process
-        import multiprocessing
+        from concurrent.futures import as_completed
+        from concurrent.futures.process import BrokenProcessPool
 
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, usable_cores() // workers)
-        pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stage, os.getpid(), threads))
-        broken = concurrent.futures.process.BrokenProcessPool
+        packed = pickle.dumps(stage)
+        pool = self._workers()
         try:
-            futures = {pool.submit(_process, list(batch)): index for index, batch in enumerate(batches)}
-            for future in concurrent.futures.as_completed(futures):
+            futures: dict[Future[list[dict[str, Any]]], int] = {
+                pool.submit(_process, packed, list(batch)): index for index, batch in enumerate(batches)
+            }
+            for future in as_completed(futures):
                 yield futures[future], future.result()
-        except broken:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BrokenProcessPool:
+            self.close()
             raise EngineError(
                 f"a worker process of stage '{stage.name}' ended abruptly (killed, or out of memory); finished work "
                 "is kept: run again, with fewer processes (engine.workers=1) if it happens again"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self.close()
             raise
-        pool.shutdown()
+
+    def close(self) -> None:
+        """End the workers without waiting for what they are at."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _workers(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            import multiprocessing
+
+            threads = max(1, usable_cores() // self.workers)
+            self._pool = ProcessPoolExecutor(
+                self.workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), threads)
+            )
+        return self._pool
 
 
 def usable_cores() -> int:
@@ -63,8 +89,7 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _start_worker(stage: Stage, parent: int, threads: int) -> None:
-    global _STAGE  # noqa: PLW0603 - a worker process holds exactly one stage
+def _start_worker(parent: int, threads: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -74,13 +99,17 @@ def _start_worker(stage: Stage, parent: int, threads: int) -> None:
     import cv2
 
     cv2.setNumThreads(threads)
-    stage.setup()
-    _STAGE = stage
 
 
-def _process(batch: list[Row]) -> list[dict[str, Any]]:
-    assert _STAGE is not None
-    return _STAGE.process(batch)
+def _process(packed: bytes, batch: list[Row]) -> list[dict[str, Any]]:
+    stage = _STAGES.get(packed)
+    if stage is None:
+        while len(_STAGES) >= _STAGES_KEPT:
+            _STAGES.popitem(last=False)
+        stage = pickle.loads(packed)  # noqa: S301 - our own bytes, from the parent process
+        stage.setup()
+        _STAGES[packed] = stage
+    return stage.process(batch)
 
 
 def _die_with(parent: int) -> None:

@@ -18,6 +18,8 @@ class Embedder(Protocol):
         signature: network, weights hash and preprocessing in one line.
         face_size: side of the face crop it eats (112 for ArcFace and its kin, 150 for dlib's ResNet).
         template: which five-point layout that crop has: ``"arcface"`` or ``"dlib"``; see ffhqref.faces.crops.
+
+    One that holds Python's lock while it works says so with ``threaded = False``; see ffhqref.faces.store.
     """
 
     dim: int

@@ -12,7 +12,8 @@ from ffhqref.datasets.stage import MIN_SIDE
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
-from ffhqref.faces import embed, make_embedder
+from ffhqref.faces import make_embedder
+from ffhqref.faces.crops import crop_faces
 from ffhqref.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.images import SIZE, read_rgb, save_png
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class EmbedStage:
-    """Rows {image_id, path, sha256} to {vector} or {error}.
+    """Rows {image_id, path, sha256} to {vector} or {error}; `ffhqref.faces.store.embed_pictures` runs it.
 
     Args:
         root: root of the data set.
@@ -40,8 +41,11 @@ class EmbedStage:
     def __init__(self, root: Path, embedder: str, options: Mapping[str, Any], crop: str) -> None:
         self.root, self.crop = root, crop
         self._name, self._options = embedder, dict(options)
-        self._embedder: Embedder | None = make_embedder(embedder, **self._options)
-        self.signature = f"{self._embedder.signature}|{crop}"
+        made = make_embedder(embedder, **self._options)
+        self._embedder: Embedder | None = made
+        self.signature, self.dim = f"{made.signature}|{crop}", made.dim
+        self.threaded = bool(getattr(made, "threaded", True))
+        """Whether other threads go on while the network works."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_embedder": None}  # networks do not pickle; a worker loads its own
@@ -61,17 +65,29 @@ class EmbedStage:
 
     def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Embed the pictures; one that cannot be read gets a reason and no vector."""
-        assert self._embedder is not None
-        images: list[NDArray[np.uint8]] = []
-        results: list[dict[str, Any]] = []
+        faces: list[NDArray[np.uint8] | ImageError] = []
         for row in rows:
             try:
-                images.append(read_rgb(self.root / row["path"], SIZE))
-                results.append({})
+                faces.append(self.face(row))
             except ImageError as error:
-                results.append({"error": str(error)})
-        vectors = iter(embed(np.stack(images), self._embedder, self.crop) if images else ())
-        return [result or {"vector": next(vectors)} for result in results]
+                faces.append(error)
+        return self.embed(faces)
+
+    def face(self, row: Row) -> NDArray[np.uint8]:
+        """Read one picture and cut its face out, uint8 RGB [S, S, 3]; may run in any thread.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        assert self._embedder is not None
+        return crop_faces(read_rgb(self.root / row["path"], SIZE)[None], self.crop, self._embedder)[0]
+
+    def embed(self, faces: Sequence[NDArray[np.uint8] | ImageError]) -> list[dict[str, Any]]:
+        """Return {vector} for each face, and {error} where reading it failed."""
+        assert self._embedder is not None
+        good = [face for face in faces if not isinstance(face, ImageError)]
+        vectors = iter(self._embedder(np.stack(good)) if good else ())
+        return [{"error": str(face)} if isinstance(face, ImageError) else {"vector": next(vectors)} for face in faces]
 
 
 class AlignStage:

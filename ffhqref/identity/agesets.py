@@ -11,13 +11,13 @@ age and not in how hard the targets are or how much the restorer is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
-from ffhqref.identity.references import order_references
+from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.identity.references import Exclusions, candidates, order_references
 from ffhqref.identity.vectors import Embeddings
 
 if TYPE_CHECKING:
@@ -56,6 +56,79 @@ class AgeSetConfig:
                 f"age sets need 1 <= min_references <= max_references, got {self.min_references} and "
                 f"{self.max_references}"
             )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> AgeSetConfig:
+        """Make a config from a mapping, for instance a resolved Hydra node.
+
+        Raises:
+            ConfigError: an unknown key or a value of another kind or out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(f"unknown key 'age_sets.{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}")
+            whole = key in ("min_references", "max_references")
+            kinds: tuple[type, ...] = (bool,) if key == "matched" else (int,) if whole else (int, float)
+            if isinstance(value, bool) != (key == "matched") or not isinstance(value, kinds):
+                if key == "max_references" and value is None:
+                    continue
+                expected = "true or false" if key == "matched" else "a whole number" if whole else "years"
+                raise ConfigError(f"age_sets.{key}={value}: expected {expected}")
+        return cls(**values)
+
+
+def age_references(
+    embeddings: Embeddings,
+    *,
+    references: pd.DataFrame,
+    identities: pd.DataFrame,
+    pairs: pd.DataFrame | None,
+    ages: Mapping[str, float],
+    split: str,
+    max_distance: float,
+    min_distance: float,
+    exclusions: Exclusions | None = None,
+    config: AgeSetConfig | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Return both sides of a built reference set's split, each in the form of the table ``references``.
+
+    References are chosen among all admissible neighbours of a target (in train, near-duplicates too), not only among
+    those that the reference table kept.
+
+    Args:
+        embeddings: of every image.
+        references: table ``references``; its targets in ``split`` are the ones considered.
+        identities: table ``identities``.
+        pairs: table ``pairs``; None: the reference table is all there is, as with a published set, whose manual
+            rejections are in no table.
+        ages: image id to years.
+        split: train, val or test.
+        max_distance: of the set that was built.
+        min_distance: of the set that was built.
+        exclusions: verdicts it was built with.
+        config: the definition of the sides.
+
+    Returns:
+        `SAME` and `CROSS`, each target_id, reference_id, rank, distance, age_gap, split.
+    """
+    import pandas as pd
+
+    mine = references[references["split"] == split]
+    chosen = mine[mine["distance"].notna()]
+    if pairs is not None:
+        chosen = candidates(
+            embeddings,
+            pairs,
+            identities,
+            max_distance=max_distance,
+            min_distance=0.0 if split == "train" else min_distance,
+            exclusions=None if split == "train" else exclusions,
+        )
+        chosen = chosen[chosen["target_id"].isin(set(mine["target_id"]))]
+    sets = build_age_sets(embeddings, chosen, ages, config)
+    sets["split"] = pd.Series([split] * len(sets), dtype="str")
+    return {name: sets[sets["benchmark"] == name].drop(columns="benchmark") for name in (SAME, CROSS)}
 
 
 def build_age_sets(

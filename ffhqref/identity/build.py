@@ -141,11 +141,13 @@ def build_reference_set(
         on_progress: told (tiles done, tiles) of the pair search.
 
     Raises:
-        DatasetError: bad embeddings.
+        DatasetError: bad embeddings, or an exclusion of an image that does not exist.
         ConfigError: more identities asked for a split than qualify.
     """
     config = config or BuildConfig()
     embeddings = Embeddings.checked(image_ids, vectors)
+    if exclusions is not None:
+        exclusions.check(embeddings.image_ids)
     threshold = config.max_distance if config.grouping_threshold is None else config.grouping_threshold
     pairs = pairs_of(
         embeddings,

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ffhqref.errors import DatasetError
+from ffhqref.identity.references import Exclusions
 from ffhqref.images import write_atomic
 
 if TYPE_CHECKING:
@@ -195,6 +196,35 @@ def image_list_bytes(images: ImageList) -> bytes:
 def write_image_list(path: str | Path, images: ImageList) -> None:
     """Write a ``*_image.txt`` atomically."""
     write_atomic(path, image_list_bytes(images))
+
+
+def read_exclusions(path: str | Path) -> Exclusions:
+    """Read the verdicts of a manual check: a CSV with the columns target_id and reference_id.
+
+    A row with both rejects that reference of that target, in either direction; a row without reference_id rejects the
+    target. Further columns (a reason, a name) are ignored.
+
+    Raises:
+        DatasetError: with file and line, for a missing column or an empty target_id.
+    """
+    source = str(path)
+    text, _ = _decode(_read(path), source)
+    records = _records(text, source)
+    header = next(records, (1, []))[1]
+    for column in ("target_id", "reference_id"):
+        if column not in header:
+            raise DatasetError(f"{source}, line 1: no column '{column}'; found {', '.join(header) or 'none'}")
+    pairs, targets = [], []
+    for line, cells in records:
+        row = dict(zip(header, cells, strict=False))
+        target, reference = row.get("target_id", ""), row.get("reference_id", "")
+        if not target:
+            raise DatasetError(f"{source}, line {line}: no target_id")
+        if reference:
+            pairs.append((target, reference))
+        else:
+            targets.append(target)
+    return Exclusions.of(pairs, targets)
 
 
 def parse_list(cell: str, where: str) -> tuple[str, ...]:

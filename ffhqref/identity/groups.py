@@ -34,8 +34,16 @@ if TYPE_CHECKING:
 
 METHODS = ("components", "average", "complete", "hdbscan")
 
+MAX_LINKED_PAIRS = 3_000_000
+"""Average and complete linkage hold about 350 bytes a pair: 1 GB at this number."""
+
 MAX_HDBSCAN_COMPONENT = 8192
 """HDBSCAN holds the distance matrix of a component: 512 MiB at this size."""
+
+
+HDBSCAN_SAMPLES = 3
+"""HDBSCAN's min_samples, which counts the image itself: density is the distance to the second nearest image. With less
+every close pair becomes a person of its own; a component of two images is one person whatever the density."""
 
 
 def group_identities(
@@ -56,7 +64,8 @@ def group_identities(
 
     Raises:
         ConfigError: an unknown method or a threshold outside 0..2.
-        DatasetError: a pair names an image without embedding, or a component is too large for HDBSCAN.
+        DatasetError: a pair names an image without embedding, or there are more pairs than linkage can hold, or a
+            component is too large for HDBSCAN.
     """
     check_distance("the grouping threshold", threshold)
     if method not in METHODS:
@@ -137,8 +146,11 @@ def _agglomerate(
     threshold and can never be part of a group).
     """
     labels = np.arange(len(embeddings))
-    if not len(a):
-        return labels
+    if len(a) > MAX_LINKED_PAIRS:
+        raise DatasetError(
+            f"{method} linkage: {len(a):,} pairs lie below the grouping threshold {threshold}, more than "
+            f"{MAX_LINKED_PAIRS:,}: lower it"
+        )
     members = {int(i): [int(i)] for i in np.unique(np.concatenate([a, b]))}
     links: dict[int, dict[int, float]] = defaultdict(dict)
     for i, j, d in zip(a.tolist(), b.tolist(), distance.tolist(), strict=True):
@@ -187,20 +199,24 @@ def _hdbscan(embeddings: Embeddings, components: NDArray[np.intp], threshold: fl
     if not groups:
         return labels
     # HDBSCAN weighs a cluster by how long it lasts before it dissolves in what surrounds it, and treats the root of
-    # its tree unlike any other cluster. A pair of points far from the component gives it surroundings and a root.
+    # its tree unlike any other cluster. A clump of points far from the component gives it surroundings and a root.
     mean = embeddings.units(np.arange(len(embeddings))).mean(axis=0)
     surroundings = max(1.0 - float((mean * mean).sum()), threshold)
+    clump = HDBSCAN_SAMPLES + 1
     for rows in groups:
         n = len(rows)
+        if n == 2:
+            labels[rows] = rows[0]
+            continue
         if n > MAX_HDBSCAN_COMPONENT:
             raise DatasetError(
                 f"hdbscan: one connected component holds {n} images, more than {MAX_HDBSCAN_COMPONENT}: lower the "
                 "grouping threshold, or use 'average' or 'complete', which need no distance matrix"
             )
-        distances = np.full((n + 2, n + 2), surroundings)
+        distances = np.full((n + clump, n + clump), surroundings)
         distances[:n, :n] = distance_matrix(embeddings.units(rows))
         distances[n:, n:] = 0.0
-        model = HDBSCAN(min_cluster_size=2, min_samples=1, metric="precomputed", copy=False)
+        model = HDBSCAN(min_cluster_size=2, min_samples=HDBSCAN_SAMPLES, metric="precomputed", copy=False)
         found = model.fit(distances).labels_[:n]
         for cluster in range(int(found.max()) + 1):
             inside = rows[found == cluster]

@@ -49,6 +49,19 @@ class Exclusions:
         """Make exclusions from pairs in either order and targets."""
         return cls(frozenset((min(pair), max(pair)) for pair in pairs), frozenset(targets))
 
+    def check(self, image_ids: Iterable[str]) -> None:
+        """Refuse verdicts on images that do not exist, which would otherwise do nothing unnoticed.
+
+        Raises:
+            DatasetError: naming the first one.
+        """
+        named = {name for pair in self.pairs for name in pair} | self.targets
+        unknown = sorted(named - set(image_ids))
+        if unknown:
+            raise DatasetError(
+                f"exclusions: {len(unknown)} images do not exist, first '{unknown[0]}'; mend or remove its line"
+            )
+
 
 def identity_pairs(embeddings: Embeddings, identities: pd.DataFrame) -> pd.DataFrame:
     """Return every pair of images of one identity with its distance, as a table ``pairs``.

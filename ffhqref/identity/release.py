@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.errors import DatasetError
+from ffhqref.hashing import content_key, sha256_bytes
 from ffhqref.identity.formats import (
     ImageList,
     MappingRow,
     ReferenceMapping,
     image_id_of,
+    image_list_bytes,
+    mapping_bytes,
     read_image_list,
     read_mapping,
     write_image_list,
@@ -41,6 +44,14 @@ class Release:
 
     mappings: dict[str, ReferenceMapping]
     images: dict[str, ImageList]
+
+    @property
+    def digest(self) -> str:
+        """Content hash over the bytes of all files."""
+        mappings = {split: sha256_bytes(mapping_bytes(mapping)) for split, mapping in self.mappings.items()}
+        return content_key(
+            mappings, {split: sha256_bytes(image_list_bytes(found)) for split, found in self.images.items()}
+        )
 
 
 def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapping[str, str] | None = None) -> Release:
@@ -131,11 +142,11 @@ def release_tables(
 
     Args:
         release: from `read_release`.
-        embeddings: for the distances, which a release does not hold; NaN without them.
+        embeddings: for the distances, which a release does not hold; NaN where an image has none.
         ages: image id to years, for age_gap.
 
     Raises:
-        DatasetError: an image that is in two splits, or has no embedding.
+        DatasetError: an image that is in two splits.
     """
     import pandas as pd
 
@@ -163,8 +174,7 @@ def release_tables(
     references["rank"] = references["rank"].astype(np.int32)
     distance = np.full(len(references), np.nan, np.float32)
     if embeddings is not None:
-        pair = (embeddings.positions(references[column]) for column in ("target_id", "reference_id"))
-        distance = stored(embeddings.pair_distances(*pair))
+        distance = stored(embeddings.known_distances(references["target_id"], references["reference_id"]))
     years = ages or {}
     gaps = [years.get(r, np.nan) - years.get(t, np.nan) for t, r, *_ in rows]
     references.insert(3, "distance", distance)
@@ -216,3 +226,58 @@ def compare_references(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame
             rows.append(("order", target, None, " ".join(list_a), " ".join(list_b)))
     frame = pd.DataFrame(rows, columns=["kind", "target_id", "reference_id", "ours", "theirs"])
     return frame.sort_values(["target_id", "kind", "reference_id"], ignore_index=True, kind="stable")
+
+
+def with_unlisted(identities: pd.DataFrame, image_ids: Collection[str]) -> pd.DataFrame:
+    """Return the identities of a release over a whole data set.
+
+    Args:
+        identities: from `release_tables`.
+        image_ids: every picture of the data set; those that the release does not name get neither identity nor split.
+    """
+    import pandas as pd
+
+    unlisted = sorted(set(image_ids) - set(identities["image_id"]))
+    more = pd.DataFrame({"image_id": pd.Series(unlisted, dtype="str")})
+    more["identity_id"] = pd.array([pd.NA] * len(more), dtype="Int32")
+    more["size"] = np.ones(len(more), np.int32)
+    more["split"] = pd.Series([None] * len(more), dtype="str")
+    return pd.concat([identities, more] if len(more) else [identities]).sort_values("image_id", ignore_index=True)
+
+
+def summarise_differences(ours: pd.DataFrame, theirs: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """Return how far two ``references`` tables agree, one row a split of theirs.
+
+    Args:
+        ours: table ``references``.
+        theirs: table ``references``.
+        differences: `compare_references` of the two.
+
+    Returns:
+        split; targets (theirs); elsewhere (targets that are in another split in ours); absent (no targets in ours);
+        equal (of the rest: the same references in the same order), reordered (the same in another order), changed
+        (other references); ours_only (targets of ours in this split that are none in theirs).
+    """
+    import pandas as pd
+
+    mine = ours.drop_duplicates("target_id").set_index("target_id")["split"].to_dict()
+    listed = theirs.drop_duplicates("target_id").set_index("target_id")["split"].to_dict()
+    changed = set(differences.loc[differences["kind"] == "reference", "target_id"])
+    reordered = set(differences.loc[differences["kind"] == "order", "target_id"])
+    rows = []
+    for split in SPLITS:
+        targets = {name for name, where in listed.items() if where == split}
+        shared = {name for name in targets if mine.get(name) == split}
+        absent = len(targets - mine.keys())
+        other, moved = len(shared & changed), len(shared & reordered)
+        only = sum(where == split and name not in listed for name, where in mine.items())
+        if targets or only:
+            rows.append(
+                {
+                    "split": split, "targets": len(targets), "elsewhere": len(targets) - len(shared) - absent,
+                    "absent": absent, "equal": len(shared) - other - moved, "reordered": moved, "changed": other,
+                    "ours_only": only,
+                }
+            )  # fmt: skip
+    columns = ["split", "targets", "elsewhere", "absent", "equal", "reordered", "changed", "ours_only"]
+    return pd.DataFrame(rows, columns=columns)

@@ -70,7 +70,10 @@ def validate_reference_set(
     limits = limits or Limits()
     split_of = dict(zip(identities["image_id"], identities["split"], strict=True))
     found = _identity_findings(identities)
-    found += _row_findings(identities, references, limits, _recomputed(references, embeddings))
+    exact = np.full(len(references), np.nan)
+    if embeddings is not None:
+        exact = embeddings.known_distances(references["target_id"], references["reference_id"])
+    found += _row_findings(identities, references, limits, exact)
     found += _count_findings(references, limits)
     if images is not None:
         named = sorted({*references["target_id"], *references["reference_id"]} - set(images))
@@ -152,18 +155,6 @@ def _count_findings(references: pd.DataFrame, limits: Limits) -> list[Finding]:
             detail = f"{n} references, expected at most {limits.max_references}"
             found.append(("error", "too_many", split, target, None, detail))
     return found
-
-
-def _recomputed(references: pd.DataFrame, embeddings: Embeddings | None) -> NDArray[np.float64]:
-    """Return the distance of each row, NaN where an embedding is missing."""
-    out = np.full(len(references), np.nan)
-    if embeddings is None:
-        return out
-    known = set(embeddings.image_ids)
-    target, reference = references["target_id"].to_numpy(object), references["reference_id"].to_numpy(object)
-    there = np.array([t in known and r in known for t, r in zip(target, reference, strict=True)], dtype=bool)
-    out[there] = embeddings.pair_distances(embeddings.positions(target[there]), embeddings.positions(reference[there]))
-    return out
 
 
 def _duplicate_files(

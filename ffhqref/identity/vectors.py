@@ -59,9 +59,9 @@ class Embeddings:
         rows = np.asarray(vectors, dtype=np.float32)
         if rows.ndim != 2 or len(rows) != len(ids) or (len(ids) and not rows.shape[1]):
             raise DatasetError(f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}")
-        wrong = next((name for name in ids if not isinstance(name, str) or not name), None)
-        if wrong is not None or any(name is None for name in ids):
-            raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong!r}")
+        wrong = [name for name in ids if not isinstance(name, str) or not name]
+        if wrong:
+            raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong[0]!r}")
         order = sorted(range(len(ids)), key=ids.__getitem__)
         in_order = order == list(range(len(ids)))
         names = np.empty(len(ids), dtype=object)
@@ -101,6 +101,15 @@ class Embeddings:
         for start in range(0, len(left), chunk):
             part = slice(start, start + chunk)
             out[part] = _distances(self.units(left[part]), self.units(right[part]))
+        return out
+
+    def known_distances(self, left: Iterable[str], right: Iterable[str]) -> NDArray[np.float64]:
+        """Return the distances of pairs of ids: float64 [M] in 0..2, NaN where one of them has no embedding."""
+        index = {name: i for i, name in enumerate(self.image_ids)}
+        rows = np.array([[index.get(a, -1), index.get(b, -1)] for a, b in zip(left, right, strict=True)], np.intp)
+        out = np.full(len(rows), np.nan)
+        there = (rows >= 0).all(axis=1) if len(rows) else np.zeros(0, bool)
+        out[there] = self.pair_distances(rows[there, 0], rows[there, 1]) if there.any() else out[there]
         return out
 
 

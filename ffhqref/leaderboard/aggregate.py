@@ -272,12 +272,17 @@ def _benchmark(
     worst = block.filled(sign)
     excluded = block.values
     n_cases, n_methods, n_metrics = worst.shape
-    flat = np.concatenate([worst.reshape(n_cases, -1), excluded.reshape(n_cases, -1)], axis=1)
-    interval = mean_interval(flat, block.identities, seed=seed, n_bootstrap=n_bootstrap)
-    both = {
-        name: getattr(interval, name).reshape(2, n_methods, n_metrics)
-        for name in ("mean", "low", "high", "n", "n_identities")
-    }
+    flat = worst.reshape(n_cases, -1)
+    differ = np.flatnonzero(block.failed.any(axis=0).ravel())
+    every = np.concatenate([flat, block.values.reshape(n_cases, -1)[:, differ]], axis=1)
+    interval = mean_interval(every, block.identities, seed=seed, n_bootstrap=n_bootstrap)
+    both = {}
+    for name in ("mean", "low", "high", "n", "n_identities"):
+        found = getattr(interval, name)
+        with_failures = found[: flat.shape[1]]
+        without = with_failures.copy()
+        without[differ] = found[flat.shape[1] :]
+        both[name] = np.stack([with_failures, without]).reshape(2, n_methods, n_metrics)
     shown = FAILURE_POLICIES.index(failures)
     has_row = np.isfinite(worst) | block.failed
     counted = has_row.sum(axis=0)
@@ -297,8 +302,8 @@ def _benchmark(
             names = np.array(block.methods, dtype=object)[contenders]
             comparisons.append(_comparison_frame(block.benchmark, metric, names, tests, sign[k]))
             among = tests.among(full)
-            found = rank_intervals(mean[contenders[full]], among, higher_is_better=sign[k] > 0, alpha=ALPHA)
-            ranks[:, contenders[full]] = np.stack(found)
+            order = rank_intervals(mean[contenders[full]], among, higher_is_better=sign[k] > 0, alpha=ALPHA)
+            ranks[:, contenders[full]] = np.stack(order)
         for j, method in enumerate(block.methods):
             rank = [int(value) or None for value in ranks[:, j]]
             rows.append(
@@ -316,9 +321,7 @@ def _benchmark(
             )  # fmt: skip
             limits = [both[name][way, j, k] for way in (0, 1) for name in ("mean", "low", "high")]
             about = [int(complete[k]), int(both["n_identities"][shown, j, k]), bool(partial[j, k])]
-            details.append(
-                dict(zip(_DETAIL_COLUMNS, [block.benchmark, method, metric, *limits, *about], strict=True))
-            )
+            details.append(dict(zip(_DETAIL_COLUMNS, [block.benchmark, method, metric, *limits, *about], strict=True)))
     return rows, details, comparisons
 
 

@@ -92,16 +92,12 @@ def check_published(frame: pd.DataFrame) -> None:
     ways = frame.groupby("metric")["higher_is_better"].nunique()
     if (ways > 1).any():
         raise TableError(f"published numbers: metrics with two directions: {list(ways[ways > 1].index)}")
-    similarity = frame["metric"].isin(
-        ["SSIM", "CLIP-IQA", "MANIQA", "IDS", "Ref-ArcFace", "Ref-AdaFace", "GT-AdaFace"]
-    )
+    similarity = frame["metric"].isin(["SSIM", "CLIP-IQA", "MANIQA", "IDS", "Ref-ArcFace", "Ref-AdaFace", "GT-AdaFace"])
     for rows, low, high in ((similarity, -1.0, 1.0), (frame["metric"].isin(["LPIPS", "fLPIPS"]), 0.0, 2.0)):
         wrong = rows & ~frame["value"].between(low, high)
         if wrong.any():
             row = frame[wrong].iloc[0]
-            raise TableError(
-                f"published numbers: {row['metric']} = {row['value']} of {row['method']} is out of range"
-            )
+            raise TableError(f"published numbers: {row['metric']} = {row['value']} of {row['method']} is out of range")
     foreign = set(frame["source"]) - set(SOURCES) | set(frame["trust"]) - set(TRUST_LEVELS)
     if foreign:
         raise TableError(f"published numbers: unknown source or trust level {sorted(foreign)}")
@@ -111,10 +107,10 @@ def load_published() -> pd.DataFrame:
     """Return all published numbers.
 
     Returns:
-        ``paper, table, dataset, degradation, method, metric, value, higher_is_better, method_key`` (name of the
-        method in this package's registry, null for ablations), ``source`` (a key of `SOURCES`), ``trust,
-        references, n_cases, note, requires`` (patterns that a metric's signature must contain, separated by ``;``; null:
-        never comparable) and ``reason`` (the metric in words, or why it cannot be compared).
+        ``paper, table, dataset, degradation, method, metric, value, higher_is_better``; ``method_key``: the method's
+        name in this package's registry, null for ablations; ``source``: a key of `SOURCES`; ``trust, references,
+        n_cases, note``; ``requires``: patterns that a metric's signature must contain, separated by ``;``, null where
+        nothing is comparable; ``reason``: the metric in words, or why it cannot be compared.
     """
     return _published().copy()
 
@@ -133,8 +129,9 @@ def match_published(
 
     Returns:
         ``benchmark, method, metric, published, source, trust, comparable, reason, paper, table``; one row for each
-        published number of a measured method under the same set or the same level, ``metric`` being the measured
-        one that is nearest. Where a paper prints a number in two tables, the one without contradiction comes first.
+        published number of a measured method on the same set (or, for a set that no paper prints, under the same
+        level), ``metric`` being the measured one that is nearest. Where a paper prints a number in two tables, the
+        one without contradiction comes first.
     """
     import pandas as pd
 
@@ -142,9 +139,7 @@ def match_published(
     known = _published()
     known = known[known["method_key"].isin(list(methods))]
     for name, info in benchmarks.items():
-        near = known[
-            (known["dataset"] == info.dataset) | (known["degradation"].str.lower() == info.degradation.lower())
-        ]
+        near = _near(known, info)
         for row in near.to_dict("records"):
             metric, reason = _metric_match(row, signatures)
             if metric is None:
@@ -197,6 +192,16 @@ def leak_mark(restorer: RestorerInfo | None, benchmark: BenchmarkInfo | None) ->
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _near(known: pd.DataFrame, info: BenchmarkInfo) -> pd.DataFrame:
+    """Return the rows a reader would want to compare a benchmark with, comparable or not."""
+    same_set = known[known["dataset"] == info.dataset]
+    same_level = known[known["degradation"].str.lower() == info.degradation.lower()]
+    if same_set.empty:
+        return same_level
+    both = same_set[same_set["degradation"].str.lower() == info.degradation.lower()]
+    return same_set if both.empty else both
 
 
 def _metric_match(row: Mapping[Hashable, Any], signatures: Mapping[str, str]) -> tuple[str | None, str]:

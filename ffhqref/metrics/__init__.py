@@ -10,7 +10,7 @@ from ffhqref.metrics.base import Metric, MetricBatch, Runtime
 from ffhqref.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 METRICS: Registry[Callable[..., Metric]] = Registry(
     "metric",
@@ -27,10 +27,12 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
         "lpips_alex": "ffhqref.metrics.perceptual:lpips_alex",
         "dists": "ffhqref.metrics.perceptual:DISTS",
         "musiq": "ffhqref.metrics.iqa:musiq",
+        "lmd": "ffhqref.metrics.faceparts:LMD",
+        "flpips_parsenet": "ffhqref.metrics.faceparts:FaceLPIPS",
         "ids": "ffhqref.metrics.identity:ids",
-        "ids_ref_first": "ffhqref.metrics.identity:ids_first",
-        "ids_ref_best": "ffhqref.metrics.identity:ids_best",
-        "ids_ref_mean": "ffhqref.metrics.identity:ids_mean",
+        "ids_ref": "ffhqref.metrics.identity:ids_ref",
+        "ids_ref_best": "ffhqref.metrics.identity:ids_ref_best",
+        "ids_ref_mean": "ffhqref.metrics.identity:ids_ref_mean",
         "ids_refldm": "ffhqref.metrics.identity:ids_refldm",
         "ids_grey_r18": "ffhqref.metrics.identity:ids_grey_r18",
     },
@@ -41,16 +43,27 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
 ``pyiqa:<name>`` is understood too. Set distances (FID, KID) live in `ffhqref.metrics.sets`.
 """
 
-__all__ = ["METRICS", "Metric", "MetricBatch", "Runtime", "make_metric"]
+LOWER_IS_BETTER = frozenset({"dists", "ids_grey_r18", "lpips_alex", "lpips_vgg", "niqe"})
+"""Built-in metrics of which less is better: the direction is told even where a metric cannot run."""
+
+__all__ = ["LOWER_IS_BETTER", "METRICS", "Metric", "MetricBatch", "Runtime", "make_metric"]
 
 
-def make_metric(name: str, *, runtime: Runtime | None = None, **options: Any) -> Metric:
+def make_metric(
+    name: str,
+    *,
+    runtime: Runtime | None = None,
+    embedder: str | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Metric:
     """Return the metric of that name.
 
     Args:
         name: a name of `METRICS`, or ``pyiqa:<name>`` for any of pyiqa's single-picture metrics.
         runtime: device and weights folder, for metrics with a network.
-        options: of its constructor.
+        embedder: a name, or the run's embedder as ``name``, ``crop`` and its own options. A mapping is passed over
+            by metrics that embed nothing; a name is an error there.
+        options: of the metric.
 
     Raises:
         ConfigError: unknown name or option.
@@ -60,14 +73,21 @@ def make_metric(name: str, *, runtime: Runtime | None = None, **options: Any) ->
     if name.startswith("pyiqa:"):
         from ffhqref.metrics.iqa import PyiqaMetric
 
+        if options:
+            raise ConfigError(f"metric '{name}' has no options, got '{next(iter(options))}'")
         return PyiqaMetric(name.removeprefix("pyiqa:"), runtime)
     factory = METRICS.get(name)
     known = inspect.signature(factory).parameters
+    if isinstance(embedder, str):
+        options, embedder = {**options, "embedder": embedder}, None
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     foreign = [option for option in options if option not in known and not takes_any]
     if foreign:
         allowed = ", ".join(key for key in known if key != "runtime") or "none"
         raise ConfigError(f"metric '{name}' has no option '{foreign[0]}'; its options: {allowed}")
+    if "embedder" in known and embedder is not None:
+        options = {**embedder, "embedder": embedder["name"], **options}
+        del options["name"]
     if "runtime" in known and runtime is not None:
         options = {**options, "runtime": runtime}
     return factory(**options)

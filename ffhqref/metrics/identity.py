@@ -213,19 +213,19 @@ def ids(
     return IDS(VectorBank(EmbedderVectoriser(embedder, options, crop)), target, unit)
 
 
-def ids_first(**options: Any) -> IDS:
-    """Return `ids` against the first reference."""
-    return ids("first", **options)
+def ids_ref(embedder: str = "dlib", **options: Any) -> IDS:
+    """Return `ids` against the first reference, as IConFace and RIP print it (protocols.md 3.3)."""
+    return ids("first", embedder, **options)
 
 
-def ids_best(**options: Any) -> IDS:
+def ids_ref_best(embedder: str = "dlib", **options: Any) -> IDS:
     """Return `ids` against the most similar reference."""
-    return ids("best", **options)
+    return ids("best", embedder, **options)
 
 
-def ids_mean(**options: Any) -> IDS:
-    """Return `ids` as the mean over all references."""
-    return ids("mean", **options)
+def ids_ref_mean(embedder: str = "dlib", **options: Any) -> IDS:
+    """Return `ids` as the mean of the similarities with all references."""
+    return ids("mean", embedder, **options)
 
 
 def ids_refldm(path: str | Path | None = None, target: str = "gt", runtime: Runtime | None = None) -> IDS:

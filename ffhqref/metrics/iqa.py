@@ -6,8 +6,8 @@ pyiqa is licensed PolyForm Noncommercial 1.0.0: it is an optional package, impor
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
-import importlib.util
 import io
 import os
 import re
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _SETS = {"fid", "sfid", "fid_dinov2", "fid_mmd", "inception_score"}
 """Metrics of whole sets; see ffhqref.metrics.sets."""
 
+_PLAIN = {name: (name, True) for name in ("musiq", "musiq-ava", "musiq-spaq", "musiq-paq2piq")}
+"""Metrics that look at the output alone and read one registered weight file: (its name, higher is better)."""
+
 
 class PyiqaMetric:
     """One of pyiqa's metrics, picture by picture, with a fixed seed.
@@ -47,6 +50,14 @@ class PyiqaMetric:
 
     def __init__(self, name: str, runtime: Runtime | None = None) -> None:
         self._runtime = runtime or Runtime()
+        self._network: Any = None
+        version = _pyiqa_version()
+        if name in _PLAIN:  # importing pyiqa takes seconds: not before there is work to do
+            item, self.higher_is_better = _PLAIN[name]
+            self.name, self.needs = name, frozenset[str]()
+            file = weights.require(item, folder=self._runtime.weights_dir, download=self._runtime.download)
+            self.signature = f"pyiqa:{name}|pyiqa {version}|{file.signature}|rgb|v1"
+            return
         configs = _pyiqa_configs()
         if name not in configs:
             raise ConfigError(f"pyiqa has no metric '{name}'.{did_you_mean(name, configs)}")
@@ -54,9 +65,8 @@ class PyiqaMetric:
             raise ConfigError(f"pyiqa:{name} measures whole sets of pictures; use the set metrics fid or kid")
         self.name = name
         self.higher_is_better = not configs[name].get("lower_better", False)
-        self.needs = frozenset({"gt"} if configs[name]["metric_mode"] == "FR" else ())
+        self.needs = frozenset[str]({"gt"} if configs[name]["metric_mode"] == "FR" else ())
         self._network, files = _build(name, self._runtime)
-        version = importlib.metadata.version("pyiqa")
         against = "|vs gt" if self.needs else ""
         self.signature = "|".join([f"pyiqa:{name}", f"pyiqa {version}", *files, "rgb"]) + f"{against}|v1"
 
@@ -85,11 +95,17 @@ def musiq(runtime: Runtime | None = None) -> PyiqaMetric:
     return PyiqaMetric("musiq", runtime)
 
 
-def _pyiqa_configs() -> dict[str, Any]:
-    if importlib.util.find_spec("pyiqa") is None:
+def _pyiqa_version() -> str:
+    try:
+        return importlib.metadata.version("pyiqa")
+    except importlib.metadata.PackageNotFoundError:
         raise DependencyError(
             "this metric needs the package pyiqa (PolyForm Noncommercial): pip install 'ffhqref[iqa]'"
-        )
+        ) from None
+
+
+def _pyiqa_configs() -> dict[str, Any]:
+    _pyiqa_version()
     ensure_torchvision()
     with contextlib.redirect_stderr(io.StringIO()):
         from pyiqa.default_model_configs import DEFAULT_CONFIGS
@@ -99,7 +115,9 @@ def _pyiqa_configs() -> dict[str, Any]:
 
 def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
     """Return pyiqa's metric and the signatures of the weight files it read."""
-    import pyiqa
+    ensure_torchvision()
+    with contextlib.redirect_stderr(io.StringIO()):
+        import pyiqa
 
     with _weights_from_registry(runtime) as files, contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -110,6 +128,8 @@ def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
             raise DependencyError(f"pyiqa:{name} needs the package '{error.name}': pip install it") from None
         except Exception as error:  # noqa: BLE001 - a hundred networks fail in as many ways
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            if "Hub" in first:
+                first = "its backbone is not in the cache of the Hugging Face hub (HF_HOME); allow downloads once"
             raise WeightsError(f"pyiqa:{name} cannot be built on this machine: {first}") from None
 
 

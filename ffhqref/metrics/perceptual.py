@@ -76,7 +76,7 @@ class _FeatureMetric:
 class LPIPS(_FeatureMetric):
     """Learned perceptual distance, version 0.1; equal to the ``lpips`` package and to pyiqa.
 
-    Takes pictures in 0..1 and scales them itself. The smallest side is 16 px for VGG and 35 px for AlexNet.
+    Takes pictures in 0..1 and scales them itself. The smallest side is 16 px for VGG and 31 px for AlexNet.
 
     Args:
         net: ``"vgg"`` (ReF-LDM, VQFR family) or ``"alex"`` (pyiqa's plain ``lpips``); two different metrics.

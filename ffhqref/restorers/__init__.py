@@ -1,1 +1,61 @@
 """The zoo: the protocol, the registry, and one module or folder for each restorer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ffhqref.errors import ConfigError, FfhqrefError, one_line
+from ffhqref.registry import Registry, load_attribute
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+
+__all__ = ["RESTORERS", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
+
+RESTORERS: Registry[Callable[..., Restorer]] = Registry(
+    "restorer",
+    {
+        "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "lq": "ffhqref.restorers.simple:LowQuality",
+        "nlm": "ffhqref.restorers.classical:NonLocalMeans",
+        "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
+        "reference": "ffhqref.restorers.simple:FirstReference",
+        "tv": "ffhqref.restorers.classical:TotalVariation",
+    },
+    "ffhqref.restorers",
+)
+"""Every restorer by name; other packages add theirs through the entry point group ``ffhqref.restorers``."""
+
+
+def make_restorer(name: str, device: str | None = None, **options: Any) -> Restorer:
+    """Return the restorer of that name.
+
+    Args:
+        name: a name of `RESTORERS`; any name when ``_target_`` is among the options.
+        device: where networks run (``"cpu"``, ``"cuda"``, …); handed on to restorers that take a ``device``.
+        options: of its constructor. ``_target_`` names a class of yours as ``package.module.Class``, in place of
+            a registered one.
+
+    Raises:
+        ConfigError: unknown name or option, a plug-in that does not import or start, or is no restorer.
+        DependencyError: a package that it needs is not installed.
+        WeightsError: its weights are missing or damaged.
+    """
+    target = options.pop("_target_", None)
+    factory = load_attribute(str(target), f"restorer '{name}'") if target else RESTORERS.get(name)
+    try:
+        if device is not None and "device" in inspect.signature(factory).parameters:
+            options["device"] = device
+        restorer = factory(**options)
+    except FfhqrefError:
+        raise
+    except Exception as error:  # a plug-in may fail in any way
+        raise ConfigError(f"restorer '{name}' does not start: {one_line(error)}") from error
+    if not isinstance(getattr(restorer, "info", None), RestorerInfo) or not callable(
+        getattr(restorer, "restore", None)
+    ):
+        raise ConfigError(
+            f"restorer '{name}' is no restorer: {type(restorer).__name__} needs `info`, a "
+            "ffhqref.restorers.RestorerInfo, and `restore(batch)`"
+        )
+    return restorer

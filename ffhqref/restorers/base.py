@@ -58,7 +58,17 @@ class RestorationBatch:
 
 @runtime_checkable
 class Restorer(Protocol):
-    """A method under test. Heavy work (loading weights) belongs in the constructor or the first call."""
+    """A method under test. Heavy work (loading weights) belongs in the constructor or the first call.
+
+    The runner also looks at these attributes where a restorer has them:
+
+    - ``device``: where it works, told in the results (else ``"cpu"``). A constructor that takes ``device`` is given
+      the run's; the tensors of a batch come on the CPU, and the result may lie anywhere.
+    - ``batch_size``: cases of one call (else 1).
+    - ``version``: changes when results change (else ``"1"``); part of every content key, like the options.
+    - ``weights_sha256``: hashes of the weight files by name; part of every content key.
+    - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
+    """
 
     @property
     def info(self) -> RestorerInfo:

@@ -53,7 +53,7 @@ def test_a_plugin_that_does_not_import_is_named(tmp_path, monkeypatch):
     install_plugin(tmp_path, "ffhqref.tests", "broken", "their_package:thing", "raise RuntimeError('boom')\n")
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("their_package", None)
-    with pytest.raises(ConfigError, match=r"'broken' \(entry point .*\) does not import: boom"):
+    with pytest.raises(ConfigError, match=r"'broken' \(entry point .*\) does not import: RuntimeError: boom"):
         Registry("thing", {}, "ffhqref.tests").get("broken")
 
 

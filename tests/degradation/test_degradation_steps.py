@@ -100,7 +100,7 @@ def test_equals_the_straight_transcription_bit_for_bit(name):
     spec = importlib.util.spec_from_file_location("benchmark_degradation", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    for number in range(4):
+    for number in range(12):
         image = face(301, 256, seed=number)
         drawn = draw(name, 5, str(number))
         np.random.seed([drawn.seed & 0xFFFFFFFF, drawn.seed >> 32])  # noqa: NPY002

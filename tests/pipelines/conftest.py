@@ -69,3 +69,18 @@ FEW = (
     "limit=4",
 )
 """A run of half a minute at most over `few_faces` (with ``dataset.path``)."""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, few_faces: Path, sample_folder: Path) -> Path:
+    """A workspace in which the reference set of `few_faces` was built, ages known. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("built")
+    done = Command(folder)("build", "root=w", *build_arguments(few_faces, sample_folder))
+    assert done.returncode == 0, done.stderr
+    return folder / "w"
+
+
+def build_arguments(faces: Path, sample_folder: Path) -> tuple[str, ...]:
+    """Return the arguments that `built` was made with."""
+    ages = f"dataset.ages={sample_folder}/metadata.csv"
+    return ("dataset=folder", f"dataset.path={faces}", ages, "dataset.test=3", "dataset.val=1")

@@ -1,0 +1,51 @@
+"""FFHQ's own metadata, ``ffhq-dataset-v2.json``: who took each picture, and under which licence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ffhqref.datasets.base import Credit
+from ffhqref.errors import DatasetError
+
+
+def read_ffhq_json(path: str | Path, image_ids: Collection[str]) -> dict[str, Credit]:
+    """Read author and licence of FFHQ's pictures.
+
+    The file is one object, keyed by the number of the picture without leading zeros; its form is told in the README
+    of FFHQ's repository. Of its 255 MB only the credits are kept while it is parsed.
+
+    Args:
+        path: the file.
+        image_ids: the pictures wanted, ``"00000"`` and so on.
+
+    Raises:
+        DatasetError: no such file, no JSON, another form, or a picture that it does not know.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DatasetError(f"no such file: {file}; dataset.json is FFHQ's ffhq-dataset-v2.json")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"), object_hook=_slim)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{file} cannot be read as JSON ({error}); dataset.json is ffhq-dataset-v2.json") from None
+    if not isinstance(found, dict):
+        raise DatasetError(f"{file}: expected one object keyed by picture number, as in ffhq-dataset-v2.json")
+    read = {}
+    for image_id in image_ids:
+        entry = found.get(str(int(image_id)))
+        credit = entry.get("metadata") if isinstance(entry, dict) else None
+        if not isinstance(credit, Credit):
+            what = "has no metadata with author and license" if entry else "is not in the file"
+            raise DatasetError(f"{file}: picture {image_id} {what}; is it the whole ffhq-dataset-v2.json?")
+        read[image_id] = credit
+    return read
+
+
+def _slim(found: dict[str, Any]) -> Any:
+    """Keep the credits of one picture's metadata and drop its landmarks and checksums as soon as they are parsed."""
+    if "license" in found and "author" in found:
+        return Credit(*(str(found.get(key) or "") for key in ("author", "license", "license_url", "photo_url")))
+    return None if "file_md5" in found else found

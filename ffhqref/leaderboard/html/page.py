@@ -1,0 +1,315 @@
+"""Putting the page together: what a report is made of, and the one file it becomes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffhqref import __version__
+from ffhqref.errors import TableError
+from ffhqref.images import write_atomic
+from ffhqref.leaderboard.aggregate import ALPHA, GROUND_TRUTH, case_values
+from ffhqref.leaderboard.html.payload import (
+    benchmark_payload,
+    comparison_payload,
+    packed,
+    script_json,
+    subgroup_payload,
+)
+from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, selection
+from ffhqref.leaderboard.view import arrow, decimals, metric_of_role, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    import pandas as pd
+
+    from ffhqref.leaderboard.aggregate import Analysis, CaseValues
+    from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.restorers.base import RestorerInfo
+
+_SCRIPTS = ("core.js", "tables.js", "plots.js", "cases.js", "compare.js")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the page shows."""
+
+    analysis: Analysis
+    """From `ffhqref.leaderboard.aggregate.analyse`."""
+    scores: pd.DataFrame
+    cases: pd.DataFrame
+    restorations: pd.DataFrame
+    directions: Mapping[str, bool]
+    resolve: Callable[[str], Path]
+    """Finds on disk a path of the tables: absolute, or relative to the workspace or the data set."""
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
+    infos: Mapping[str, RestorerInfo] = field(default_factory=dict)
+    features: pd.DataFrame | None = None
+    """From `ffhqref.leaderboard.subgroups.case_features`."""
+    subgroups: pd.DataFrame | None = None
+    """From `ffhqref.leaderboard.subgroups.subgroup_means`."""
+    published: pd.DataFrame | None = None
+    """From `ffhqref.leaderboard.published.match_published`."""
+    gate: pd.DataFrame | None = None
+    """From `ffhqref.leaderboard.summary.identity_gate`."""
+    pairs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Title to a frame from `ffhqref.leaderboard.subgroups.paired_benchmarks`."""
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Table name to its metadata (`ffhqref.tables.read_metadata`)."""
+    title: str = "Face restoration leaderboard"
+    credit: str = ""
+    """Whose pictures are shown and under what licence."""
+
+
+@dataclass(frozen=True)
+class HtmlOptions:
+    """How much of the pictures travels inside the page."""
+
+    max_embedded_cases: int = 240
+    max_megabytes: float = 24.0
+    """Of embedded pictures, as they stand in the file."""
+    image_size: int = 384
+    """Side in pixels of LQ, outputs and ground truth."""
+    reference_size: int = 192
+    workers: int = 2
+    """Threads that read and encode pictures."""
+
+
+@dataclass(frozen=True)
+class HtmlSummary:
+    """What was written."""
+
+    path: Path
+    size: int
+    """Bytes of the page."""
+    n_cases: int
+    n_embedded: int
+    """Cases with pictures."""
+    unreadable: tuple[str, ...]
+    """Paths of pictures that could not be read."""
+
+
+def render_html(report: ReportData, path: str | Path, options: HtmlOptions | None = None) -> HtmlSummary:
+    """Write the report as one HTML file that needs nothing else: no server, no network, no other file.
+
+    Args:
+        report: what is shown.
+        path: the file to write, atomically.
+        options: how many pictures are embedded. Beyond the budget the worst cases, the best and an even sample of
+            each benchmark have pictures; all cases keep their numbers, and the page says so.
+
+    Raises:
+        TableError: there are no scores of single cases.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    options = options or HtmlOptions()
+    blocks = list(case_values(report.scores, report.cases, report.restorations))
+    if not blocks:
+        raise TableError("nothing to report: table 'scores' holds no case; restore and score first")
+    views = tables(report.analysis.leaderboard)
+    album = _album(report, blocks, options)
+    n_cases = sum(len(block.case_ids) for block in blocks)
+    data = _data(report, blocks, views, album)
+    folder = resources.files(__package__)
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters.update(number=_number, sentence=_sentence)
+    environment.globals.update(arrow=arrow, isnan=math.isnan)
+    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        title=report.title,
+        credit=report.credit,
+        version=__version__,
+        summary=_summary(report, blocks),
+        views=views,
+        spans={view.benchmark: _spans(view) for view in views},
+        infos={
+            name: report.infos[name]
+            for name in sorted({row.method for view in views for row in view.rows} & {*report.infos})
+        },
+        benchmarks=report.benchmarks,
+        signatures=report.signatures,
+        directions=report.directions,
+        failures=_failures(report),
+        published=[] if report.published is None else report.published.to_dict("records"),
+        gate=[] if report.gate is None else report.gate.to_dict("records"),
+        pairs={title: frame.to_dict("records") for title, frame in report.pairs.items()},
+        alpha=ALPHA,
+        provenance={name: _provenance(facts) for name, facts in report.provenance.items()},
+        n_cases=n_cases,
+        n_embedded=len(album.cases),
+        n_unreadable=len(album.unreadable),
+        image_size=options.image_size,
+        has_groups=report.subgroups is not None and len(report.subgroups) > 0,
+        data=Markup(script_json(data)),  # noqa: S704  script_json escapes all that could end the element
+        values=[packed(block.values) for block in blocks],
+        pictures=album.data,
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
+        script=Markup(script),  # noqa: S704  our own files
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+    encoded = page.encode()
+    write_atomic(path, encoded)
+    return HtmlSummary(Path(path), len(encoded), n_cases, len(album.cases), tuple(album.unreadable))
+
+
+def _album(report: ReportData, blocks: list[CaseValues], options: HtmlOptions) -> Album:
+    outputs: dict[tuple[str, str], dict[str, str]] = {}
+    well = report.restorations[report.restorations["output_path"].notna()]
+    for row in zip(well["benchmark"], well["case_id"], well["method"], well["output_path"], strict=True):
+        outputs.setdefault((row[0], row[1]), {})[row[2]] = row[3]
+    about = {(row["benchmark"], row["case_id"]): row for row in report.cases.to_dict("records")}
+    keys = [(block.benchmark, case_id) for block in blocks for case_id in block.case_ids]
+    badness = np.concatenate([_badness(block, report.directions) for block in blocks]) if blocks else np.zeros(0)
+
+    def pictures(key: tuple[str, str]) -> CasePictures:
+        case = about[key]
+        gt = case["gt_path"] if isinstance(case["gt_path"], str) else None
+        return CasePictures(*key, case["lq_path"], gt, list(case["reference_paths"]), outputs.get(key, {}))
+
+    return build_album(
+        (pictures(keys[index]) for index in selection(keys, badness)),
+        report.resolve,
+        size=options.image_size,
+        reference_size=options.reference_size,
+        max_cases=options.max_embedded_cases,
+        max_characters=int(options.max_megabytes * 1e6),
+        workers=options.workers,
+    )
+
+
+def _main_metric(metrics: list[str]) -> str:
+    found = metric_of_role(metrics, "fidelity") or metric_of_role(metrics, "identity")
+    return found or metric_of_role(metrics, "perception") or metrics[0]
+
+
+def _scored(block: CaseValues) -> list[str]:
+    """Metrics in which a competing method has a value; all of them when there is none at all."""
+    known = np.asarray(np.isfinite(block.values[:, block.ranked]).any(axis=(0, 1)))
+    return [metric for metric, on in zip(block.metrics, known, strict=True) if on] or block.metrics
+
+
+def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """How badly the competing methods did on each case on average; failures count as the worst value."""
+    sign = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
+    metric = block.metrics.index(_main_metric(_scored(block)))
+    values = (block.filled(sign) * sign)[:, block.ranked, metric]
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: np.ndarray[Any, np.dtype[np.float64]] = -np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
+    return mean
+
+
+def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album: Album) -> dict[str, Any]:
+    board = report.analysis.leaderboard
+    metrics = sorted({metric for block in blocks for metric in block.metrics})
+    largest = board["mean"].abs().groupby(board["metric"]).max()
+    methods = list(dict.fromkeys(row.method for view in views for row in view.rows if not row.ceiling))
+    # Colours follow the order of the first table, and stay with a method in every plot.
+    ceiling = [GROUND_TRUTH] if (board["method"] == GROUND_TRUTH).any() else []
+    benchmarks = []
+    for block in blocks:
+        view = next(view for view in views if view.benchmark == block.benchmark)
+        payload = benchmark_payload(block, report.cases, report.features, report.restorations)
+        mine = report.analysis.comparisons[report.analysis.comparisons["benchmark"] == block.benchmark]
+        payload["comparisons"] = comparison_payload(mine, block.methods, block.metrics)
+        payload["board"] = {
+            row.method: {
+                "seconds": row.seconds,
+                "cells": {
+                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
+                },
+            }
+            for row in view.rows
+        }
+        subgroups = report.subgroups
+        payload["subgroups"] = (
+            []
+            if subgroups is None
+            else subgroup_payload(subgroups[subgroups["benchmark"] == block.benchmark], block.methods, block.metrics)
+        )
+        payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
+        payload["main"] = _main_metric(_scored(block))
+        scored = list(_spans(view))
+        payload["scored"] = scored
+        payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
+        benchmarks.append(payload)
+    return {
+        "ceiling": GROUND_TRUTH,
+        "alpha": ALPHA,
+        "methods": methods + ceiling,
+        "metrics": {
+            metric: {
+                "higher": bool(report.directions[metric]),
+                "decimals": decimals(float(largest.get(metric, math.nan))),
+                "signature": report.signatures.get(metric, ""),
+            }
+            for metric in metrics
+        },
+        "benchmarks": benchmarks,
+    }
+
+
+def _spans(view: Any) -> dict[str, tuple[float, float]]:
+    """The range of each metric's intervals over the competing methods: the scale of the whiskers in the table.
+
+    Metrics without any value are left out.
+    """
+    spans: dict[str, tuple[float, float]] = {}
+    for metric in view.metrics:
+        cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.ceiling]
+        ends = [end for c in cells for end in (c.mean, c.low, c.high) if not math.isnan(end)]
+        if ends:
+            spans[metric] = (min(ends), max(ends))
+    return spans
+
+
+def _summary(report: ReportData, blocks: list[CaseValues]) -> list[tuple[str, str]]:
+    board = report.analysis.leaderboard
+    people = {(block.benchmark, int(person)) for block in blocks for person in block.identities}
+    largest = max((len({p for b, p in people if b == block.benchmark}) for block in blocks), default=0)
+    values = [
+        ("methods", board.loc[board["method"] != GROUND_TRUTH, "method"].nunique()),
+        ("benchmarks", board["benchmark"].nunique()),
+        ("metrics", board.loc[board["mean"].notna(), "metric"].nunique()),
+        ("cases", sum(len(block.case_ids) for block in blocks)),
+        ("people", largest),
+    ]
+    return [(name, f"{value:,}".replace(",", "\u202f")) for name, value in values]
+
+
+def _failures(report: ReportData) -> list[dict[Hashable, Any]]:
+    """Means with failures as the worst value and without them, where the two differ."""
+    board = report.analysis.leaderboard[["benchmark", "method", "metric", "n", "n_failed"]]
+    both = report.analysis.details.merge(board, on=["benchmark", "method", "metric"])
+    return both[both["n_failed"] > 0].to_dict("records")
+
+
+def _provenance(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    import json
+
+    return [
+        (str(key), value if isinstance(value, str) else json.dumps(value, indent=1, default=str, ensure_ascii=False))
+        for key, value in facts.items()
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

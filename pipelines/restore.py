@@ -1,0 +1,99 @@
+"""Cases -> outputs of every restorer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.cli import launch
+from ffhqref.errors import ConfigError
+from ffhqref.restorers.check import check_restorer
+from ffhqref.restorers.stage import RestoreStage
+from ffhqref.tables import SPECS
+
+from ._common import Context, open_context, picture_hashes, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def execute(config: Any) -> int:
+    """Run the pipeline; return the exit status."""
+    with open_context(config) as context:
+        stages = make_stages(context)
+        return dry_run(stages) if context.config["dry_run"] else restore(context, stages)
+
+
+def make_stages(context: Context) -> list[RestoreStage]:
+    """Return one stage for each restorer of the config; a wrong name, option or weight file ends here."""
+    chosen = context.config["restorer"]
+    if not chosen:
+        raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
+    stages = []
+    for method, given in chosen.items():
+        options = dict(given or {})
+        stage = RestoreStage(
+            context.workspace.root,
+            method,
+            {key: value for key, value in options.items() if key != "name"},
+            restorer=options.get("name"),
+            device=context.device,
+            retry_failed=context.config["retry_failed"],
+        )
+        stages.append(stage)
+    return stages
+
+
+def dry_run(stages: list[RestoreStage]) -> int:
+    """Run every restorer on synthetic cases and print what is wrong; needs no tables and writes none."""
+    status = 0
+    for stage in stages:
+        problems = check_restorer(stage.restorer)
+        status |= int(bool(problems))
+        for problem in problems or ["ok"]:
+            sys.stdout.write(f"{stage.method}: {problem}\n")
+    return status
+
+
+def restore(context: Context, stages: list[RestoreStage]) -> int:
+    """Write ``restorations``."""
+    import pandas as pd
+
+    workspace, say = context.workspace, context.reporter.say
+    cases = workspace.read("cases")
+    results = [result for stage in stages for result in context.map(stage, _rows(context, cases, stage.method))]
+    made = pd.DataFrame(results)[list(SPECS["restorations"].columns)]
+    made["peak_memory_bytes"] = made["peak_memory_bytes"].astype("Int64")
+    infos = {stage.method: asdict(stage.restorer.info) for stage in stages}
+    weights = {stage.method: getattr(stage.restorer, "weights_sha256", None) or {} for stage in stages}
+    workspace.write("restorations", made, inputs=("cases",), config=context.config["restorer"], infos=infos,
+                    weights=weights, seed=context.seed)  # fmt: skip
+    for (method, status), group in made[made["status"] != "ok"].groupby(["method", "status"]):
+        first = group.iloc[0]
+        where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"
+        say(f"{method}: {len(group)} of {(made['method'] == method).sum()} cases {status}, {where}")
+    return int(bool((made["status"] != "ok").any()))
+
+
+def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:
+    workspace = context.workspace
+    sha256 = picture_hashes(workspace)
+    return [
+        {
+            "benchmark": case.benchmark,
+            "case_id": case.case_id,
+            "lq_path": case.lq_path,
+            "lq_sha256": sha256(case.lq_path),
+            "reference_paths": [str(workspace.image(path)) for path in case.reference_paths],
+            "reference_sha256": [sha256(path) for path in case.reference_paths],
+            "seed": context.seed,
+            "age": case.age,
+            "out_path": f"outputs/{method}/{case.benchmark}/{case.case_id}.png",
+        }
+        for case in rows_of(cases)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(launch("restore"))

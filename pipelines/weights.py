@@ -1,0 +1,129 @@
+"""Weight files: what exists, where it lies, fetching, verifying and converting it. No Hydra: plain sub-commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ffhqref.errors import ConfigError, FfhqrefError, WeightsError, did_you_mean
+
+CONVERTIBLE = ("refldm",)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"weights: {message}; see ffhqref weights --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``ffhqref weights ...``; return the exit status: 1 when a file that was verified is not what it should be.
+
+    Raises:
+        FfhqrefError: a wrong argument, an absent file, no network; one line.
+    """
+    options = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    folder: Path | None = options.folder
+    if options.action == "list":
+        return _list(folder)
+    if options.action == "fetch":
+        return _fetch(options.names, folder)
+    if options.action == "verify":
+        return _verify(options.names, folder)
+    if options.action == "convert":
+        return _convert(options.name, options.to, folder)
+    from ffhqref.weights import require
+
+    sys.stdout.write(f"{require(options.name, folder=folder).path}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ffhqref weights", description="Weight files of restorers, metrics and embedders.")
+    parser.add_argument("--folder", type=Path, help="folder of weight files; FFHQREF_WEIGHTS, else the user's cache")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="every known file: licence, and where it lies on this machine")
+    fetch = actions.add_parser("fetch", help="download files, resumable, and check them (not when FFHQREF_OFFLINE=1)")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    verify = actions.add_parser("verify", help="hash files again and compare; without NAME: every file that is here")
+    verify.add_argument("names", nargs="*", metavar="NAME")
+    path = actions.add_parser("path", help="print where a file lies, checked")
+    path.add_argument("name", metavar="NAME")
+    convert = actions.add_parser("convert", help="write a published checkpoint as safetensors, which loads faster")
+    convert.add_argument("name", metavar="NAME", help=", ".join(CONVERTIBLE))
+    convert.add_argument("--to", type=Path, metavar="FILE", help="default: NAME.safetensors in the weights folder")
+    return parser
+
+
+def _list(folder: Path | None) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ffhqref.weights import home, inventory
+
+    table = Table(title=f"weights folder: {home(folder)}", title_justify="left")
+    for column in ("name", "file", "MB", "licence", "used by", "on this machine"):
+        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
+    for item in inventory(folder):
+        where = str(item["path"] or ("no: fetch" if item["fetchable"] else "no: by hand"))
+        size = f"{item['size'] / 1e6:,.1f}" if item["size"] else "?"
+        cells = (item["name"], item["filename"], size, item["licence"], item["used_by"], where)
+        table.add_row(*map(Text, cells))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    return 0
+
+
+def _fetch(names: Sequence[str], folder: Path | None) -> int:
+    from ffhqref.progress import download_bar
+    from ffhqref.weights import entry, fetch, find, require
+
+    for item in [entry(name) for name in names]:  # a wrong name ends here, before the first download
+        if find(item, folder=folder) is None:
+            with download_bar(item.name) as progress:
+                fetch(item, folder=folder, progress=progress)
+        sys.stdout.write(f"{require(item, folder=folder).path}\n")
+    return 0
+
+
+def _verify(names: Sequence[str], folder: Path | None) -> int:
+    from ffhqref.weights import inventory, verify
+
+    words = {True: "the published file", False: "NOT the published file", None: "no published hash is known"}
+    status = 0
+    chosen = names or [item["name"] for item in inventory(folder) if item["path"] is not None]
+    if not chosen:
+        sys.stdout.write("no known weight file is on this machine; see ffhqref weights list\n")
+    for name in chosen:
+        try:
+            found = verify(name, folder=folder)
+        except FfhqrefError as error:
+            if names:
+                raise
+            sys.stderr.write(f"ffhqref: {error}\n")
+            status = 1
+            continue
+        sys.stdout.write(f"{name}: {words[found.published]}, sha256 {found.sha256}, {found.path}\n")
+        status |= int(found.published is False)
+    return status
+
+
+def _convert(name: str, to: Path | None, folder: Path | None) -> int:
+    from ffhqref.weights import home, require
+
+    if name not in CONVERTIBLE:
+        hint = did_you_mean(name, CONVERTIBLE)
+        raise WeightsError(f"weights '{name}' need no conversion.{hint} Convertible: {', '.join(CONVERTIBLE)}")
+    main_file, first_stage = (require(part, folder=folder).path for part in ("refldm", "refldm-vqgan"))
+    from ffhqref.restorers.refldm.converted import convert
+
+    sys.stdout.write(f"{convert(main_file, first_stage, to or home(folder) / f'{name}.safetensors')}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    from ffhqref.cli import main as ffhqref
+
+    sys.exit(ffhqref(["weights", *sys.argv[1:]]))

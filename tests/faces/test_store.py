@@ -1,0 +1,241 @@
+"""Embeddings at scale: the same vectors as one by one, and nothing lost or wrong whenever the process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ffhqref.engine import LocalEngine
+from ffhqref.errors import TableError
+from ffhqref.faces import embed, make_embedder
+from ffhqref.faces.stage import EmbedStage
+from ffhqref.faces.store import BATCH, EmbeddingStore, embed_pictures
+from ffhqref.hashing import sha256_file
+from ffhqref.images import read_rgb
+
+ONNX_BATCHES = 3
+
+
+def tiny_network(path: Path) -> Path:
+    """A real ONNX network: 112 px faces to 8 numbers by pooling and one matrix."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(5).normal(size=(3 * 16, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["vectors"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["n", 8])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, sample_folder):
+    """A folder of pictures of the sample and its rows, three and a half batches."""
+    root = tmp_path_factory.mktemp("pictures")
+    rows = []
+    for path in sorted(sample_folder.glob("*.jpg"))[: ONNX_BATCHES * BATCH + BATCH // 2]:
+        shutil.copy(path, root / path.name)
+        rows.append({"image_id": path.stem, "path": path.name, "sha256": sha256_file(path)})
+    return root, rows
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return tiny_network(tmp_path_factory.mktemp("network") / "tiny.onnx")
+
+
+def stage_of(pictures, network):
+    return EmbedStage(pictures[0], "onnx", {"path": str(network)}, "ffhq_template")
+
+
+def one_by_one(pictures, name, **options):
+    embedder = make_embedder(name, **options)
+    return np.concatenate(
+        [embed(read_rgb(pictures[0] / row["path"], 512)[None], embedder, "ffhq_template") for row in pictures[1]]
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_vectors_are_those_of_one_picture_at_a_time(pictures, network, tmp_path, threads):
+    found = embed_pictures(stage_of(pictures, network), pictures[1], tmp_path, threads=threads)
+    assert found.image_ids == [row["image_id"] for row in pictures[1]]
+    assert np.abs(found.vectors - one_by_one(pictures, "onnx", path=network)).max() < 1e-6
+    assert not found.errors
+
+
+def test_dlib_in_processes_gives_the_same_vectors(pictures, tmp_path):
+    rows = pictures[1][:6]
+    stage = EmbedStage(pictures[0], "dlib", {}, "ffhq_template")
+    stage.batch_size = 3
+    found = embed_pictures(stage, rows, tmp_path, engine=LocalEngine(2))
+    assert np.array_equal(found.vectors, one_by_one((pictures[0], rows), "dlib"))
+
+
+def test_edgeface_equals_one_by_one(pictures, tmp_path, shared):
+    path = shared / "models" / "edgeface_xs.onnx"
+    rows = pictures[1][: BATCH + 3]
+    stage = EmbedStage(pictures[0], "onnx", {"path": str(path)}, "ffhq_template")
+    found = embed_pictures(stage, rows, tmp_path, threads=2)
+    assert np.abs(found.vectors - one_by_one((pictures[0], rows), "onnx", path=path)).max() < 1e-6
+
+
+def test_a_second_run_computes_nothing_and_changes_nothing(pictures, network, tmp_path):
+    stage = stage_of(pictures, network)
+    first = embed_pictures(stage, pictures[1], tmp_path)
+    (folder,) = tmp_path.iterdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    stage.embed = stage.face = None  # would raise if anything were computed
+    told = []
+    second = embed_pictures(stage, pictures[1][::-1], tmp_path, progress=lambda *facts: told.append(facts))
+    assert np.array_equal(second.vectors[::-1], first.vectors)
+    assert told == [("embed", len(pictures[1]), len(pictures[1]))]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    mapped = np.fromfile(folder / "vectors.f32", "<f4").reshape(-1, 8)
+    assert np.array_equal(mapped, first.vectors)
+
+
+def test_unreadable_pictures_are_told_and_tried_again(pictures, network, tmp_path):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures[0], root)
+    rows = pictures[1][:5]
+    (root / rows[2]["path"]).write_bytes(b"no picture")
+    stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
+    found = embed_pictures(stage, rows, tmp_path / "store")
+    assert found.image_ids == [row["image_id"] for row in rows if row is not rows[2]]
+    assert list(found.errors) == [rows[2]["image_id"]]
+    assert "not a picture" in found.errors[rows[2]["image_id"]]
+    shutil.copy(pictures[0] / rows[2]["path"], root / rows[2]["path"])
+    again = embed_pictures(stage, rows, tmp_path / "store")
+    assert again.image_ids == [row["image_id"] for row in rows]
+    assert not again.errors
+
+
+def test_equal_pictures_are_embedded_once(pictures, network, tmp_path):
+    rows = [{**pictures[1][0], "image_id": name} for name in ("a", "b")]
+    found = embed_pictures(stage_of(pictures, network), rows, tmp_path)
+    assert found.image_ids == ["a", "b"]
+    assert np.array_equal(found.vectors[0], found.vectors[1])
+    with EmbeddingStore(tmp_path, stage_of(pictures, network).signature, 8) as store:
+        assert len(store) == len(store.array) == 1
+
+
+def test_signatures_do_not_mix(tmp_path):
+    vectors = np.eye(4, dtype=np.float32)
+    for signature in ("a", "b"):
+        with EmbeddingStore(tmp_path, signature, 4) as store:
+            assert len(store) == 0
+            store.append(list("wxyz"), list("1234"), vectors if signature == "a" else -vectors)
+    with EmbeddingStore(tmp_path, "a", 4) as store:
+        assert np.array_equal(store.gather(["4", "1"]), vectors[[3, 0]])
+        with pytest.raises(KeyError):
+            store.gather(["5"])
+
+
+@pytest.mark.parametrize("file", ["manifest.jsonl", "vectors.f32"])
+def test_cut_at_any_byte_keeps_whole_batches_only(tmp_path, file):
+    """Whatever a crash leaves of either file, the store opens with whole batches, their vectors right."""
+    whole = tmp_path / "whole"
+    vectors = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    names = [f"{number:02d}" for number in range(6)]
+    with EmbeddingStore(whole, "s", 3) as store:
+        for start in range(0, 6, 2):
+            store.append(names[start : start + 2], names[start : start + 2], vectors[start : start + 2])
+        inside = store.folder.name
+    size = (whole / inside / file).stat().st_size
+    sizes = set()
+    for length in range(size + 1):
+        cut = tmp_path / "cut"
+        shutil.copytree(whole, cut)
+        os.truncate(cut / inside / file, length)
+        with EmbeddingStore(cut, "s", 3) as store:
+            known = len(store)
+            sizes.add(known)
+            assert known % 2 == 0
+            assert np.array_equal(store.gather(names[:known]), vectors[:known])
+            store.append(["new"], ["new"], np.ones((1, 3), np.float32))
+        with EmbeddingStore(cut, "s", 3) as store:
+            assert len(store) == known + 1
+            assert np.array_equal(store.gather(["new", *names[:known]])[1:], vectors[:known])
+        shutil.rmtree(cut)
+    assert sizes == {0, 2, 4, 6}
+
+
+def test_a_flipped_byte_costs_its_batch_and_those_after(tmp_path):
+    vectors = np.ones((4, 3), np.float32)
+    with EmbeddingStore(tmp_path, "s", 3) as store:
+        store.append(["a", "b"], ["a", "b"], vectors[:2])
+        store.append(["c", "d"], ["c", "d"], vectors[2:])
+        path = store.folder / "vectors.f32"
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    with EmbeddingStore(tmp_path, "s", 3) as store:
+        assert "a" in store
+        assert "c" not in store
+
+
+def test_a_foreign_manifest_is_refused(tmp_path):
+    with EmbeddingStore(tmp_path, "s", 3) as store:
+        path = store.folder / "manifest.jsonl"
+    path.write_text('{"format": 99}\n')
+    with pytest.raises(TableError, match="delete its folder"):
+        EmbeddingStore(tmp_path, "s", 3)
+
+
+def test_killed_with_minus_nine_it_goes_on_and_equals_an_undisturbed_run(pictures, network, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import json, sys, time
+        from pathlib import Path
+        from ffhqref.faces.stage import EmbedStage
+        from ffhqref.faces.store import embed_pictures
+
+        stage = EmbedStage(Path({str(pictures[0])!r}), "onnx", {{"path": {str(network)!r}}}, "ffhq_template")
+        rows = json.loads(Path(sys.argv[1]).read_text())
+        slow = stage.embed
+        stage.embed = lambda faces: (time.sleep(0.3), slow(faces))[1]
+        embed_pictures(stage, rows, sys.argv[2], progress=lambda *facts: print(facts, flush=True))
+        """)
+    )
+    (tmp_path / "rows.json").write_text(json.dumps(pictures[1]))
+    command = [sys.executable, str(script), str(tmp_path / "rows.json"), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    for _ in range(2):  # nothing done, then one batch
+        process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stage = stage_of(pictures, network)
+    told = []
+    resumed = embed_pictures(
+        stage, pictures[1], tmp_path / "killed", progress=lambda _, done, total: told.append((done, total))
+    )
+    assert BATCH <= told[0][0] < len(pictures[1])
+    whole = embed_pictures(stage, pictures[1], tmp_path / "whole")
+    assert np.array_equal(resumed.vectors, whole.vectors)
+    (killed,), (undisturbed,) = (tmp_path / "killed").iterdir(), (tmp_path / "whole").iterdir()
+    for name in ("vectors.f32", "manifest.jsonl"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()

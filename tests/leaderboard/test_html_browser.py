@@ -1,0 +1,261 @@
+"""The page in a real browser: no console errors, sorting, slider, filters, theme, and pictures only when shown."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ffhqref.leaderboard.aggregate import analyse
+from ffhqref.leaderboard.html import render_html
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("FFHQREF_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        pytest.skip(f"no Chromium on the PATH ({', '.join(NAMES)}) nor in FFHQREF_CHROMIUM")
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def written(make_report, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report = make_report(folder, n=30)
+    return report, render_html(report, folder / "report.html").path
+
+
+@pytest.fixture
+def opened(browser, written, evil):
+    report, path = written
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light", offline=True)
+    page = context.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(Path(path).as_uri())
+    yield report, page
+    assert said == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+    assert page.title() == f"Report {evil}"
+    context.close()
+
+
+def column(page, index):
+    return page.eval_on_selector_all(
+        "[data-panel='0'] table.board tbody tr", f"rows => rows.map(row => row.children[{index}].dataset.v)"
+    )
+
+
+def test_sorting_by_a_click_on_a_heading(opened):
+    report, page = opened
+    board = report.analysis.leaderboard
+    mine = board[(board["benchmark"] == "moderate") & (board["metric"] == "niqe")]
+    competing = sorted(mine.loc[mine["method"] != "ground-truth", "mean"])
+    head = page.locator("[data-panel='0'] thead th").nth(1)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"  # lower is better: the best on top
+    values = [float(v) for v in column(page, 1)]
+    assert values[:-1] == competing
+    assert column(page, 0)[-1] == "ground-truth"
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(v) for v in column(page, 1)][:-1] == competing[::-1]
+    assert column(page, 0)[-1] == "ground-truth", "the ceiling stays below, whatever the order"
+    psnr = page.locator("[data-panel='0'] thead th").nth(2)
+    psnr.locator("button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    assert psnr.get_attribute("aria-sort") == "descending"
+
+
+def test_tabs_choose_a_benchmark(opened):
+    _, page = opened
+    page.get_by_role("button", name="severe", exact=True).first.click()
+    assert page.locator("[data-panel='0']").is_hidden()
+    assert page.locator("[data-panel='1']").is_visible()
+
+
+def test_slider_moves_by_mouse_and_keyboard(opened):
+    _, page = opened
+    box = page.locator(".ba")
+    box.scroll_into_view_if_needed()
+    area = box.bounding_box()
+    page.mouse.click(area["x"] + area["width"] * 0.25, area["y"] + area["height"] / 2)
+    assert abs(float(page.locator("#split").input_value()) - 25) <= 2
+    assert abs(float(box.evaluate("node => node.style.getPropertyValue('--p')").rstrip("%")) - 25) <= 2
+    page.locator("#split").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    moved = float(page.locator("#split").input_value())
+    assert abs(moved - 30) <= 2
+    edge = box.locator(".edge").bounding_box()
+    assert abs(edge["x"] + 1 - area["x"] - area["width"] * moved / 100) < 2
+    clip = box.locator("img.right").evaluate("node => getComputedStyle(node).clipPath")
+    assert f"{moved:g}%" in clip
+
+
+def test_any_two_pictures_can_be_put_side_by_side(opened, evil):
+    _, page = opened
+    page.get_by_label("Left", exact=True).select_option("ground truth")
+    page.get_by_label("Right", exact=True).select_option("good")
+    assert page.locator(".ba img.left").get_attribute("alt").startswith("ground truth, case")
+    assert page.locator(".ba img.right").get_attribute("alt").startswith("good, case")
+    page.get_by_role("button", name="Swap left and right").click()
+    assert page.locator(".ba img.left").get_attribute("alt").startswith("good, case")
+    assert page.locator(".refs img").count() >= 1
+    assert page.locator(".ba img.left").evaluate("node => node.naturalWidth") == 64
+
+
+def test_filters_agree_with_the_scores(opened, evil):
+    report, page = opened
+    page.set_default_timeout(5000)
+    scores = report.scores[(report.scores["metric"] == "psnr") & (report.scores["method"] == "good")]
+    page.get_by_label("Method", exact=True).first.select_option("good")
+    low = float(scores["value"].median())
+    page.get_by_label("At least").fill(str(low))
+    assert page.locator("#count").inner_text().startswith(f"{int((scores['value'] >= low).sum())} cases")
+    page.get_by_label("At least").fill("")
+    page.locator("#filters").get_by_label("Benchmark").select_option("severe")
+    severe = scores[scores["benchmark"] == "severe"]
+    assert page.locator("#count").inner_text().startswith(f"{len(severe)} cases")
+    worst = severe.sort_values("value").iloc[0]
+    assert page.locator("#case-list b").first.inner_text() == worst["case_id"]
+    page.get_by_label("Order").select_option("best")
+    assert page.locator("#case-list b").first.inner_text() == severe.sort_values("value").iloc[-1]["case_id"]
+    page.get_by_label("Person").select_option("3")
+    assert page.locator("#case-list li").count() == 2
+    page.get_by_label("Person").select_option("all")
+    page.get_by_label("Method", exact=True).first.select_option(evil)
+    page.get_by_label("Status").select_option("failed")
+    assert page.locator("#case-list li").count() == 1
+    page.locator("#case-list button").click()
+    assert evil in page.locator(".ba").inner_text(), "the reason of a failure is shown, as text"
+
+
+def test_list_is_paged_and_pictures_wait_until_shown(opened):
+    _, page = opened
+    assert page.locator("#case-list li").count() == 24
+    embedded = page.evaluate("document.querySelectorAll('script[id^=picture-]').length")
+    assert page.evaluate("document.images.length") < embedded
+    page.get_by_role("button", name="Next ›").click()
+    assert page.locator("#pager span").inner_text() == "2 / 3"
+    assert page.locator("#case-list li").count() == 24
+    ids = "nodes => nodes.map(node => node.textContent)"
+    shown = page.eval_on_selector_all("#case-list .who", ids)
+    page.get_by_role("button", name="‹ Previous").click()
+    assert not set(shown) & set(page.eval_on_selector_all("#case-list .who", ids))
+
+
+def test_theme_follows_the_system_and_the_button(opened):
+    _, page = opened
+    colour = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(colour)
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate(colour) != light
+    page.locator("#theme").click()
+    assert page.evaluate(colour) == light
+
+
+def test_comparison_shows_the_paired_difference(opened):
+    report, page = opened
+    c = report.analysis.comparisons
+    row = c[(c["benchmark"] == "severe") & (c["metric"] == "psnr")]
+    row = row[row["method_a"].isin(["good", "lq"]) & row["method_b"].isin(["good", "lq"])].iloc[0]
+    page.locator("#compare-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#compare-controls").get_by_label("First").select_option(row["method_a"])
+    page.locator("#compare-controls").get_by_label("Second").select_option(row["method_b"])
+    line = page.locator("#compare-out tbody tr", has_text="psnr").inner_text().split("\t")
+    assert float(line[1].replace("−", "-")) == pytest.approx(row["difference"], abs=0.006)
+    page.locator(".tiles button").first.click()
+    assert page.locator(".viewer h3").inner_text() == page.locator(".tiles button").first.inner_text().split("\n")[0]
+
+
+def test_plots_are_drawn_and_named(opened):
+    _, page = opened
+    names = page.eval_on_selector_all("figure svg", "nodes => nodes.map(node => node.getAttribute('aria-label'))")
+    assert len(names) == 4
+    assert all(names)
+    assert page.locator("#plot-scatter circle").count() == 3
+    page.locator("#legend button").first.click()
+    assert page.locator("#plot-scatter g.faint").count() == 2
+
+
+@pytest.mark.parametrize("width", [360, 768, 1600])
+def test_no_sideways_scrolling_of_the_page(opened, width):
+    _, page = opened
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_text_has_contrast_in_both_themes(opened):
+    _, page = opened
+    probe = """() => {
+      const lum = c => { const p = c.match(/[\\d.]+/g).slice(0, 3).map(v => { v /= 255;
+        return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * p[0] + 0.7152 * p[1] + 0.0722 * p[2]; };
+      const back = n => { for (; n; n = n.parentElement) { const c = getComputedStyle(n).backgroundColor;
+        if (!/, 0\\)$|transparent/.test(c) && c.startsWith('rgb(')) return c; } return 'rgb(255,255,255)'; };
+      const bad = [];
+      for (const n of document.querySelectorAll('p, td, th, h2, h3, li, label, summary, .ci, .rank, .mark, dt, dd')) {
+        if (!n.textContent.trim() || !n.getClientRects().length) continue;
+        const a = lum(getComputedStyle(n).color), b = lum(back(n));
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) bad.push([n.className, n.textContent.trim().slice(0, 30), ratio]);
+      }
+      return bad;
+    }"""
+    for _ in range(2):
+        assert json.dumps(page.evaluate(probe)) == "[]"
+        page.locator("#theme").click()
+        page.wait_for_timeout(50)
+
+
+def test_page_reads_without_scripts(browser, tmp_path, make_report):
+    path = render_html(make_report(tmp_path), tmp_path / "report.html").path
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("table.board").count() == 2
+    assert page.locator("table.board").nth(1).is_visible()
+    assert page.locator("#cases").is_hidden()
+    assert "need JavaScript" in page.locator("body").inner_text()
+    context.close()
+
+
+def test_a_benchmark_without_any_value_breaks_nothing(browser, tmp_path, make_report):
+    report = make_report(tmp_path)
+    scores = report.scores.copy()
+    severe = scores["benchmark"] == "severe"
+    scores.loc[severe, "value"] = float("nan")
+    scores.loc[severe, "status"] = "unavailable"
+    analysis = analyse(scores, report.cases, report.restorations, report.directions, n_bootstrap=20)
+    report = dataclasses.replace(report, scores=scores, analysis=analysis, subgroups=None)
+    path = render_html(report, tmp_path / "report.html").path
+    page = browser.new_page()
+    said = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    page.locator("#plot-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#compare-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#filters").get_by_label("Benchmark").select_option("severe")
+    page.locator("#case-list button").first.click()
+    page.close()
+    assert said == []

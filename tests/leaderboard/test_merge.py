@@ -1,0 +1,71 @@
+"""Merging workspaces: what agrees is joined, what does not is refused in one line."""
+
+import dataclasses
+
+import pytest
+
+from ffhqref.errors import TableError
+from ffhqref.leaderboard.aggregate import analyse
+from ffhqref.leaderboard.merge import Workspace, merge_leaderboards
+from ffhqref.leaderboard.published import BenchmarkInfo
+
+INFO = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 4, protocol_hash="a" * 64)
+
+
+@pytest.fixture
+def pair(tables):
+    def workspace(name, values):
+        made = tables(values)
+        return Workspace(
+            name,
+            made.scores,
+            made.cases,
+            made.restorations,
+            {"psnr": True},
+            {"psnr": "psnr|rgb|v1"},
+            {"severe": INFO},
+        )
+
+    one = workspace("one", {"a": {"psnr": [20.0, 21, 22, 23]}, "lq": {"psnr": [1.0, 2, 3, 4]}})
+    two = workspace("two", {"b": {"psnr": [30.0, 31, 32, 33]}, "lq": {"psnr": [1.0, 2, 3, 4]}})
+    return one, two
+
+
+def test_methods_of_two_workspaces_are_ranked_together(pair):
+    both = merge_leaderboards(pair)
+    board = analyse(both.scores, both.cases, both.restorations, both.directions, n_bootstrap=50).leaderboard
+    assert board.set_index("method")["rank"].to_dict() == {"b": 1, "a": 2, "lq": 3}
+    assert len(both.cases) == 4
+    assert both.name == "one + two"
+
+
+def test_other_metric_signature_is_refused(pair):
+    other = dataclasses.replace(pair[1], signatures={"psnr": "psnr|y|v1"})
+    with pytest.raises(TableError, match=r"metric 'psnr' is not the same in one \(psnr\|rgb\|v1\) and two") as caught:
+        merge_leaderboards([pair[0], other])
+    assert "\n" not in str(caught.value)
+
+
+def test_other_protocol_is_refused(pair):
+    info = dataclasses.replace(INFO, protocol_hash="b" * 64)
+    with pytest.raises(TableError, match=r"benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):
+        merge_leaderboards([pair[0], dataclasses.replace(pair[1], benchmarks={"severe": info})])
+
+
+def test_other_cases_are_refused(pair):
+    two = pair[1]
+    fewer = dataclasses.replace(two, cases=two.cases[:3], scores=two.scores[two.scores["case_id"] != "00003"])
+    with pytest.raises(TableError, match="other cases in two: 0 only there, 1 missing"):
+        merge_leaderboards([pair[0], fewer])
+
+
+def test_other_scores_of_one_method_are_refused(pair):
+    scores = pair[1].scores.copy()
+    scores.loc[scores["method"] == "lq", "value"] += 1
+    with pytest.raises(TableError, match="two holds another value for method 'lq'"):
+        merge_leaderboards([pair[0], dataclasses.replace(pair[1], scores=scores)])
+
+
+def test_nothing_to_merge():
+    with pytest.raises(TableError, match="nothing to merge"):
+        merge_leaderboards([])

@@ -1,0 +1,194 @@
+"""FID and KID against matrix roots, plain loops, closed forms, and pyiqa's own pipeline on random weights."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from ffhqref.compat import ensure_torchvision
+from ffhqref.engine import LocalEngine
+from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.images import read_rgb, save_png
+from ffhqref.metrics import Runtime, sets
+from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
+from ffhqref.metrics.set_scoring import score_sets
+
+
+@pytest.fixture(scope="module")
+def features():
+    generator = np.random.default_rng(0)
+    mix = generator.normal(size=(12, 12))
+    return generator.normal(size=(60, 12)) @ mix, generator.normal(0.3, 1.2, size=(45, 12)) @ mix
+
+
+def test_the_frechet_distance_equals_the_matrix_root(features):
+    from scipy.linalg import sqrtm
+
+    (mean_a, cov_a), (mean_b, cov_b) = (sets.moments(values) for values in features)
+    expected = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+    found = sets.fid(features[0], features[1])
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert (found.n, found.n_reference) == (60, 45)
+    stored = sets.fid(features[0], statistics=sets.moments(features[1]))
+    assert stored.value == pytest.approx(expected, rel=1e-9)
+    assert stored.n_reference is None
+
+
+def test_the_frechet_distance_of_diagonal_gaussians_is_its_closed_form():
+    one, two = np.array([1.0, 4.0, 0.0]), np.array([9.0, 0.25, 0.0])  # the third is singular in both
+    found = sets.frechet_distance((np.zeros(3), np.diag(one)), (np.full(3, 2.0), np.diag(two)))
+    assert found == pytest.approx(12.0 + ((np.sqrt(one) - np.sqrt(two)) ** 2).sum())
+
+
+def test_few_pictures_make_a_singular_covariance_and_still_a_number():
+    generator = np.random.default_rng(1)
+    found = sets.fid(generator.normal(size=(5, 64)), generator.normal(size=(7, 64)))
+    assert np.isfinite(found.value)
+    assert found.value > 0
+    assert "n=5" in found.warning
+    same = generator.normal(size=(9, 64))
+    assert sets.fid(same, same).value == pytest.approx(0.0, abs=1e-5)
+
+
+def test_large_sets_carry_no_warning():
+    generator = np.random.default_rng(2)
+    assert sets.fid(generator.normal(size=(sets.SMALL, 2)), generator.normal(size=(sets.SMALL, 2))).warning is None
+
+
+def test_kid_of_whole_sets_equals_plain_loops(features):
+    x, y = features[0][:20], features[1][:20]
+
+    def kernel(one, two):
+        return (one @ two / 12 + 1) ** 3
+
+    within = sum(kernel(z[i], z[j]) for z in (x, y) for i in range(20) for j in range(20) if i != j) / (20 * 19)
+    between = sum(kernel(one, two) for one in x for two in y) / 400
+    assert sets.kid(x, y).value == pytest.approx(within - 2 * between, rel=1e-9)
+
+
+def test_kid_subsets_are_drawn_by_seed(features):
+    first = sets.kid(*features, subsets=20, subset_size=30, seed=1)
+    assert sets.kid(*features, subsets=20, subset_size=30, seed=1) == first
+    assert sets.kid(*features, subsets=20, subset_size=30, seed=2).value != first.value
+
+
+def test_wrong_calls_are_one_line(features, tmp_path):
+    with pytest.raises(ConfigError, match="one of the two"):
+        sets.fid(features[0])
+    with pytest.raises(ConfigError, match="at least two pictures"):
+        sets.fid(features[0][:1], features[1])
+    with pytest.raises(ConfigError, match="same network"):
+        sets.fid(features[0], features[1][:, :5])
+    (tmp_path / "x.npz").write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match="no FID statistics"):
+        sets.stored_statistics(str(tmp_path / "x.npz"))
+
+
+def test_stored_statistics_are_found_where_pyiqa_puts_them(features, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "empty"))
+    (tmp_path / "hub" / "pyiqa").mkdir(parents=True)
+    mean, covariance = sets.moments(features[0])
+    np.savez(tmp_path / "hub" / "pyiqa" / "ffhq_clean_trainval70k_512.npz", mu=mean, sigma=covariance)
+    found = sets.stored_statistics("ffhq-fid-statistics")
+    assert sets.fid(features[0], statistics=found).value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_inception_features_and_fid_equal_those_of_pyiqa(tmp_path, monkeypatch, sample_folder):
+    """Random weights where pyiqa would have put the real ones; its own folder pipeline in clean mode beside ours."""
+    ensure_torchvision()
+    pytest.importorskip("pyiqa")
+    from pyiqa.archs import fid_arch, inception
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "empty"))
+    with pytest.raises(WeightsError, match="pt_inception-2015-12-05"):
+        sets.InceptionFeatures()
+    (tmp_path / "hub" / "pyiqa").mkdir(parents=True)
+    with monkeypatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(inception, "load_pretrained_network", lambda *_, **__: None)
+        network = inception.fid_inception_v3()
+        torch.save(network.state_dict(), tmp_path / "hub" / "pyiqa" / "pt_inception-2015-12-05-6726825d.pth")
+        patch.setattr(inception, "fid_inception_v3", lambda: network)
+        theirs = inception.InceptionV3(output_blocks=[3]).eval()
+    pictures = [read_rgb(file) for file in sorted(sample_folder.rglob("*.jpg"))[:4]]
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(pictures):
+        save_png(tmp_path / "pictures" / f"{number}.png", picture)
+    expected = fid_arch.get_folder_features(
+        str(tmp_path / "pictures"), theirs, num_workers=0, device="cpu", mode="clean", verbose=False
+    )
+    ours = sets.InceptionFeatures(runtime=Runtime())
+    found = ours(pictures)
+    assert found.shape == (4, 2048)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert "clean bicubic 299" in ours.signature
+
+
+class Colour:
+    """Mean and spread of each channel in the place of Inception's features."""
+
+    signature = "colour"
+    calls = 0
+
+    def __call__(self, pictures):
+        Colour.calls += len(pictures)
+        return np.stack([np.r_[image.mean(axis=(0, 1)), image.std(axis=(0, 1))] for image in pictures])
+
+
+def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    generator = np.random.default_rng(0)
+    rows, pictures = [], {}
+    for case in range(6):
+        for name in ("gt", "a", "b"):
+            pictures[name, case] = generator.integers(0, 200 if name == "b" else 256, (512, 512, 3), dtype=np.uint8)
+            save_png(tmp_path / f"{name}{case}.png", pictures[name, case])
+        truth = str(tmp_path / f"gt{case}.png"), f"gt{case}"
+        for name in ("a", "b"):
+            failed = name == "b" and case == 0
+            output = (None, None) if failed else (str(tmp_path / f"{name}{case}.png"), f"{name}{case}")
+            rows.append(ScoreRow(name, "moderate", str(case), *output, *truth))
+        rows.append(ScoreRow(GROUND_TRUTH, "moderate", str(case), *truth, *truth))
+    Colour.calls = 0
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
+    frame = score_sets(rows, **options)
+    assert Colour.calls == 17  # every picture once
+    found = {(row.method, row.metric): row for row in frame.itertuples()}
+    vectors = {name: Colour()([pictures[name, case] for case in range(6)]) for name in ("gt", "a", "b")}
+    assert found["a", "fid"].value == pytest.approx(sets.fid(vectors["a"], vectors["gt"]).value, rel=1e-4)
+    assert found["b", "kid"].value == pytest.approx(sets.kid(vectors["b"][1:], vectors["gt"]).value, rel=1e-4)
+    assert (found["b", "fid"].n, found["b", "fid"].n_reference) == (5, 6)
+    assert "n=5" in found["b", "fid"].note
+    assert found["a", "fid_ffhq"].status == "unavailable"
+    assert "ffhq_clean_trainval70k_512.npz" in found["a", "fid_ffhq"].note
+    assert (GROUND_TRUTH, "fid") not in found
+    assert "vs gt" in found["a", "fid"].signature
+    calls = Colour.calls
+    assert score_sets(rows[::-1], **options).equals(frame)
+    assert Colour.calls == calls
+    np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
+    stored = score_sets(rows, ["fid_ffhq"], **options).set_index("method")
+    assert list(stored["status"]) == ["ok"] * 3
+    assert stored.loc[GROUND_TRUTH, "value"] < stored.loc["b", "value"]
+
+
+def test_sets_without_the_network_or_enough_pictures_are_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    save_png(tmp_path / "x.png", np.zeros((512, 512, 3), np.uint8))
+    rows = [ScoreRow("a", "moderate", "0", str(tmp_path / "x.png"), "x", str(tmp_path / "x.png"), "x")]
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal"}
+    if importlib.util.find_spec("pyiqa"):
+        frame = score_sets(rows, **options)
+        assert set(frame["status"]) == {"unavailable"}
+        assert frame["note"].str.contains("pt_inception").all()
+    few = score_sets([*rows, ScoreRow("b", "moderate", "0", None, None)], ["fid", "kid"], features=Colour(), **options)
+    assert dict(zip(few["method"] + few["metric"], few["status"], strict=True)) == {
+        "afid": "failed", "akid": "failed", "bfid": "unavailable", "bkid": "unavailable",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="Did you mean 'fid'"):
+        score_sets(rows, ["fidd"], **options)
