@@ -162,7 +162,7 @@ class RefLDM:
     def encode(self, images: Tensor) -> Tensor:
         """Return latents before quantisation, float32 [B, C, H/f, W/f], of pictures [B, 3, H, W] in −1..1."""
         images = images.to(self.device, torch.float32)
-        size = max(1, _FIRST_STAGE_PIXELS // (images.shape[2] * images.shape[3]))
+        size = self._first_stage_batch(images.shape[2] * images.shape[3])
         parts = in_batches(
             lambda batch: self.first_stage.encode(images[batch[0] : batch[-1] + 1]), images.shape[0], size
         )
@@ -173,11 +173,15 @@ class RefLDM:
         """Quantise latents [B, C, h, w] and return pictures, float32 [B, 3, H, W] in −1..1 before clamping."""
         latent = latent.to(self.device, torch.float32)
         pixels = latent.shape[2] * latent.shape[3] * self.latent_factor**2
-        size = max(1, _FIRST_STAGE_PIXELS // pixels)
+        size = self._first_stage_batch(pixels)
         parts = in_batches(
             lambda batch: self.first_stage.decode(latent[batch[0] : batch[-1] + 1]), latent.shape[0], size
         )
         return torch.cat(parts)
+
+    def _first_stage_batch(self, pixels: int) -> int:
+        """Return how many pictures of so many pixels go through the first stage at once."""
+        return max(1, min(self.batch_size, _FIRST_STAGE_PIXELS // pixels))
 
     def encode_references(self, references: Tensor) -> Tensor:
         """Return the latents [N, C, h, w] of one case's references [N, 3, H, W] in −1..1.
