@@ -160,18 +160,16 @@ def load_published(
 
     unet: dict[str, Tensor] = {}
     raw: dict[str, Tensor] = {}
-    overrides: dict[str, Tensor] = {}
-    aliases: dict[str, Tensor] = {}
+    # In the order in which loading lets one copy of the first stage overwrite another.
+    copies: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in (FIRST_STAGE, *CONDITIONS)}
     foreign: list[str] = []
     for key, value in main.items():
         if key in ema:
             unet[ema[key]] = value
         elif key.startswith(UNET):
             raw[key[len(UNET) :]] = value
-        elif key.startswith(FIRST_STAGE):
-            overrides[key[len(FIRST_STAGE) :]] = value
-        elif key.startswith(CONDITION):
-            aliases[_stripped(key, CONDITIONS)] = value
+        elif prefix := next((name for name in copies if key.startswith(name)), None):
+            copies[prefix][key[len(prefix) :]] = value
         elif key not in (*SCHEDULE, f"{EMA}decay", f"{EMA}num_updates") and not key.startswith(_LEFTOVERS):
             foreign.append(key)
     missing = [key for key, name in ema.items() if name not in unet]
@@ -186,12 +184,13 @@ def load_published(
         first_stage = {key: value for key, value in read_tensors(vqgan_ckpt).items() if not key.startswith("loss.")}
         refuse(vqgan_ckpt, [key for key in stage_shapes if key not in first_stage], unknown(first_stage, stage_shapes))
         check_shapes(vqgan_ckpt, first_stage, stage_shapes)
-    # Loading goes in the order of the file there: the first stage's own keys, then those of its aliases.
-    for part in (overrides, aliases):
-        part = {key: value for key, value in part.items() if not key.startswith("loss.")}
-        refuse(refldm_ckpt, [], unknown(part, stage_shapes))
-        check_shapes(refldm_ckpt, part, stage_shapes)
-        first_stage |= part
+    for prefix, part in copies.items():
+        state = {key: value for key, value in part.items() if not key.startswith("loss.")}
+        if state:
+            absent = [prefix + key for key in unknown(stage_shapes, state)]
+            refuse(refldm_ckpt, absent, [prefix + key for key in unknown(state, stage_shapes)])
+            check_shapes(refldm_ckpt, state, stage_shapes)
+            first_stage |= state
     refuse(refldm_ckpt, [FIRST_STAGE + key for key in stage_shapes if key not in first_stage], [])
     return RefLDMWeights(unet, first_stage)
 
@@ -287,10 +286,6 @@ def refuse(path: str | Path, missing: Collection[str], foreign: Collection[str])
 def unknown(state: Iterable[str], known: Collection[str]) -> list[str]:
     """Return the keys that are not known."""
     return [key for key in state if key not in known]
-
-
-def _stripped(key: str, prefixes: Iterable[str]) -> str:
-    return next(key[len(prefix) :] for prefix in prefixes if key.startswith(prefix))
 
 
 def _some(names: Collection[str], count: int = 3) -> str:

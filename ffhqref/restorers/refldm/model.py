@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ffhqref.restorers.refldm.checkpoint import load_published
 from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.first_stage import FirstStage
 from ffhqref.restorers.refldm.keys_values import KeysValues, RowGroup, WithReferences
-from ffhqref.restorers.refldm.layers import laid_out
+from ffhqref.restorers.refldm.layers import NORM_GROUPS, laid_out
 from ffhqref.restorers.refldm.schedule import DDIMTable, alphas_cumprod
 from ffhqref.restorers.refldm.unet import UNet
 
@@ -55,7 +56,8 @@ class RefLDM:
         unet: the denoiser; taken over: moved, set to evaluation and closed to gradients.
         first_stage: the VQ auto-encoder; taken over too.
         device: where to work.
-        dtype: precision of the U-Net (float32, bfloat16 or float16).
+        dtype: precision of the U-Net (float32, bfloat16 or float16). On a GPU torch lets float32 convolutions use
+            TF32 unless ``torch.backends.cudnn.allow_tf32`` is off, as it does for the published scripts.
         first_stage_dtype: precision of encoder and decoder. The nearest code is always sought in float32.
         batch_size: cases that are denoised at once; halved when memory runs out.
         compile_mode: mode of `torch.compile` for the U-Net ("default", "reduce-overhead", "max-autotune");
@@ -160,7 +162,7 @@ class RefLDM:
     def encode(self, images: Tensor) -> Tensor:
         """Return latents before quantisation, float32 [B, C, H/f, W/f], of pictures [B, 3, H, W] in −1..1."""
         images = images.to(self.device, torch.float32)
-        size = max(1, _FIRST_STAGE_PIXELS // (images.shape[2] * images.shape[3]))
+        size = self._first_stage_batch(images.shape[2] * images.shape[3])
         parts = in_batches(
             lambda batch: self.first_stage.encode(images[batch[0] : batch[-1] + 1]), images.shape[0], size
         )
@@ -171,11 +173,15 @@ class RefLDM:
         """Quantise latents [B, C, h, w] and return pictures, float32 [B, 3, H, W] in −1..1 before clamping."""
         latent = latent.to(self.device, torch.float32)
         pixels = latent.shape[2] * latent.shape[3] * self.latent_factor**2
-        size = max(1, _FIRST_STAGE_PIXELS // pixels)
+        size = self._first_stage_batch(pixels)
         parts = in_batches(
             lambda batch: self.first_stage.decode(latent[batch[0] : batch[-1] + 1]), latent.shape[0], size
         )
         return torch.cat(parts)
+
+    def _first_stage_batch(self, pixels: int) -> int:
+        """Return how many pictures of so many pixels go through the first stage at once."""
+        return max(1, min(self.batch_size, _FIRST_STAGE_PIXELS // pixels))
 
     def encode_references(self, references: Tensor) -> Tensor:
         """Return the latents [N, C, h, w] of one case's references [N, 3, H, W] in −1..1.
@@ -294,8 +300,13 @@ class RefLDM:
         name = f"null {side}"
         found = self._keys.get(name)
         if found is None:
+            unet = self.unet
+            if self.config.unet.model_channels == NORM_GROUPS:
+                # A norm's group is then one channel wide, the variance of what comes of zero latents nothing, and
+                # rounding all that is left to be scaled up. The published layout rounds as the published code does.
+                unet = laid_out(copy.deepcopy(unet), torch.contiguous_format)
             zero = torch.zeros(1, self.config.unet.in_channels, *side, device=self.device)
-            found = self.unet.keys_values(zero)
+            found = unet.keys_values(zero)
             self._keys.put(name, found, found.nbytes)
         return found
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffhqref.errors import ConfigError, WeightsError, did_you_mean
+from ffhqref.hashing import sha256_file
+from ffhqref.images import SIZE
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.schedule import ddim_timesteps
@@ -52,8 +55,11 @@ PRESETS = {
 class RefLDMRestorer:
     """ReF-LDM as a restorer. Weights are loaded on the first call of `restore`.
 
+    Pictures of another side than the model's are resized to it, and the result back, bicubic with antialiasing.
+
     Args:
-        refldm_ckpt: ``refldm.ckpt`` as released, or a converted ``.safetensors``.
+        refldm_ckpt: ``refldm.ckpt`` as released, or a converted ``.safetensors``; None: both released files, from
+            the weight registry.
         vqgan_ckpt: ``vqgan.ckpt`` as released; None where the main file holds the first stage.
         config: published-style YAML of the architecture; None: the released one, or the converted file's own.
         preset: ``paper`` or ``demo``; the four settings that follow override it.
@@ -76,15 +82,16 @@ class RefLDMRestorer:
 
     Raises:
         ConfigError: an unknown preset, setting or architecture.
-        WeightsError: a weight file is not there.
+        WeightsError: a weight file is not there, or not the published one.
     """
 
+    version = "1"
     eight_bit_rule = "truncate"
     """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
 
     def __init__(
         self,
-        refldm_ckpt: str | Path,
+        refldm_ckpt: str | Path | None = None,
         vqgan_ckpt: str | Path | None = None,
         *,
         config: RefLDMConfig | str | Path | None = None,
@@ -111,9 +118,6 @@ class RefLDMRestorer:
         for name, value in (("dtype", dtype), ("first_stage_dtype", first_stage_dtype)):
             if value not in ("float32", "bfloat16", "float16"):
                 raise ConfigError(f"{name} must be float32, bfloat16 or float16, not '{value}'")
-        for path in (refldm_ckpt, vqgan_ckpt):
-            if path is not None and not Path(path).is_file():
-                raise WeightsError(f"refldm: no such weight file: {path}")
         chosen = PRESETS[preset]
         self.steps = chosen.steps if steps is None else steps
         self.spacing = chosen.spacing if spacing is None else spacing
@@ -124,17 +128,18 @@ class RefLDMRestorer:
         self.noise = noise
         self.seed = seed
         self.noise_device = noise_device
-        self.config = _architecture(refldm_ckpt, vqgan_ckpt, config)
+        self._files = _files(refldm_ckpt, vqgan_ckpt)
+        self.config = _architecture(*self._files, config)
         ddim_timesteps(self.steps, self.spacing, self.config.timesteps)  # refuses now what would fail later
-        self._files = (refldm_ckpt, vqgan_ckpt)
-        self._settings: dict[str, Any] = {"batch_size": batch_size, "compile_mode": compile_mode}
+        self.batch_size = batch_size
+        self.device = _best_device() if device == "auto" else device
+        self._compile_mode = compile_mode
         self._cache_dir = cache_dir
-        self._device = device
         self._dtypes = (dtype, first_stage_dtype)
         self._model: RefLDM | None = None
         facts = {
             "max_references": self.max_references,
-            "input_size": self.config.picture_size,
+            "input_size": self.config.picture_size if self.config.picture_size == SIZE else None,
             "uses_seed": noise == "case",
             **(info or {}),
         }
@@ -147,6 +152,11 @@ class RefLDMRestorer:
     def info(self) -> RestorerInfo:
         """Return the description."""
         return self._info
+
+    @cached_property
+    def weights_sha256(self) -> dict[str, str]:
+        """SHA-256 of the files in use, by name."""
+        return {Path(path).name: sha256_file(path) for path in self._files if path is not None}
 
     @property
     def model(self) -> RefLDM:
@@ -166,21 +176,24 @@ class RefLDMRestorer:
                 *self._files,
                 self.config,
                 cache_dir=None if converted else self._cache_dir,
-                device=_best_device() if self._device == "auto" else self._device,
+                device=self.device,
                 dtype=dtype,
                 first_stage_dtype=first_stage_dtype,
-                **self._settings,
+                batch_size=self.batch_size,
+                compile_mode=self._compile_mode,
             )
         return self._model
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
         """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU; see `base.Restorer`."""
-        lq = (batch.lq.double() * 2.0 - 1.0).float()
-        given = [(item[: self.max_references].double() * 2.0 - 1.0).float() for item in batch.references]
+        side = self.config.picture_size
+        lq = _signed(_resized(batch.lq, side))
+        given = [_signed(_resized(item[: self.max_references], side)) for item in batch.references]
         latent = self.model.sample_latent(
             lq, given, self.start_noise(batch.seeds), self.steps, self.guidance_scale, self.spacing
         )
-        return ((self.model.decode(latent) + 1.0) / 2.0).clamp(0.0, 1.0).cpu()
+        image = ((self.model.decode(latent) + 1.0) / 2.0).clamp(0.0, 1.0).cpu()
+        return _resized(image, batch.lq.shape[2])
 
     def start_noise(self, seeds: list[int]) -> torch.Tensor:
         """Return x_T: [1, C, h, w] shared by all cases, or [B, C, h, w] from the cases' seeds.
@@ -196,6 +209,34 @@ class RefLDMRestorer:
             return torch.randn(shape, generator=generator, device=self.noise_device)
 
         return draw(self.seed) if self.noise == "shared" else torch.cat([draw(seed) for seed in seeds])
+
+
+def _files(refldm_ckpt: str | Path | None, vqgan_ckpt: str | Path | None) -> tuple[str | Path, str | Path | None]:
+    if refldm_ckpt is None:
+        from ffhqref.weights import require
+
+        return require("refldm").path, vqgan_ckpt or require("refldm-vqgan").path
+    for path in (refldm_ckpt, vqgan_ckpt):
+        if path is not None and not Path(path).is_file():
+            raise WeightsError(f"refldm: no such weight file: {path}")
+    return refldm_ckpt, vqgan_ckpt
+
+
+def _signed(pictures: torch.Tensor) -> torch.Tensor:
+    """Return pictures of 0..1 in −1..1, by way of double, as the published data set class computes."""
+    return (pictures.double() * 2.0 - 1.0).float()
+
+
+def _resized(pictures: torch.Tensor, side: int) -> torch.Tensor:
+    """Return pictures [N, 3, H, H] in 0..1 at another side, untouched where it is theirs."""
+    if pictures.shape[2] == side:
+        return pictures
+    if not len(pictures):
+        return pictures.new_zeros(0, 3, side, side)
+    from torch.nn import functional as F
+
+    size = (side, side)
+    return F.interpolate(pictures, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0.0, 1.0)
 
 
 def _architecture(

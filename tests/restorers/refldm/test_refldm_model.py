@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from pathlib import Path
 
@@ -165,8 +166,6 @@ def test_counted_tokens_equal_repeated_tokens(counts, seed):
 def test_low_precision_stays_near(small_config, small_modules, small_model, mixed):
     lq, references, x_T = mixed
     expected = small_model.sample_latent(lq, references, x_T, STEPS)
-    import copy
-
     for dtype, limit in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
         low = RefLDM(small_config, *copy.deepcopy(small_modules), dtype=dtype)
         latent = low.sample_latent(lq, references, x_T, STEPS)
@@ -280,3 +279,17 @@ def test_compiled_gives_the_same(small_config, small_modules, small_model, mixed
     expected = small_model.sample_latent(lq[:1], references[:1], x_T[:1], STEPS)
     compiled = RefLDM(small_config, *small_modules, compile_mode="default")
     assert close(compiled.sample_latent(lq[:1], references[:1], x_T[:1], STEPS), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile_mode", [None, "default"])
+def test_gpu_gives_the_same(small_config, small_modules, small_model, mixed, monkeypatch, compile_mode):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    lq, references, x_T = mixed
+    expected = small_model.sample_latent(lq, references, x_T, STEPS)
+    gpu = RefLDM(small_config, *copy.deepcopy(small_modules), device="cuda", compile_mode=compile_mode)
+    ours = gpu.sample_latent(lq, references, x_T, STEPS)
+    assert ours.device.type == "cuda"
+    assert close(ours.cpu(), expected)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.hashing import sha256_file
 from ffhqref.restorers.base import RestorationBatch, Restorer
+from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.refldm import RefLDM
 from ffhqref.restorers.refldm.checkpoint import RefLDMWeights
 from ffhqref.restorers.refldm.converted import save_converted
@@ -41,7 +43,7 @@ def test_presets_are_the_published_ones(weights):
     assert isinstance(paper, Restorer)
     assert paper.info.max_references == 5
     assert demo.info.max_references is None
-    assert paper.info.input_size == 64
+    assert paper.info.input_size is None  # the small model's side is not the field's 512; it resizes
     assert paper.eight_bit_rule == "truncate"
 
 
@@ -105,6 +107,35 @@ def test_wrong_settings_are_refused_before_any_work(weights, options, said):
 def test_missing_weights_are_named_before_any_work(tmp_path):
     with pytest.raises(WeightsError, match=r"no such weight file: .*refldm\.ckpt"):
         RefLDMRestorer(tmp_path / "refldm.ckpt", tmp_path / "vqgan.ckpt")
+
+
+def test_released_files_come_from_the_weight_registry(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"put refldm\.ckpt from"):
+        RefLDMRestorer()
+
+
+def test_weights_are_named_by_their_hash(weights):
+    assert RefLDMRestorer(weights).weights_sha256 == {weights.name: sha256_file(weights)}
+
+
+def test_pictures_of_another_side_are_resized_and_back(weights, faces):
+    large = (faces(1, 2, 3, 96, 96) + 1) / 2
+    references = [(faces(2 + i, 1, 3, 96, 96) + 1) / 2 for i in range(2)]
+    restorer = RefLDMRestorer(weights, steps=4)
+    made = restorer.restore(RestorationBatch(lq=large, references=references, seeds=[0, 1]))
+    assert made.shape == large.shape
+
+    def small(x, side=64):
+        return torch.nn.functional.interpolate(x, size=(side, side), mode="bicubic", antialias=True).clamp(0, 1)
+
+    at_64 = RestorationBatch(lq=small(large), references=[small(x) for x in references], seeds=[0, 1])
+    torch.testing.assert_close(made, small(restorer.restore(at_64), 96), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("noise", ["shared", "case"])
+def test_keeps_the_contract_of_the_zoo(weights, noise):
+    assert check_restorer(RefLDMRestorer(weights, steps=2, noise=noise)) == []
 
 
 def test_facts_can_be_changed_for_other_weights(weights):
