@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/ffhqref run root=$(ROOT)
 
 test: setup lint
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -74,12 +74,13 @@ def child(path: str, threads: int) -> None:
     torch.set_num_threads(threads)
     vectors = np.load(path)
     ids = [f"{i:06d}" for i in range(len(vectors))]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, pairs = timed(lambda: find_pairs(ids, vectors, THRESHOLD))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps({"seconds": seconds, "pairs": len(pairs), "peak_bytes": peak * 1024, "before_bytes": before * 1024})
-    )
+    print(json.dumps({"seconds": seconds, "pairs": len(pairs), "peak_bytes": peak_bytes()}))
+
+
+def peak_bytes() -> int:
+    """Return the peak memory of this process since it began (getrusage would count its parent's too)."""
+    return 1024 * int(next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM")).split()[1])
 
 
 def in_child(vectors: np.ndarray, threads: int) -> dict[str, float]:
@@ -124,12 +125,16 @@ def main() -> None:
     }
     seconds: dict[str, float] = {}
     counts: dict[str, object] = {}
+    loads: list[float] = []
     find_pairs(ids[:4096], vectors[:4096], THRESHOLD)  # imports and thread pools
     with threadpool_limits(arguments.threads):
         for _ in range(arguments.repeats):
             for name, (factor, call) in contenders.items():
                 taken, counts[name] = timed(call)
                 seconds[name] = min(seconds.get(name, float("inf")), taken * factor)
+                load = os.getloadavg()[0]
+                print(f"{name}: {taken * factor:.2f} s (load of the machine {load:.1f})", file=sys.stderr, flush=True)
+                loads.append(load)
     expected = len(find_pairs(ids[:subset], part, THRESHOLD))
     best_rival = min(seconds["faiss_range_search"], seconds["sklearn_radius_neighbors"])
     half = seconds["bare_product"] / 2
@@ -145,6 +150,7 @@ def main() -> None:
         "best_rival_to_ours": best_rival / seconds["ours"],
         "memory": in_child(vectors, arguments.threads),
         "growth": {},
+        "highest_load_average": max(loads),
         "torch": torch.__version__,
         "machine": platform.machine(),
     }

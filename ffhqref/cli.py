@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.util
 import os
@@ -13,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ffhqref import __version__
-from ffhqref.errors import FfhqrefError, did_you_mean
+from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -39,7 +38,7 @@ usage: ffhqref <pipeline> [key=value ...]
 
 common keys (all: ffhqref run --cfg job)
   root=FOLDER              workspace, default 'workspace'
-  dataset=NAME             sample (embedded), folder, ffhq;  dataset.path=FOLDER
+  dataset=NAME             sample (embedded), folder, ffhq, celeba_hq, celebref_hq;  dataset.path=FOLDER
   embedder=NAME            dlib (packaged), insightface, onnx;  embedder.path=FILE
   benchmark=[a,b]          moderate, severe, same_age, cross_age, ...
   restorer=[a,b]           lq, bicubic, nlm, ...;  'ffhqref list' shows all names
@@ -119,7 +118,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if not cannot_write(error):
             raise
         where = f": {error.filename}" if error.filename else ""
         _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")
@@ -179,7 +178,8 @@ def _command(name: str, arguments: Sequence[str]) -> int:
 
 def _list_names() -> int:
     import ffhqref.datasets
-    import ffhqref.faces
+    import ffhqref.faces.ages
+    import ffhqref.faces.detect
     import ffhqref.metrics
     import ffhqref.restorers
 
@@ -187,6 +187,8 @@ def _list_names() -> int:
     groups = {
         "dataset": set(ffhqref.datasets.DATASETS),
         "embedder": set(ffhqref.faces.EMBEDDERS),
+        "detector": set(ffhqref.faces.detect.DETECTORS),
+        "age model": set(ffhqref.faces.ages.AGE_MODELS),
         "benchmark": set(),
         "restorer": set(ffhqref.restorers.RESTORERS),
         "metric": set(ffhqref.metrics.METRICS),

@@ -7,6 +7,7 @@ line and exit with a non-zero status; a traceback is for defects of ours only.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -40,6 +41,15 @@ class DependencyError(FfhqrefError):
 
 class EngineError(FfhqrefError):
     """The machinery that spreads the work broke down."""
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Error numbers of a disk that takes no more: no failure of a case, but the end of the run."""
+
+
+def cannot_write(error: BaseException) -> bool:
+    """Return whether the disk is full or may not be written, which no case is to blame for."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -57,6 +57,7 @@ SPECS: dict[str, TableSpec] = {
         ),
         _spec("embeddings", ["image_id", "embedder"], image_id="string", embedder="string", vector="vector"),
         _spec("ages", ["image_id", "source"], image_id="string", age="float32?", source="string"),
+        _spec("attributes", ["image_id", "attribute"], image_id="string", attribute="string", value="string"),
         _spec(
             "licences", ["image_id"],
             image_id="string", author="string", licence="string", licence_url="string", source_url="string",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.datasets import Dataset, open_dataset
+from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.card import write_card
 from ffhqref.datasets.review import read_exclusions, write_review
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
@@ -52,6 +54,8 @@ class Plan:
     image_stage: ImageStage | AlignStage
     embed_stage: EmbedStage
     age_stage: AgeStage | None
+    attribute: Mapping[str, str] | None
+    """Label by image id that val and test are balanced over."""
     exclusions: Exclusions | None
     release: Release | None
     """A published reference set that is imported in place of the one that is built."""
@@ -91,10 +95,14 @@ def check_build(context: Context) -> Plan:
     ages = dict(context.config["ages"])
     model = ages.pop("model")
     age_stage = AgeStage(root, model, ages) if model else None
+    balance = context.config["balance"]
+    attribute = attribute_of(dataset.attributes, str(balance)) if balance else None
     exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
     release = read_release(Path(folder).expanduser(), dataset.files) if folder else None
     embed_stage = EmbedStage(root, name, embedder, crop)
-    return Plan(settings, dataset, image_stage, embed_stage, age_stage, exclusions, release, review, recorded)
+    return Plan(
+        settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, release, review, recorded
+    )
 
 
 def dataset_of(config: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
@@ -131,12 +139,18 @@ def build(context: Context, plan: Plan) -> int:
     workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
     ages = _ages(context, plan, good)
     built = build_reference_set(
-        embedded.image_ids, embedded.vectors, plan.settings, ages=ages, exclusions=plan.exclusions
+        embedded.image_ids,
+        embedded.vectors,
+        plan.settings,
+        ages=ages,
+        attribute=plan.attribute,
+        exclusions=plan.exclusions,
     )
     if plan.release is not None:
         built = _imported(context, plan.release, built, Embeddings.checked(embedded.image_ids, embedded.vectors), ages)
     _write(context, plan, built, images)
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
+    workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
     _tell(context, built, images, dataset)
     for image_id, reason in list(embedded.errors.items())[:5]:
@@ -188,7 +202,8 @@ def _imported(
 
 def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
     workspace, verdicts = context.workspace, context.config["exclusions"]
-    config = {**context.config["build"], "exclusions": sha256_file(verdicts) if verdicts else None}
+    config = {**context.config["build"], "balance": context.config["balance"]}
+    config["exclusions"] = sha256_file(verdicts) if verdicts else None
     if plan.release is not None:
         config["release"] = plan.release.digest
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)

@@ -51,14 +51,7 @@ def read_ages(path: str | Path, image_ids: Collection[str]) -> Ages:
         return _read_features(path, wanted)
     if not path.is_file():
         raise DatasetError(f"no such file: {path}; dataset.ages is a CSV with the columns image_id and age")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
-    reader = csv.DictReader(io.StringIO(text))
-    columns = list(reader.fieldnames or [])
-    name = next((column for column in NAME_COLUMNS if column in columns), None)
+    reader, columns, name = open_table(path)
     age_column = next((column for column in ("age", "age_group") if column in columns), None)
     dated = {"date_of_birth", "taken"} <= set(columns)
     if name is None or not (age_column or dated):
@@ -69,7 +62,7 @@ def read_ages(path: str | Path, image_ids: Collection[str]) -> Ages:
     years: dict[str, float] = {}
     for row in reader:
         where = f"{path}, line {reader.line_num}"
-        image_id = _image_id(row[name] or "", wanted)
+        image_id = picture_id(row[name] or "", wanted)
         if age_column:
             cell = (row[age_column] or "").strip()
             age = parse_age(cell, where) if cell else None
@@ -136,7 +129,24 @@ def _year(text: str, where: str, *, middle: bool) -> float:
     return day.year + (day.timetuple().tm_yday - 1) / 365.25
 
 
-def _image_id(text: str, wanted: set[str]) -> str:
+def open_table(path: Path) -> tuple[csv.DictReader[str], list[str], str | None]:
+    """Open a CSV (``.csv``, ``.csv.gz``); return its reader, its columns and the one that names a picture, if any.
+
+    Raises:
+        DatasetError: it is no text.
+    """
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
+    reader = csv.DictReader(io.StringIO(text))
+    columns = list(reader.fieldnames or [])
+    return reader, columns, next((column for column in NAME_COLUMNS if column in columns), None)
+
+
+def picture_id(text: str, wanted: Collection[str]) -> str:
+    """Return the image id that a table's cell means: a file name's stem, an FFHQ number with its leading zeros."""
     stem = Path(text).stem if "/" in text or "." in text else text
     if stem not in wanted and stem.isdigit():
         return stem.zfill(5)  # FFHQ-Aging and spreadsheets drop FFHQ's leading zeros

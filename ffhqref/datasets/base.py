@@ -42,6 +42,8 @@ class Dataset:
     attribution: str = ""
     credits: Mapping[str, Credit] = field(default_factory=dict)
     """image_id to author and licence, where each picture has its own."""
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column to image_id to text: gender, pose and whatever else a table tells."""
     remarks: tuple[str, ...] = ()
     """What a user must know about these files, for instance that some of the published ones are missing."""
 

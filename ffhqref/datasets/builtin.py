@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ffhqref.datasets.ages import Ages, read_ages
+from ffhqref.datasets.attributes import read_attributes
 from ffhqref.datasets.base import Dataset, count_remarks, list_images
 from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.errors import ConfigError, DatasetError
@@ -39,6 +40,7 @@ def sample() -> Dataset:
 def folder(
     path: str | Path | None,
     ages: str | Path | None = None,
+    attributes: str | Path | None = None,
     truth: str | Path | None = None,
     aligned: bool = True,
     licence: str = "",
@@ -48,6 +50,7 @@ def folder(
     Args:
         path: the folder.
         ages: see `ffhqref.datasets.ages.read_ages`.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
         truth: a CSV with a column that names the picture and one that names the person (``identity`` or
             ``person``), for the agreement score only.
         aligned: whether the pictures are aligned the FFHQ way already; otherwise faces are detected and aligned.
@@ -63,18 +66,25 @@ def folder(
         aligned=aligned,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         truth=read_truth(truth, files) if truth else {},
         licence=licence,
     )
 
 
-def ffhq(path: str | Path | None, ages: str | Path | None = None, json: str | Path | None = None) -> Dataset:
+def ffhq(
+    path: str | Path | None,
+    ages: str | Path | None = None,
+    attributes: str | Path | None = None,
+    json: str | Path | None = None,
+) -> Dataset:
     """Return FFHQ: ``images1024x1024`` (or a 512 copy), flat or in thousands folders.
 
     Args:
         path: the folder that holds ``00000.png`` ... or ``00000/00000.png`` .... Pictures of another size are
             resized to 512 with PIL's bicubic filter; a 512 copy is taken as it is.
         ages: see `ffhqref.datasets.ages.read_ages`; FFHQ-features and FFHQ-Aging labels are read as they are.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
         json: FFHQ's ``ffhq-dataset-v2.json``, for author and licence of each picture in the data card.
 
     Raises:
@@ -95,6 +105,7 @@ def ffhq(path: str | Path | None, ages: str | Path | None = None, json: str | Pa
         files=files,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         licence="per picture (Flickr); data set CC BY-NC-SA 4.0",
         attribution="Karras, Laine, Aila: A Style-Based Generator Architecture for GANs, CVPR 2019",
         credits=read_ffhq_json(json, files) if json else {},

@@ -27,7 +27,9 @@ AGE_CLASSES = (0, 3, 10, 20, 30, 40, 50, 60, 70)
 """Lower ends of FairFace's age classes, with which ReF-LDM's poster describes FFHQ-Ref (protocols.md 1.2)."""
 GAP_CLASSES = (0, 1, 2, 5, 10, 20)
 """Lower ends in years of the classes of the age gap."""
-DESCRIBED = ("images", "licences", "ages", "pairs", "identities", "references")
+MOST_KINDS = 12
+"""A column with more different texts is no class."""
+DESCRIBED = ("images", "licences", "attributes", "ages", "pairs", "identities", "references")
 """Tables that the card counts and the Croissant file lists; embeddings are biometric data and stay out."""
 
 
@@ -41,7 +43,7 @@ class Histogram:
     counts: Mapping[str, tuple[int, ...]]
     """Split to one count a class."""
     summary: Mapping[str, str]
-    """Split to mean and standard deviation, in words."""
+    """Split to mean and standard deviation, in words; empty for classes that are no numbers."""
 
     def total(self, split: str) -> int:
         """Return the number of values of a split."""
@@ -103,7 +105,7 @@ def describe(root: str | Path) -> Card:
         attribution=str(origin.get("attribution", "")),
         counts=_counts(known, references),
         left_out={str(reason): int(count) for reason, count in sorted(reasons.value_counts().items())},
-        histograms=tuple(_histograms(known, references, years)),
+        histograms=(*_histograms(known, references, years), *_attributes(known, _optional(root, "attributes"))),
         licences=_licences(licences),
         age_sources={} if ages is None else {str(k): int(v) for k, v in sorted(ages["source"].value_counts().items())},
         unknown_ages=int((~images.loc[images["error"].isna(), "image_id"].isin(list(years))).sum()),
@@ -195,7 +197,9 @@ def _histograms(known: pd.DataFrame, references: pd.DataFrame, years: Mapping[st
     def values(pick: Any) -> dict[str, NDArray[np.float64]]:
         return {split: np.asarray(pick(split), np.float64) for split in SPLITS}
 
-    steps, distance_classes = _distance_classes(references["distance"].dropna().max() if len(references) else 0.0)
+    steps, distance_classes = _nice_classes(
+        0.0, float(references["distance"].fillna(0.0).max()) if len(references) else 0.0
+    )
     parts = [
         (
             "References of a target",
@@ -251,14 +255,45 @@ def _histogram(
     return Histogram(title, note, tuple(classes), counts, summary)
 
 
-def _distance_classes(top: float) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return lower ends and names of at most ten classes: embedders differ in scale, 0.4 for ArcFace, 0.05 for dlib."""
-    least = float(top) / 9 if top > 0 else 0.1
+def _nice_classes(low: float, high: float) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return lower ends and names of about ten classes in steps of 1, 2 or 5 times a power of ten.
+
+    Embedders differ in scale: 0.4 for ArcFace, 0.05 for dlib.
+    """
+    least = (high - low) / 9 if high > low else 0.1
     power = 10.0 ** float(np.floor(np.log10(least)))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
     digits = max(0, int(-np.floor(np.log10(step) + 1e-9)))
-    lows = np.asarray(np.round(step * np.arange(max(1, np.ceil(round(top / step, 6)))), digits), np.float64)
+    first, last = np.floor(round(low / step, 6)), np.ceil(round(high / step, 6))
+    lows = np.asarray(np.round(step * np.arange(first, max(last, first + 1)), digits), np.float64)
     return lows, tuple(f"{low:.{digits}f}" for low in lows)
+
+
+def _attributes(known: pd.DataFrame, frame: pd.DataFrame | None) -> list[Histogram]:
+    """Count the columns of ``attributes`` that are numbers or have few values; others (names, dates) say nothing."""
+    import pandas as pd
+
+    found = []
+    split_of = dict(zip(known["image_id"], known["split"], strict=True))
+    for name, part in frame.groupby("attribute", sort=True) if frame is not None else ():
+        if name in ("age", "age_group"):
+            continue
+        part = part[part["image_id"].isin(list(split_of))]
+        split = part["image_id"].map(split_of)
+        number = pd.to_numeric(part["value"], errors="coerce")
+        kinds = sorted(part["value"].unique())
+        title = f"Attribute: {name}"
+        if len(kinds) > MOST_KINDS and number.notna().all() and np.isfinite(number).all():
+            lows, classes = _nice_classes(float(number.min()), float(number.max()))
+            values = {each: number[split == each].to_numpy(np.float64) for each in SPLITS}
+            note = "Pictures with an identity; each class is named by its lower end."
+            found.append(_histogram(title, note, values, lows, classes))
+        elif 0 < len(kinds) <= MOST_KINDS:
+            tables_of = {each: part.loc[split == each, "value"].value_counts() for each in SPLITS}
+            counts = {each: tuple(int(count.get(kind, 0)) for kind in kinds) for each, count in tables_of.items()}
+            note = "Pictures with an identity."
+            found.append(Histogram(title, note, tuple(kinds), counts, {}))
+    return found
 
 
 def _class_names(lows: Sequence[int]) -> tuple[str, ...]:
@@ -287,9 +322,9 @@ def _files(root: str | Path) -> list[TableFacts]:
     found = []
     for name in DESCRIBED:
         path = tables.table_path(root, name)
-        if path.is_file():
-            facts = tables.read_metadata(root, name)
-            found.append(TableFacts(name, int(pq.read_metadata(path).num_rows), str(facts["content"])))
+        rows = int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+        if rows:
+            found.append(TableFacts(name, rows, str(tables.read_metadata(root, name)["content"])))
     if not found:
         raise TableError(f"no tables in {root}; run the build pipeline first")
     return found

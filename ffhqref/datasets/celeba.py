@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ffhqref.datasets.attributes import read_attributes
 from ffhqref.datasets.base import Dataset, count_remarks, list_images
 from ffhqref.datasets.builtin import ages_of, root_of
 from ffhqref.errors import DatasetError
 
 
-def celeba_hq(path: str | Path | None, ages: str | Path | None = None) -> Dataset:
+def celeba_hq(path: str | Path | None, ages: str | Path | None = None, attributes: str | Path | None = None) -> Dataset:
     """Return CelebA-HQ as CelebAMask-HQ ships it: ``CelebA-HQ-img`` with ``0.jpg`` to ``29999.jpg``.
 
     Numbers with leading zeros are taken too; ids are the names as they are, because published lists name files.
@@ -18,6 +19,7 @@ def celeba_hq(path: str | Path | None, ages: str | Path | None = None) -> Datase
     Args:
         path: the folder.
         ages: see `ffhqref.datasets.ages.read_ages`.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
 
     Raises:
         DatasetError: a file that is not named by a number of 0 to 29999, or two of one number.
@@ -43,13 +45,19 @@ def celeba_hq(path: str | Path | None, ages: str | Path | None = None) -> Datase
         files=files,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         licence="non-commercial research and education (CelebAMask-HQ)",
         attribution="Karras et al.: Progressive Growing of GANs, ICLR 2018; Lee et al.: MaskGAN, CVPR 2020",
         remarks=count_remarks(what, {"pictures": len(files)}, {"pictures": 30000}),
     )
 
 
-def celebref_hq(path: str | Path | None, ages: str | Path | None = None, aligned: bool = True) -> Dataset:
+def celebref_hq(
+    path: str | Path | None,
+    ages: str | Path | None = None,
+    attributes: str | Path | None = None,
+    aligned: bool = True,
+) -> Dataset:
     """Return CelebRef-HQ: one folder of pictures for each person.
 
     File names repeat from person to person, so an id is ``<folder>_<name>``. The folder is the true identity, for
@@ -58,6 +66,7 @@ def celebref_hq(path: str | Path | None, ages: str | Path | None = None, aligned
     Args:
         path: the folder that holds the folders.
         ages: see `ffhqref.datasets.ages.read_ages`; its table names pictures by their ids.
+        attributes: see `ffhqref.datasets.attributes.read_attributes`.
         aligned: whether the pictures are aligned the FFHQ way; otherwise faces are detected and aligned.
 
     Raises:
@@ -84,6 +93,7 @@ def celebref_hq(path: str | Path | None, ages: str | Path | None = None, aligned
         aligned=aligned,
         ages=known.years,
         age_source=known.source,
+        attributes=read_attributes(attributes, files) if attributes else {},
         truth=truth,
         licence="non-commercial, CC BY-NC-SA 4.0 (DMDNet)",
         attribution="Li et al.: Learning Dual Memory Dictionaries for Blind Face Restoration, TPAMI 2023",

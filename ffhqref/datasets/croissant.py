@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TYPES = {"string": "sc:Text", "int32": "sc:Integer", "float32": "sc:Float", "bool": "sc:Boolean"}
 PICTURES = {
     ("references", "target_id"), ("references", "reference_id"), ("identities", "image_id"), ("ages", "image_id"),
-    ("licences", "image_id"), ("pairs", "image_a"), ("pairs", "image_b"),
+    ("licences", "image_id"), ("attributes", "image_id"), ("pairs", "image_a"), ("pairs", "image_b"),
 }  # fmt: skip
 """Columns that name a picture of the table ``images``."""
 

@@ -12,7 +12,7 @@ from ffhqref.degradation.presets import PRESETS, Preset
 from ffhqref.degradation.steps import apply
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.errors import ConfigError, FfhqrefError, did_you_mean, one_line
+from ffhqref.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
 from ffhqref.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.images import SIZE, read_rgb, save_png
 from ffhqref.workspace import inside
@@ -96,6 +96,8 @@ class DegradeStage:
             target = inside(self.root, row["out_path"])
             data = save_png(target, apply(read_rgb(source, SIZE), parameters, preset))
         except (FfhqrefError, OSError) as error:
+            if cannot_write(error):
+                raise
             result["error"] = one_line(error)
             return result
         result |= {"lq_path": row["out_path"], "lq_sha256": sha256_bytes(data)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,8 +12,6 @@ import numpy as np
 from ffhqref.errors import ConfigError, DependencyError, WeightsError
 from ffhqref.hashing import sha256_file
 from ffhqref.registry import Registry
-
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # FaceDetectorYN prints a warning for each detector otherwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +63,15 @@ class YuNet:
         import cv2
 
         file = _file("yunet", path)
+        loud = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # else it prints a warning for each detector
         try:
-            self._network = cv2.FaceDetectorYN.create(str(file), "", (longest, longest), threshold, 0.3, 50)
-        except cv2.error as error:
-            raise WeightsError(f"detector 'yunet': {file} is no YuNet network ({error.err})") from None
+            self._network = cv2.FaceDetectorYN.create(str(file), "", (64, 64), threshold, 0.3, 50)
+            self._network.detect(np.zeros((64, 64, 3), np.uint8))  # create takes any network
+        except cv2.error:
+            raise WeightsError(f"detector 'yunet': {file} is no YuNet network") from None
+        finally:
+            cv2.utils.logging.setLogLevel(loud)
         self._longest = longest
         self.signature = f"yunet:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
 

@@ -100,10 +100,10 @@ class OnnxEmbedder:
         options.log_severity_level = 3
         # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # TensorRT would build an engine for minutes, of other precision.
+        providers = [name for name in onnxruntime.get_available_providers() if not name.startswith("Tensorrt")]
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=onnxruntime.get_available_providers()
-            )
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated types
             raise WeightsError(f"embedder: {file} is no usable ONNX network ({str(error).splitlines()[0]})") from None
         entry = self._session.get_inputs()[0]

@@ -125,8 +125,10 @@ def _candidates(
         return
     kind = _first_pass_type(precision, max_distance, device)
     floor = 1.0 - max_distance - _error_bound(kind, vectors.shape[1])
-    work = torch.from_numpy(vectors).to(device)
-    work = (work / torch.linalg.vector_norm(work, dim=1, keepdim=True)).to(kind)
+    work = torch.empty(vectors.shape, device=device, dtype=kind)
+    for start in range(0, n, block):
+        part = torch.tensor(vectors[start : start + block], device=device)
+        work[start : start + block] = part / torch.linalg.vector_norm(part, dim=1, keepdim=True)
     starts = range(0, n, block)
     total, done = len(starts) * (len(starts) + 1) // 2, 0
     tile = torch.empty(block * block, device=device, dtype=kind)

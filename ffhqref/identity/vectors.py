@@ -59,9 +59,9 @@ class Embeddings:
         rows = np.asarray(vectors, dtype=np.float32)
         if rows.ndim != 2 or len(rows) != len(ids) or (len(ids) and not rows.shape[1]):
             raise DatasetError(f"embeddings: {len(ids)} image ids need vectors [{len(ids)}, D], got {list(rows.shape)}")
-        wrong = next((name for name in ids if not isinstance(name, str) or not name), None)
-        if wrong is not None or any(name is None for name in ids):
-            raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong!r}")
+        wrong = [name for name in ids if not isinstance(name, str) or not name]
+        if wrong:
+            raise DatasetError(f"embeddings: an image id must be a non-empty string, got {wrong[0]!r}")
         order = sorted(range(len(ids)), key=ids.__getitem__)
         in_order = order == list(range(len(ids)))
         names = np.empty(len(ids), dtype=object)

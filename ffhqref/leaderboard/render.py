@@ -45,6 +45,8 @@ def to_markdown(board: pd.DataFrame) -> str:
             cells += [str(row.n_failed)] * failed + [_seconds(row)] * seconds
             lines.append(_md_line(cells))
         parts.append(f"### {_md(table.benchmark)}\n\n" + "\n".join(lines))
+        if table.absent:
+            parts.append(f"Without any value: {', '.join(map(_md, table.absent))}.")
     return "\n\n".join([*parts, LEGEND]) + "\n"
 
 
@@ -152,6 +154,8 @@ def to_rich(board: pd.DataFrame, *, max_metrics: int = 8) -> RenderableType:
             cells += [Text(_seconds(row))] * seconds
             grid.add_row(*cells, style="dim italic" if row.ceiling else "")
         parts.append(grid)
+        if table.absent:
+            parts.append(Text("without any value: " + ", ".join(table.absent), style="dim"))
         if len(table.metrics) > max_metrics:
             parts.append(Text("also scored: " + ", ".join(table.metrics[max_metrics:]), style="dim"))
     legend = LEGEND.replace("[95 % interval over identities]", "± half of the 95 % interval over identities")

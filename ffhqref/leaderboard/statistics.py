@@ -6,7 +6,7 @@ plain mean over cases, so that a number with an interval is the number a paper w
 
 The interval of a mean is the equal-tailed studentised ("bootstrap-t") cluster bootstrap with a jackknife standard
 error. Simulations with correlated identities (tests/leaderboard/test_statistics.py) led to that choice: percentile
-and BCa cover 80–90 % with a dozen identities, the cluster t interval falls to 90 % when values are skewed, as cosines
+and BCa cover 87–91 % with a dozen identities, the cluster t interval falls to 90 % when values are skewed, as cosines
 and LPIPS are, and resampling single cases covers about two thirds. With fewer than ten identities the bootstrap
 quantiles become wild, so each is limited to ``QUANTILE_LIMIT`` times Student's quantile.
 """

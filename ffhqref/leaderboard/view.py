@@ -69,6 +69,9 @@ class BenchmarkTable:
 
     benchmark: str
     metrics: list[str]
+    """Those with a value."""
+    absent: list[str]
+    """Metrics that were asked for and have no value: their weights are missing, for instance."""
     higher_is_better: dict[str, bool]
     decimals: dict[str, int]
     rows: list[MethodRow]
@@ -112,8 +115,9 @@ def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
     """
     found = []
     for benchmark, part in board.groupby("benchmark", sort=True):
-        metrics = sorted(part["metric"].unique())
         known = part[part["mean"].notna()]
+        metrics = sorted(known["metric"].unique())
+        absent = sorted(set(part["metric"]) - set(metrics))
         largest = known["mean"].abs().groupby(known["metric"]).max()
         rows = [_method_row(str(method), of_method) for method, of_method in part.groupby("method", sort=True)]
         rows.sort(key=_order)
@@ -121,6 +125,7 @@ def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
             BenchmarkTable(
                 str(benchmark),
                 metrics,
+                absent,
                 dict(zip(part["metric"], part["higher_is_better"].astype(bool), strict=True)),
                 {metric: decimals(float(largest.get(metric, math.nan))) for metric in metrics},
                 rows,

@@ -73,6 +73,8 @@ def make_metric(
     if name.startswith("pyiqa:"):
         from ffhqref.metrics.iqa import PyiqaMetric
 
+        if options:
+            raise ConfigError(f"metric '{name}' has no options, got '{next(iter(options))}'")
         return PyiqaMetric(name.removeprefix("pyiqa:"), runtime)
     factory = METRICS.get(name)
     known = inspect.signature(factory).parameters

@@ -128,6 +128,8 @@ def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
             raise DependencyError(f"pyiqa:{name} needs the package '{error.name}': pip install it") from None
         except Exception as error:  # noqa: BLE001 - a hundred networks fail in as many ways
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            if "Hub" in first:
+                first = "its backbone is not in the cache of the Hugging Face hub (HF_HOME); allow downloads once"
             raise WeightsError(f"pyiqa:{name} cannot be built on this machine: {first}") from None
 
 

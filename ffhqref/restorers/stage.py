@@ -16,7 +16,7 @@ import numpy as np
 
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.errors import FfhqrefError, one_line
+from ffhqref.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.restorers import Restorer, make_restorer
@@ -218,6 +218,8 @@ class RestoreStage:
             target = inside(self.root, case.row["out_path"])
             data = save_png(target, levels)
         except (FfhqrefError, OSError) as error:
+            if cannot_write(error):
+                raise
             return self._result(case.row, error=one_line(error), **cost)
         same = not self.restorer.info.passthrough and np.array_equal(levels, case.lq)
         return self._result(

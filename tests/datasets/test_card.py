@@ -49,6 +49,10 @@ def workspace(root, *, licence="CC BY 4.0", distances=1.0):
         licence=["BY", HOSTILE, "BY"], licence_url=["https://e.org/", "javascript:x", "https://e.org/"]
     )
     licences["source_url"] = "https://e.org/photo"
+    rows = [(name, "gender", value) for name, value in zip(names, "ffmmmf", strict=True)]
+    rows += [(name, "yaw", str(value)) for name, value in zip(names, (-31.0, -9.5, 0.0, 4.0, 12.5, 48.0), strict=True)]
+    rows += [(name, "person", f"Person {name}") for name in names]
+    tables.write_table(root, "attributes", pd.DataFrame(rows, columns=["image_id", "attribute", "value"]))
     pairs = pd.DataFrame({"image_a": ["a"], "image_b": ["b"], "distance": [0.01]})
     facts = {"dataset": {"name": "mine", "licence": licence, "attribution": "me"}}
     tables.write_table(root, "images", images, {**tables.provenance(), **facts})
@@ -89,6 +93,16 @@ def test_histograms_are_counted_by_hand(tmp_path):
     assert counts_of(card, "Age gap between target and reference", "train") == {"2 to below 5": 2}
     assert counts_of(card, "Age gap between target and reference", "test") == {"20 and more": 2}
     assert counts_of(card, "Age", "test") == {"3-9": 1, "30-39": 1}
+
+
+def test_attributes_are_counted_unless_they_name_people(tmp_path, monkeypatch):
+    monkeypatch.setattr("ffhqref.datasets.card.MOST_KINDS", 4)  # six pictures: fewer kinds than numbers and names
+    card = describe(workspace(tmp_path))
+    assert counts_of(card, "Attribute: gender", "train") == {"f": 2}
+    assert counts_of(card, "Attribute: gender", "test") == {"f": 1, "m": 3}
+    assert counts_of(card, "Attribute: yaw", "train") == {"-40": 1, "-10": 1}
+    assert counts_of(card, "Attribute: yaw", "test") == {"0": 2, "10": 1, "40": 1}
+    assert not [histogram for histogram in card.histograms if "person" in histogram.title]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 1.7, 1e-3])

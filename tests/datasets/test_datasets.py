@@ -11,6 +11,7 @@ from PIL import Image
 
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.ages import parse_age, read_ages
+from ffhqref.datasets.attributes import attribute_of, attributes_frame, read_attributes
 from ffhqref.datasets.stage import ImageStage, image_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.errors import ConfigError, DatasetError
@@ -163,3 +164,36 @@ def test_features_of_all_ffhq_are_read(shared):
     ages = read_ages(shared / "ffhq" / "ffhq_features.csv.gz", [f"{number:05d}" for number in range(70000)])
     assert len(ages.years) > 69000
     assert ages.source == "ffhq_features.csv.gz:age"
+
+
+def test_attributes_of_a_table_reach_the_data_set(tmp_path):
+    for name in ("00001", "00042"):
+        picture(tmp_path / "images" / f"{name}.png")
+    table = tmp_path / "labels.csv.gz"
+    table.write_bytes(
+        gzip.compress(b"image_number,gender,head_yaw,person\n1,male,-12.5,Ann\n42,female,,Bo\n77,male,3,Cy\n")
+    )
+    data = open_dataset("ffhq", path=tmp_path / "images", attributes=table)
+    assert data.attributes == {"gender": {"00001": "male", "00042": "female"}, "head_yaw": {"00001": "-12.5"}}
+    frame = attributes_frame(data.attributes)
+    assert sorted(frame.values.tolist())[0] == ["00001", "gender", "male"]
+    assert attribute_of(data.attributes, "gender")["00042"] == "female"
+    with pytest.raises(ConfigError, match="Did you mean 'gender'"):
+        attribute_of(data.attributes, "gendre")
+    with pytest.raises(ConfigError, match=r"dataset\.attributes=FILE"):
+        attribute_of({}, "gender")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name,gender\na,f\n", "line 1: columns"),
+        ("image_id\na\n", "line 1: columns"),
+        ("image_id,gender\na,f\na,m\n", "line 3: 'a' occurs twice"),
+    ],
+)
+def test_bad_attribute_tables_name_the_line(tmp_path, content, said):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(DatasetError) as caught:
+        read_attributes(tmp_path / "x.csv", ["a", "b"])
+    assert said in str(caught.value)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform
 
-from ffhqref.errors import ConfigError
+from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.faces.align import align_ffhq, ffhq_square
 from ffhqref.faces.crops import ARCFACE_POINTS, FFHQ_POINTS, crop_faces, similarity
 from ffhqref.faces.detect import main_face, make_detector
@@ -121,6 +121,11 @@ def test_detectors_find_every_official(shared):
     for file in files:
         image = read_rgb(shared / "faces" / "officials" / file)
         assert main_face(detector(image), image.shape[1], image.shape[0]) is not None, file
+
+
+def test_another_network_is_no_yunet(shared):
+    with pytest.raises(WeightsError, match="is no YuNet network"):
+        make_detector("yunet", path=shared / "models" / "edgeface_xs.onnx")
 
 
 def test_a_picture_without_a_face_has_none(shared):

@@ -1,6 +1,7 @@
 """The page as a parser sees it: self-contained, escaped, and showing the numbers of the frames."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ffhqref.errors import TableError
 from ffhqref.leaderboard.html import HtmlOptions, render_html
 from ffhqref.leaderboard.html.payload import script_json
 from ffhqref.leaderboard.html.pictures import CasePictures, build_album, selection
@@ -208,6 +210,12 @@ def test_selection_takes_turns_and_repeats_nothing():
     assert order[:2] == [3, 9]  # the worst of each benchmark first
     assert order[2] == 8  # then the best
     assert selection([], np.zeros(0)) == []
+
+
+def test_nothing_scored_is_one_clear_line(tmp_path, make_report):
+    report = make_report(tmp_path)
+    with pytest.raises(TableError, match=r"nothing to report: .*restore and score first"):
+        render_html(dataclasses.replace(report, scores=report.scores[:0]), tmp_path / "a.html")
 
 
 def test_same_input_gives_the_same_bytes(tmp_path, make_report):

@@ -1,5 +1,6 @@
 """The page in a real browser: no console errors, sorting, slider, filters, theme, and pictures only when shown."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ffhqref.leaderboard.aggregate import analyse
 from ffhqref.leaderboard.html import render_html
 
 pytestmark = pytest.mark.browser
@@ -236,3 +238,24 @@ def test_page_reads_without_scripts(browser, tmp_path, make_report):
     assert page.locator("#cases").is_hidden()
     assert "need JavaScript" in page.locator("body").inner_text()
     context.close()
+
+
+def test_a_benchmark_without_any_value_breaks_nothing(browser, tmp_path, make_report):
+    report = make_report(tmp_path)
+    scores = report.scores.copy()
+    severe = scores["benchmark"] == "severe"
+    scores.loc[severe, "value"] = float("nan")
+    scores.loc[severe, "status"] = "unavailable"
+    analysis = analyse(scores, report.cases, report.restorations, report.directions, n_bootstrap=20)
+    report = dataclasses.replace(report, scores=scores, analysis=analysis, subgroups=None)
+    path = render_html(report, tmp_path / "report.html").path
+    page = browser.new_page()
+    said = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    page.locator("#plot-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#compare-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#filters").get_by_label("Benchmark").select_option("severe")
+    page.locator("#case-list button").first.click()
+    page.close()
+    assert said == []

@@ -94,6 +94,16 @@ def test_terminal_table_shows_names_as_text(board):
     assert "also scored: psnr" in console.file.getvalue()
 
 
+def test_metrics_without_any_value_are_named_and_take_no_column(board):
+    board.loc[len(board)] = board.iloc[0].where(board.columns != "metric", "musiq").where(board.columns != "mean")
+    board.loc[len(board) - 1, ["rank", "rank_low", "rank_high"]] = pd.NA
+    markdown = to_markdown(board)
+    assert "| Method | lpips ↓ | niqe ↓ | psnr ↑ | Failed | s/image |" in markdown
+    assert "Without any value: musiq." in markdown
+    assert "musiq" not in to_latex(board)
+    assert "musiq" in to_csv(board)
+
+
 def test_order_of_methods(board):
     (table,) = tables(board)
     assert [row.method for row in table.rows] == ["a_b", "x&y", "lq", "slow", "ground-truth"]

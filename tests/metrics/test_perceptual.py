@@ -26,6 +26,11 @@ def pairs(sample_folder):
     return MetricBatch(outputs, pictures)
 
 
+@pytest.fixture(autouse=True)
+def working_torchvision():
+    ensure_torchvision()
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -69,7 +74,6 @@ def bare_vgg(**_):
 
 @pytest.mark.parametrize("net", ["vgg", "alex"])
 def test_lpips_equals_the_lpips_package(pairs, hub, net, monkeypatch):
-    ensure_torchvision()
     lpips = pytest.importorskip("lpips")
     monkeypatch.setattr(lpips.pretrained_networks.tv, "vgg16", bare_vgg)
     state = random_backbone(net)
@@ -90,7 +94,6 @@ def test_lpips_equals_the_lpips_package(pairs, hub, net, monkeypatch):
 
 
 def test_the_packaged_heads_are_those_of_the_lpips_package(monkeypatch):
-    ensure_torchvision()
     lpips = pytest.importorskip("lpips")
     monkeypatch.setattr(lpips.pretrained_networks.tv, "vgg16", bare_vgg)
     for net in ("vgg", "alex"):
@@ -140,7 +143,6 @@ def test_the_wrong_size_is_one_line(pairs, hub):
 
 
 def test_dists_equals_that_of_pyiqa(pairs, hub, monkeypatch):
-    ensure_torchvision()
     pytest.importorskip("pyiqa")
     from pyiqa.archs import dists_arch
 
@@ -160,7 +162,6 @@ def test_dists_equals_that_of_pyiqa(pairs, hub, monkeypatch):
 
 
 def random_musiq():
-    ensure_torchvision()
     pytest.importorskip("pyiqa")
     from pyiqa.archs.musiq_arch import MUSIQ
 
@@ -252,6 +253,10 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
         make_metric("pyiqa:topiq_nrr")
     with pytest.raises(ConfigError, match="use the set metrics"):
         make_metric("pyiqa:fid")
+    with pytest.raises(ConfigError, match="has no options, got 'net'"):
+        make_metric("pyiqa:gmsd", net="vgg")
+    with pytest.raises(WeightsError, match="HF_HOME"):
+        make_metric("pyiqa:topiq_nr-face")
 
 
 @pytest.mark.gpu

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref import __version__
+from ffhqref.errors import TableError
 from ffhqref.images import write_atomic
 from ffhqref.leaderboard.aggregate import ALPHA, GROUND_TRUTH, case_values
 from ffhqref.leaderboard.html.payload import (
@@ -105,12 +106,17 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
         path: the file to write, atomically.
         options: how many pictures are embedded. Beyond the budget the worst cases, the best and an even sample of
             each benchmark have pictures; all cases keep their numbers, and the page says so.
+
+    Raises:
+        TableError: there are no scores of single cases.
     """
     import jinja2
     from markupsafe import Markup
 
     options = options or HtmlOptions()
     blocks = list(case_values(report.scores, report.cases, report.restorations))
+    if not blocks:
+        raise TableError("nothing to report: table 'scores' holds no case; restore and score first")
     views = tables(report.analysis.leaderboard)
     album = _album(report, blocks, options)
     n_cases = sum(len(block.case_ids) for block in blocks)
@@ -209,7 +215,7 @@ def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[An
 
 def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album: Album) -> dict[str, Any]:
     board = report.analysis.leaderboard
-    metrics = sorted({metric for view in views for metric in view.metrics})
+    metrics = sorted({metric for block in blocks for metric in block.metrics})
     largest = board["mean"].abs().groupby(board["metric"]).max()
     methods = list(dict.fromkeys(row.method for view in views for row in view.rows if not row.ceiling))
     # Colours follow the order of the first table, and stay with a method in every plot.

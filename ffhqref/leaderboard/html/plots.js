@@ -67,7 +67,7 @@ function scatter(points, xName, yName, { log = false, front = null, flipX = fals
     group.append(svg("title", {}, `${p.method}: ${xName} ${p.xText}, ${yName} ${p.yText}`));
     if (p.xl !== undefined && Number.isFinite(p.xl)) group.append(svg("line", { x1: x(p.xl), x2: x(p.xh), y1: py, y2: py, stroke: "currentColor", opacity: 0.45 }));
     if (Number.isFinite(p.yl)) group.append(svg("line", { x1: px, x2: px, y1: y(p.yl), y2: y(p.yh), stroke: "currentColor", opacity: 0.45 }));
-    group.append(svg("circle", { cx: px, cy: py, r: 5, fill: "currentColor" }));
+    group.append(svg("circle", { cx: px, cy: py, r: 5, fill: p.ranked ? "currentColor" : "var(--surface)", stroke: "currentColor", "stroke-width": p.ranked ? 0 : 2 }));
     const width = p.method.length * 6.6;
     for (const [dx, dy, anchor] of [[9, -7, 0], [9, 15, 0], [-9, -7, 1], [-9, 15, 1], [0, -12, 0.5], [0, 22, 0.5], [9, 28, 0], [9, -20, 0]]) {
       const area = { l: px + dx - width * anchor, r: px + dx + width * (1 - anchor), t: py + dy - 10, b: py + dy + 3 };
@@ -161,7 +161,8 @@ const muted = (method) => emphasised.size > 0 && !emphasised.has(method);
 
 function front(points) {
   const better = (a, b) => a.gx >= b.gx && a.gy >= b.gy && (a.gx > b.gx || a.gy > b.gy);
-  return points.filter((p) => !points.some((q) => better(q, p))).sort((a, b) => a.x - b.x);
+  const whole = points.filter((p) => p.ranked);
+  return whole.filter((p) => !whole.some((q) => better(q, p))).sort((a, b) => a.x - b.x);
 }
 
 function drawPlots() {
@@ -169,25 +170,31 @@ function drawPlots() {
   if (!b) return;
   WIDTH = Math.min(620, Math.max(320, $("#plot-scatter").clientWidth || 560));
   const metrics = b.scored;
+  const which = choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); });
+  if (!metrics.length) {
+    $("#plot-controls").replaceChildren(which);
+    $("#legend").replaceChildren();
+    $$(".plots figure > div").forEach((place) => place.replaceChildren(note("No metric has a value in this benchmark.")));
+    return;
+  }
   const pick = (wanted, ...others) => [wanted, ...others].find((metric) => metrics.includes(metric)) ?? metrics[0];
   plotState.x = pick(plotState.x, b.roles.fidelity, b.roles.identity);
   plotState.y = pick(plotState.y, b.roles.perception, b.roles.identity, metrics.find((metric) => metric !== plotState.x));
   const features = b.subgroups, feature = features.find((f) => f.feature === plotState.feature) ?? features[0];
   const change = (key) => (value) => { plotState[key] = value; drawPlots(); };
   $("#plot-controls").replaceChildren(
-    choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); }),
-    choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
+    which, choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
     features.length > 1 ? choice("Sub-group", features.map((f) => [f.feature, FEATURES[f.feature] ?? f.feature]), feature.feature, change("feature")) : null);
   $("#legend").replaceChildren(...b.competing.slice().sort((p, q) => DATA.methods.indexOf(p) - DATA.methods.indexOf(q)).map((method) => el("button", {
     type: "button", "aria-pressed": String(!muted(method)), style: `--c:${colour(method)}`,
     onclick: () => { emphasised.has(method) ? emphasised.delete(method) : emphasised.add(method); drawPlots(); } }, method)));
   const { x: mx, y: my } = plotState;
-  const point = (method, cx, cy) => ({ method, x: cx.mean, xl: cx.low ?? undefined, xh: cx.high ?? undefined, y: cy.mean, yl: cy.low, yh: cy.high,
+  const point = (method, cx, cy) => ({ method, ranked: Boolean(cx.rank && cy.rank), x: cx.mean, xl: cx.low ?? undefined, xh: cx.high ?? undefined, y: cy.mean, yl: cy.low, yh: cy.high,
     gx: higher(mx) ? cx.mean : -cx.mean, gy: higher(my) ? cy.mean : -cy.mean, xText: show(cx.mean, mx), yText: show(cy.mean, my) });
   const points = b.competing.map((m) => [m, b.cell(m, mx), b.cell(m, my)]).filter(([, p, q]) => p && q).map(([m, p, q]) => point(m, p, q));
   $("#plot-scatter").replaceChildren(scatter(points, `${mx} ${arrow(mx)}`, `${my} ${arrow(my)}`, { front: front(points), flipX: !higher(mx), flipY: !higher(my) }));
   const timed = b.competing.map((m) => ({ m, s: b.board[m]?.seconds, c: b.cell(m, mx) })).filter(({ s, c }) => s > 0 && c)
-    .map(({ m, s, c }) => ({ method: m, x: s, y: c.mean, yl: c.low, yh: c.high, xText: `${short(s)} s`, yText: show(c.mean, mx) }));
+    .map(({ m, s, c }) => ({ method: m, ranked: Boolean(c.rank), x: s, y: c.mean, yl: c.low, yh: c.high, xText: `${short(s)} s`, yText: show(c.mean, mx) }));
   $("#plot-speed").replaceChildren(timed.length ? scatter(timed, "seconds an image", `${mx} ${arrow(mx)}`, { log: true, flipY: !higher(mx) }) : note("No times were recorded."));
   if ($("#plot-groups")) {
     $("#groups-title").textContent = feature ? `By ${FEATURES[feature.feature] ?? feature.feature}` : "By sub-group";

@@ -42,6 +42,15 @@ def make_modules(config: RefLDMConfig, seed: int = 0) -> tuple[UNet, FirstStage]
     return unet, first_stage
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small gain nothing from threads, and lose much when test processes compete for the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def small_config() -> RefLDMConfig:
     return SMALL

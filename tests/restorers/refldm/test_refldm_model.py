@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,6 +37,23 @@ def test_batch_equals_one_by_one(small_model, mixed, guidance):
         one = slice(index, index + 1)
         alone = small_model.sample_latent(lq[one], references[one], x_T[one], STEPS, guidance)
         assert close(together[one], alone)
+
+
+@pytest.mark.parametrize(("guidance", "spacing"), [(1.5, "uniform"), (2.0, "uniform_trailing")])
+def test_equal_to_the_published_way_of_working(small_config, small_modules, small_model, mixed, guidance, spacing):
+    """The benchmark's naive side: one case, references one by one, both branches apart, attention written out."""
+    path = Path(__file__).parents[3] / "benchmarks" / "refldm.py"
+    spec = importlib.util.spec_from_file_location("benchmark_refldm", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    naive = benchmark.Naive(small_config, *small_modules, device="cpu")
+    lq, references, x_T = mixed
+    ours = small_model.sample_latent(lq, references, x_T, STEPS, guidance, spacing)
+    for index in (0, 2, 4):
+        one = slice(index, index + 1)
+        latent, image = naive.restore(lq[one], references[index], x_T[one], STEPS, guidance, spacing)
+        assert close(ours[one], latent)
+        assert close(small_model.decode(latent), image)
 
 
 def test_order_and_batch_size_do_not_matter(small_config, small_modules, small_model, mixed):
@@ -140,78 +160,6 @@ def test_counted_tokens_equal_repeated_tokens(counts, seed):
         values = torch.cat([v[row], *[given.values[0][0]] * count], dim=1)
         expected = (q[row] @ keys.mT / channels**0.5).softmax(-1) @ values
         torch.testing.assert_close(ours[row], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_unet_against_diffusers(small_modules, small_config, noise):
-    """The published blocks are those of UNet2DModel at the settings of restorers.md 4.5."""
-    from ffhqref.compat import ensure_torchvision
-
-    ensure_torchvision()
-    from diffusers import UNet2DModel
-
-    config = small_config.unet
-    other = UNet2DModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        block_out_channels=(32, 64),
-        layers_per_block=config.num_res_blocks,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=config.num_head_channels,
-        norm_eps=1e-5,
-        downsample_padding=1,
-        flip_sin_to_cos=True,
-        freq_shift=0,
-    ).eval()
-    state = small_modules[0].state_dict()
-    moved: dict[str, torch.Tensor] = {}
-
-    def resnet(ours: str, theirs: str) -> None:
-        for a, b in (
-            ("in_layers.0", "norm1"),
-            ("in_layers.2", "conv1"),
-            ("emb_layers.1", "time_emb_proj"),
-            ("out_layers.0", "norm2"),
-            ("out_layers.3", "conv2"),
-            ("skip_connection", "conv_shortcut"),
-        ):
-            move(f"{ours}.{a}", f"{theirs}.{b}")
-
-    def move(ours: str, theirs: str) -> None:
-        for kind in ("weight", "bias"):
-            if f"{ours}.{kind}" in state:
-                moved[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
-
-    def attention(ours: str, theirs: str) -> None:
-        move(f"{ours}.norm", f"{theirs}.group_norm")
-        for kind in ("weight", "bias"):
-            whole = state[f"{ours}.qkv.{kind}"].squeeze(-1)
-            parts = whole.unflatten(0, (-1, 3, config.num_head_channels)).transpose(0, 1).flatten(1, 2)
-            for name, part in zip(("to_q", "to_k", "to_v"), parts, strict=True):
-                moved[f"{theirs}.{name}.{kind}"] = part
-            moved[f"{theirs}.to_out.0.{kind}"] = state[f"{ours}.proj_out.{kind}"].squeeze(-1)
-
-    move("time_embed.0", "time_embedding.linear_1")
-    move("time_embed.2", "time_embedding.linear_2")
-    move("input_blocks.0.0", "conv_in")
-    resnet("input_blocks.1.0", "down_blocks.0.resnets.0")
-    move("input_blocks.2.0.op", "down_blocks.0.downsamplers.0.conv")
-    resnet("input_blocks.3.0", "down_blocks.1.resnets.0")
-    attention("input_blocks.3.1", "down_blocks.1.attentions.0")
-    resnet("middle_block.0", "mid_block.resnets.0")
-    attention("middle_block.1", "mid_block.attentions.0")
-    resnet("middle_block.2", "mid_block.resnets.1")
-    for index in (0, 1):
-        resnet(f"output_blocks.{index}.0", f"up_blocks.0.resnets.{index}")
-        attention(f"output_blocks.{index}.1", f"up_blocks.0.attentions.{index}")
-        resnet(f"output_blocks.{index + 2}.0", f"up_blocks.1.resnets.{index}")
-    move("output_blocks.1.2.conv", "up_blocks.0.upsamplers.0.conv")
-    move("out.0", "conv_norm_out")
-    move("out.2", "conv_out")
-    other.load_state_dict(moved)
-    x, t = noise(1, 2, 8, 16, 16), torch.tensor([3, 700])
-    with torch.no_grad():
-        torch.testing.assert_close(small_modules[0](x, t), other(x, t).sample, rtol=1e-4, atol=1e-5)
 
 
 def test_low_precision_stays_near(small_config, small_modules, small_model, mixed):

@@ -1,0 +1,165 @@
+"""The loop around every training: steps, curves, samples, states to resume from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.hashing import content_key
+from ffhqref.images import save_png
+from ffhqref.restorers.refldm.training.diffusion import save_whole
+from ffhqref.restorers.refldm.training.runtime import Runtime
+from ffhqref.restorers.refldm.training.settings import RunSettings
+from ffhqref.seeding import case_seed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ffhqref.restorers.refldm.training.data import BatchSource, TrainingBatch
+
+Told = Callable[[int, dict[str, float]], None]
+"""Called after each step with the number of steps done and the step's losses."""
+
+
+class Task(Protocol):
+    """One kind of training: `VQGANTask` or `DiffusionTask`."""
+
+    run: RunSettings
+    runtime: Runtime
+    curve: tuple[str, ...]
+    settings: Any
+    config: Any
+
+    def step(self, batches: list[TrainingBatch], rate: float, generator: torch.Generator) -> dict[str, float]:
+        """Do one optimiser step and return its losses."""
+        ...
+
+    def samples(self, batch: TrainingBatch) -> torch.Tensor:
+        """Return pictures to look at, [B, columns, 3, H, W] in −1..1."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        ...
+
+    def export(self, folder: Path) -> list[Path]:
+        """Write checkpoints in the published layout."""
+        ...
+
+
+def train(
+    task: Task,
+    source: BatchSource,
+    folder: str | Path,
+    *,
+    look: TrainingBatch | None = None,
+    until: int | None = None,
+    told: Told | None = None,
+) -> list[Path]:
+    """Train to the end, from where the last run in this folder stopped, and write the checkpoints.
+
+    The folder holds ``state.pt`` (the last saved state), ``curve.csv`` (one row a step), ``samples/`` and the
+    checkpoints in the published layout. Killed at any moment and started again, a run on the CPU ends with the same
+    numbers as an unbroken one: every draw is keyed by (seed, step), and the curve is cut back to the saved step.
+
+    Args:
+        task: what is trained.
+        source: batches by number.
+        folder: where the run lives.
+        look: cases for the sample grids; None: no grids.
+        until: stop after this step with the state saved, for a run in parts; None: the settings' number of steps.
+        told: see `Told`.
+
+    Returns:
+        The checkpoints written.
+
+    Raises:
+        ConfigError: the folder belongs to a run with other settings.
+        WeightsError: the saved state cannot be read.
+    """
+    folder = Path(folder)
+    run, runtime = task.run, task.runtime
+    identity = content_key(asdict(task.settings), task.config.to_tree(), runtime.processes)
+    start = _resume(task, folder / "state.pt", identity, runtime)
+    end = run.steps if until is None else min(until, run.steps)
+    curve = folder / "curve.csv"
+    if runtime.is_main:
+        _cut_curve(curve, start, task.curve)
+
+    def batches(step: int) -> list[TrainingBatch]:
+        first = step * run.accumulate
+        return [source(first + part, runtime.rank, runtime.processes) for part in range(run.accumulate)]
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(batches, start) if start < end else None
+        for step in range(start, end):
+            assert coming is not None
+            given = coming.result()
+            coming = ahead.submit(batches, step + 1) if step + 1 < end else None
+            generator = torch.Generator().manual_seed(case_seed(run.seed, "step", step, runtime.rank))
+            losses = task.step(given, run.rate(step), generator)
+            if not all(np.isfinite(value) for value in losses.values()):
+                raise ConfigError(f"training: step {step} gave {losses}; lower the learning rate")
+            if not runtime.is_main:
+                continue
+            _append(curve, [step, run.rate(step), *(losses[name] for name in task.curve)])
+            if told:
+                told(step + 1, losses)
+            if look is not None and run.sample_every and (step + 1) % run.sample_every == 0:
+                save_png(folder / "samples" / f"{step + 1:07d}.png", grid(task.samples(look)))
+            if (step + 1) % run.save_every == 0 or step + 1 == end:
+                state = {"identity": identity, "step": step + 1, "task": task.state_dict()}
+                save_whole(folder / "state.pt", state)
+    return task.export(folder) if runtime.is_main else []
+
+
+def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:
+    """Return one uint8 RGB picture, a row for each case, of [B, columns, 3, H, W] in −1..1."""
+    rows, columns, _, height, width = pictures.shape
+    unit = ((pictures.detach().float().cpu() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(unit.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy())
+
+
+def _resume(task: Task, path: Path, identity: str, runtime: Runtime) -> int:
+    if not path.is_file():
+        return 0
+    try:
+        state = torch.load(path, map_location=runtime.device, weights_only=True)
+        step, found = int(state["step"]), state["identity"]
+    except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
+        raise WeightsError(f"{path} cannot be read ({error}); delete it to start this training anew") from None
+    if found != identity:
+        raise ConfigError(f"{path} belongs to a training with other settings; take another folder, or delete it")
+    task.load_state_dict(state["task"])
+    return step
+
+
+def _cut_curve(path: Path, steps: int, names: tuple[str, ...]) -> None:
+    """Keep the rows of the first steps; a run that was killed may have written more than it saved."""
+    rows: list[list[str]] = []
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream))[1 : steps + 1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["step", "learning_rate", *names], *rows])
+    temporary.replace(path)
+
+
+def _append(path: Path, row: list[float]) -> None:
+    with path.open("a", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerow([json.dumps(value) for value in row])

@@ -1,0 +1,89 @@
+"""The build's own options as a user meets them: data card, review page, exclusions, balance, resumed embeddings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+
+from ffhqref import tables
+
+SMALL = ("dataset=folder", "dataset.test=2", "dataset.val=1", "engine.workers=2")
+
+
+@pytest.fixture
+def build(ffhqref, few_faces):
+    """Run the build over `few_faces`; return what it said."""
+
+    def run(*arguments):
+        done = ffhqref("build", *SMALL, f"dataset.path={few_faces}", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return run
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_card_review_and_exclusions(build, ffhqref, few_faces, tmp_path):
+    said = build("review=true")
+    root = ffhqref.folder / "workspace"
+    assert str(root / "datacard.md") in said
+    page = (root / "review_test.html").read_text()
+    shown = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S).group(1))
+    before = tables.read_table(root, "references").query("split == 'test'")
+    assert {target["id"] for target in shown["targets"]} == set(before["target_id"])
+    counts = before["target_id"].nunique()
+    assert re.search(rf"\| test \| \d+ \| 2 \| {counts} \| {len(before)} \|", (root / "datacard.md").read_text())
+
+    written = files_of(root)
+    assert "embed:" not in build("review=true")  # nothing is embedded again
+    assert files_of(root) == written
+
+    gone = before["target_id"].iloc[0]
+    with (tmp_path / "exclusions.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("target_id", "reference_id", "verdict"), (gone, "", "reject")])
+    build(f"exclusions={tmp_path / 'exclusions.csv'}")
+    after = tables.read_table(root, "references").query("split == 'test'")
+    assert set(before["target_id"]) - set(after["target_id"]) == {gone}
+    assert gone in set(after["reference_id"])
+
+
+def test_test_is_balanced_over_an_attribute(build, ffhqref, few_faces, sample_folder, tmp_path):
+    """Two of six people are alike in a label; a test set of two people must take one of each label."""
+    with (sample_folder / "metadata.csv").open() as stream:
+        person = {row["file"].removesuffix(".jpg"): row["identity"] for row in csv.DictReader(stream)}
+    people = sorted({person[path.stem] for path in few_faces.iterdir()})
+    label = {name: "rare" if who in people[:2] else "common" for name, who in person.items()}
+    with (tmp_path / "labels.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("image_id", "kind"), *label.items()])
+    for seed in (1, 2):
+        build(f"dataset.attributes={tmp_path / 'labels.csv'}", "balance=kind", f"seed={seed}")
+        root = ffhqref.folder / "workspace"
+        test = tables.read_table(root, "identities").query("split == 'test'")
+        assert {label[name] for name in test["image_id"]} == {"rare", "common"}
+    assert "## Attribute: kind" in (root / "datacard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("exclusions=absent.csv", "no such file: absent.csv"),
+        ("review=tset", "expected true"),
+        ("ages.model=insightface", "ages.path="),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_any_work(ffhqref, few_faces, argument, said):
+    done = ffhqref("build", *SMALL, f"dataset.path={few_faces}", argument)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((ffhqref.folder / "workspace" / "tables").glob("*.parquet"))
