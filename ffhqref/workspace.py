@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref import tables
 from ffhqref.errors import ConfigError, FfhqrefError, TableError
+from ffhqref.hashing import sha256_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,16 +86,21 @@ class Workspace:
         """Return whether a table is there."""
         return tables.table_path(self.root, table).is_file()
 
-    def write(self, table: str, frame: pd.DataFrame, *, inputs: tuple[str, ...] = (), **facts: Any) -> Path:
+    def write(
+        self, table: str, frame: pd.DataFrame, *, inputs: tuple[str, ...] | Mapping[str, str] = (), **facts: Any
+    ) -> Path:
         """Write a table with its provenance.
 
         Args:
             table: its name.
             frame: the rows.
-            inputs: names of the tables it was made from; their hashes are recorded.
+            inputs: names of this workspace's tables that it was made from, whose hashes are recorded; or names and
+                hashes, for tables of other workspaces.
             facts: of `ffhqref.tables.provenance`.
         """
-        origin = tables.provenance(inputs={name: tables.table_hash(self.root, name) for name in inputs}, **facts)
+        if not isinstance(inputs, Mapping):
+            inputs = {name: tables.table_hash(self.root, name) for name in inputs}
+        origin = tables.provenance(inputs=inputs, **facts)
         return tables.write_table(self.root, table, frame, origin)
 
     @property
@@ -120,10 +126,18 @@ class Workspace:
         """Return where a file of the workspace lies."""
         return inside(self.root, relative)
 
-    def resolve(self, relative: str) -> Path:
-        """Return a file of the workspace if there is one of that name, else a picture of the data set."""
-        path = self.file(relative)
-        return path if path.exists() else self.image(relative)
+    def picture_hashes(self) -> Callable[[str], str]:
+        """Return a function from a path of the tables to the picture's SHA-256: the recorded one where there is one."""
+        images, made = self.read("images"), self.read("degradations").dropna(subset=["lq_path"])
+        known = dict(zip(images["path"], images["sha256"], strict=True))
+        known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
+
+        def sha256(path: str) -> str:
+            if path not in known:
+                known[path] = sha256_file(self.file(path))
+            return known[path]
+
+        return sha256
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
 from ffhqref.engine.base import Row
 from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.hashing import sha256_file
 from ffhqref.identity.vectors import Embeddings
 from ffhqref.progress import Reporter
 from ffhqref.workspace import Workspace, plain
@@ -79,20 +78,6 @@ def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """Return name, crop and constructor options of the run's embedder; thresholds belong to the builder."""
     options = {key: value for key, value in config["embedder"].items() if key not in THRESHOLD_KEYS}
     return options.pop("name"), options.pop("crop"), options
-
-
-def picture_hashes(workspace: Workspace) -> Callable[[str], str]:
-    """Return a function from a path of the tables to the picture's recorded hash; imported LQ files are hashed."""
-    images, made = workspace.read("images"), workspace.read("degradations").dropna(subset=["lq_path"])
-    known = dict(zip(images["path"], images["sha256"], strict=True))
-    known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
-
-    def sha256(path: str) -> str:
-        if path not in known:
-            known[path] = sha256_file(workspace.file(path))
-        return known[path]
-
-    return sha256
 
 
 def embeddings_of(workspace: Workspace) -> Embeddings:

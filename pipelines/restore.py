@@ -12,7 +12,7 @@ from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
 from ffhqref.tables import SPECS
 
-from ._common import Context, open_context, picture_hashes, rows_of
+from ._common import Context, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
 
 def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:
     workspace = context.workspace
-    sha256 = picture_hashes(workspace)
+    sha256 = workspace.picture_hashes()
     return [
         {
             "benchmark": case.benchmark,

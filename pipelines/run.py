@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ffhqref.cli import launch
+from ffhqref.errors import ConfigError
 
 from ._common import open_context
 from .build import build, check_build
@@ -20,6 +21,8 @@ def execute(config: Any) -> int:
     """Run everything; return the exit status: 1 when some row failed, 0 otherwise."""
     start = time.monotonic()
     with open_context(config) as context:
+        if context.config["merge"] is not None:
+            raise ConfigError("merge=… joins workspaces that are there already: ffhqref report merge=[FIRST,SECOND]")
         plan = check_build(context)  # every mistake in the config ends here, before any work
         benchmarks = check_benchmarks(context)
         stages = make_stages(context)
@@ -30,7 +33,7 @@ def execute(config: Any) -> int:
         status |= degrade(context, benchmarks)
         status |= restore(context, stages)
         status |= score(context, metrics)
-        status |= report(context)
+        status |= report(context, [context.workspace])
         seconds = time.monotonic() - start
         done = "done" if context.reporter.computed else "nothing to do: all of it was done before, checked"
         context.reporter.say(f"{done} in {seconds:.1f} s")

@@ -13,7 +13,7 @@ from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
 
-from ._common import Context, embedder_options, open_context, picture_hashes, rows_of
+from ._common import Context, embedder_options, open_context, rows_of
 
 
 def execute(config: Any) -> int:
@@ -39,7 +39,7 @@ def score(context: Context, metrics: MetricSet) -> int:
     workspace, say = context.workspace, context.reporter.say
     for name, reason in metrics.unavailable.items():
         say(f"metric {name} unavailable: {reason}")
-    sha256 = picture_hashes(workspace)
+    sha256 = workspace.picture_hashes()
     rows = []
     cases = {(case.benchmark, case.case_id): case for case in rows_of(workspace.read("cases"))}
     for case in cases.values():

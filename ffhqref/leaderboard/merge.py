@@ -33,8 +33,8 @@ def merge_leaderboards(workspaces: Sequence[Workspace]) -> Workspace:
     """Join the scores of several workspaces, so that they can be ranked together by `analyse`.
 
     Ranks and intervals need the cases and not only the means: this joins scores, not leaderboards. A method that
-    two workspaces ran on a benchmark is kept once if its scores are the same. Paths stay as the tables hold them:
-    look for a picture under the roots of the workspaces in their order.
+    two workspaces ran on a benchmark is kept once if its scores are the same. Paths stay as they are: make them
+    absolute before (`ffhqref.leaderboard.sources.read_source`), or two workspaces' files of one name are mixed up.
 
     Args:
         workspaces: at least one.

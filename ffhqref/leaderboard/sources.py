@@ -1,0 +1,182 @@
+"""The tables of one or several workspaces as a report takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.hashing import content_key
+from ffhqref.identity.agesets import LABEL
+from ffhqref.leaderboard.merge import Workspace as ScoredWorkspace
+from ffhqref.leaderboard.merge import merge_leaderboards
+from ffhqref.leaderboard.published import BenchmarkInfo
+from ffhqref.restorers.base import RestorerInfo
+from ffhqref.tables import read_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from ffhqref.workspace import Workspace
+
+TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
+"""What a report is made of."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a report shows. Paths in the frames are absolute, so that those of several workspaces cannot be mixed up."""
+
+    scored: ScoredWorkspace
+    facts: Mapping[str, dict[str, Any]]
+    """Table name (with its workspace before it after `merge_sources`) to its provenance."""
+    infos: Mapping[str, RestorerInfo]
+    pairs: Mapping[str, tuple[str, str]]
+    """Title to two benchmarks that differ in the age of the references only."""
+    datasets: tuple[str, ...]
+    credits: tuple[str, ...]
+    references: pd.DataFrame | None
+    degradations: pd.DataFrame | None
+
+
+def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Return the provenance of every table that a report needs.
+
+    Raises:
+        TableError: one of them is not there.
+    """
+    return {name: read_metadata(workspace.root, name) for name in TABLES}
+
+
+def read_source(workspace: Workspace) -> Source:
+    """Return the tables of one workspace.
+
+    Raises:
+        TableError: a table is missing, of another version, or names a path outside its root.
+    """
+    facts = read_facts(workspace)
+    dataset, config = facts["images"]["dataset"], facts["cases"]["config"]
+    cases, restorations = workspace.read("cases"), workspace.read("restorations")
+    benchmarks = _benchmarks(workspace, cases, config, dataset)
+
+    def absolute(place: Callable[[str], Path]) -> Callable[[str | None], str | None]:
+        return lambda path: str(place(path)) if isinstance(path, str) else None
+
+    image, file = absolute(workspace.image), absolute(workspace.file)
+    cases["lq_path"] = cases["lq_path"].map(file)
+    cases["gt_path"] = cases["gt_path"].map(image)
+    cases["reference_paths"] = cases["reference_paths"].map(lambda paths: [image(path) for path in paths])
+    restorations["output_path"] = restorations["output_path"].map(file)
+    return Source(
+        scored=ScoredWorkspace(
+            name=str(workspace.root),
+            scores=workspace.read("scores"),
+            cases=cases,
+            restorations=restorations,
+            directions=facts["scores"]["directions"],
+            signatures=facts["scores"]["signatures"],
+            benchmarks=benchmarks,
+        ),
+        facts=facts,
+        infos={name: _info(stored) for name, stored in facts["restorations"]["infos"].items()},
+        pairs=_age_pairs(cases, config),
+        datasets=(dataset["name"],),
+        credits=(dataset["attribution"] or dataset["licence"],),
+        references=workspace.read("references"),
+        degradations=workspace.read("degradations"),
+    )
+
+
+def merge_sources(sources: Sequence[Source]) -> Source:
+    """Join several workspaces into one report.
+
+    What belongs to the pictures (distances of references, strength of degradations) is kept only where all
+    workspaces have the same reference set, because another set may use the same ids.
+
+    Raises:
+        TableError: they mean different things by one name, see `ffhqref.leaderboard.merge.merge_leaderboards`.
+    """
+    import pandas as pd
+
+    scored = merge_leaderboards([source.scored for source in sources])
+    if len(sources) == 1:
+        return sources[0]
+    one_set = all(
+        len({source.facts[table]["content"] for source in sources}) == 1 for table in ("images", "references")
+    )
+    degradations = None
+    if one_set:
+        made = [source.degradations for source in sources if source.degradations is not None]
+        degradations = pd.concat(made).drop_duplicates(["target_id", "level"], ignore_index=True)
+    infos: dict[str, RestorerInfo] = {}
+    pairs: dict[str, tuple[str, str]] = {}
+    for source in reversed(sources):  # the first counts, as it does for scores
+        infos |= source.infos
+        pairs |= source.pairs
+    return replace(
+        sources[0],
+        scored=scored,
+        facts={f"{source.scored.name}: {name}": facts for source in sources for name, facts in source.facts.items()},
+        infos=infos,
+        pairs=pairs,
+        datasets=tuple(dict.fromkeys(name for source in sources for name in source.datasets)),
+        credits=tuple(dict.fromkeys(credit for source in sources for credit in source.credits)),
+        references=sources[0].references if one_set else None,
+        degradations=degradations,
+    )
+
+
+def _info(stored: Mapping[str, Any]) -> RestorerInfo:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    return RestorerInfo(**fields)
+
+
+def _benchmarks(
+    workspace: Workspace, cases: pd.DataFrame, config: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> dict[str, BenchmarkInfo]:
+    """Return what each benchmark is; its protocol hash is over the very pictures that its cases consist of."""
+    known = workspace.picture_hashes()
+
+    def sha256(path: str) -> str:
+        try:
+            return known(path)
+        except OSError:
+            return "missing"
+
+    found = {}
+    for name, options in config.items():
+        mine = cases[cases["benchmark"] == name].sort_values("case_id")
+        columns = (mine[column] for column in ("case_id", "lq_path", "gt_path", "reference_paths"))
+        pictures = [
+            [case_id, sha256(lq), sha256(gt) if isinstance(gt, str) else None, [sha256(path) for path in references]]
+            for case_id, lq, gt, references in zip(*columns, strict=True)
+        ]
+        found[name] = BenchmarkInfo(
+            name=name,
+            dataset=options.get("published_set") or f"{dataset['name']} {options.get('split') or ''}".strip(),
+            degradation=options.get("published_degradation") or options.get("degradation") or "",
+            max_references=options.get("references"),
+            n_cases=len(mine),
+            people_from="FFHQ" if dataset["name"] == "ffhq" else "",
+            protocol_hash=content_key(pictures),
+            title=LABEL if options.get("ages") else "",
+        )
+    return found
+
+
+def _age_pairs(cases: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return title to the two benchmarks of a same-age against cross-age comparison; they must share targets."""
+    targets = cases.groupby("benchmark")["target_id"].agg(set).to_dict()
+    sides = {
+        side: {name: options for name, options in config.items() if options.get("ages") == side and name in targets}
+        for side in ("same", "cross")
+    }
+    return {
+        f"same-age against cross-age ({same} and {cross})": (same, cross)
+        for (same, first), (cross, second) in product(sides["same"].items(), sides["cross"].items())
+        if all(first.get(key) == second.get(key) for key in ("degradation", "lq_folder"))
+        and targets[same] & targets[cross]
+    }
