@@ -39,17 +39,18 @@ def execute(config: Any) -> int:
 def report(context: Context, workspaces: list[Workspace]) -> int:
     """Write ``leaderboard`` and the files of the folder ``report``, unless they are there for these very tables."""
     own, options = context.workspace, context.config["report"]
-    facts = [[str(workspace.root), read_facts(workspace)] for workspace in workspaces]
+    facts = [read_facts(workspace) for workspace in workspaces]
+    names = [str(workspace.root) for workspace in workspaces] if workspaces != [own] else []  # the page shows them
     folder = own.root / "report"
-    key = content_key("report", VERSION, facts, options, context.seed)
+    key = content_key("report", VERSION, facts, names, options, context.seed)
     with Journal(own.journals / "report.jsonl") as journal:
         known = journal.get(key)
         table = own.root / "tables" / "leaderboard.parquet"
         if known is None or not all(_same(own.root / name, sha256) for name, sha256 in known["files"].items()):
             context.reporter.begin("report")
             _write(context, merge_sources([read_source(workspace) for workspace in workspaces]))
-            names = ("leaderboard.md", "leaderboard.tex", "leaderboard.csv", "report.html")
-            files = [table, *(folder / name for name in names)]
+            written = ("leaderboard.md", "leaderboard.tex", "leaderboard.csv", "report.html")
+            files = [table, *(folder / name for name in written)]
             journal.add({key: {"files": {path.relative_to(own.root).as_posix(): sha256_file(path) for path in files}}})
     _print(own.read("leaderboard"))
     sys.stdout.write(f"leaderboard: {table}\npage: {folder / 'report.html'}\n")
