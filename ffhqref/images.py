@@ -145,6 +145,7 @@ def to_uint8(tensor: Any, rule: str = "round") -> NDArray[np.uint8]:
         tensor: the pictures.
         rule: ``"round"`` (most scripts) or ``"truncate"`` (ReF-LDM, GPEN: restorers.md section 2, hazard 7).
     """
-    values = tensor.detach().to("cpu").double().clamp(0.0, 1.0).numpy() * 255.0
+    # in float32, as the published scripts compute: truncation can land a level lower than in double
+    values = tensor.detach().to("cpu").float().clamp(0.0, 1.0).numpy() * np.float32(255.0)
     values = np.floor(values) if rule == "truncate" else np.round(values)
     return np.ascontiguousarray(values.astype(np.uint8).transpose(0, 2, 3, 1))

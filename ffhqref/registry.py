@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from ffhqref.errors import ConfigError, DependencyError, did_you_mean, one_line
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Registry(Generic[T]):
@@ -77,6 +79,21 @@ class Registry(Generic[T]):
         raise ConfigError(
             f"unknown {self.kind} '{name}'.{did_you_mean(name, self.names())} Known: {', '.join(self.names())}"
         )
+
+    def make(self: Registry[Callable[..., R]], name: str, **options: Any) -> R:
+        """Return what the factory registered as ``name`` makes of the options.
+
+        Raises:
+            ConfigError: no such name, or an option that the factory does not know or misses.
+            DependencyError: see `get`.
+        """
+        factory = self.get(name)
+        try:
+            inspect.signature(factory).bind(**options)
+        except TypeError as error:
+            known = ", ".join(inspect.signature(factory).parameters) or "none"
+            raise ConfigError(f"{self.kind} '{name}': {error}; its options: {known}") from None
+        return factory(**options)
 
 
 def load_attribute(target: str, what: str) -> Any:

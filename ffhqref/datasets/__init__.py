@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ffhqref.datasets.base import Dataset
-from ffhqref.errors import ConfigError
 from ffhqref.registry import Registry
 
 __all__ = ["DATASETS", "Dataset", "open_dataset"]
@@ -32,8 +31,4 @@ def open_dataset(name: str, **options: Any) -> Dataset:
         name: a name of `DATASETS`.
         options: of its function, for instance ``path``.
     """
-    factory = DATASETS.get(name)
-    try:
-        return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"dataset '{name}': {error}") from None
+    return DATASETS.make(name, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError
 from ffhqref.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,11 +33,7 @@ def make_embedder(name: str, **options: Any) -> Embedder:
         name: a name of `EMBEDDERS`.
         options: of its constructor, for instance ``path``.
     """
-    factory = EMBEDDERS.get(name)
-    try:
-        return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"embedder '{name}': {error}") from None
+    return EMBEDDERS.make(name, **options)
 
 
 def embed(images: NDArray[np.uint8], embedder: Embedder, crop: str = "ffhq_template") -> NDArray[np.float32]:

@@ -98,11 +98,7 @@ def make_age_model(name: str, **options: Any) -> AgeModel:
         name: a name of `AGE_MODELS`.
         options: of its constructor, for instance ``path``.
     """
-    factory = AGE_MODELS.get(name)
-    try:
-        return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"age model '{name}': {error}") from None
+    return AGE_MODELS.make(name, **options)
 
 
 class AgeStage:

@@ -198,11 +198,7 @@ def make_detector(name: str, **options: Any) -> Detector:
         name: a name of `DETECTORS`.
         options: of its constructor: ``path``, ``threshold``, ``longest``.
     """
-    factory = DETECTORS.get(name)
-    try:
-        return factory(**options)
-    except TypeError as error:
-        raise ConfigError(f"detector '{name}': {error}") from None
+    return DETECTORS.make(name, **options)
 
 
 def main_face(faces: list[Face], width: int, height: int) -> Face | None:
