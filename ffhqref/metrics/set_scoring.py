@@ -16,7 +16,7 @@ from ffhqref.hashing import content_key
 from ffhqref.images import SIZE, read_rgb
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
-from ffhqref.metrics.sets import InceptionFeatures, fid, kid, stored_statistics
+from ffhqref.metrics.sets import SUBSET_SIZE, SUBSETS, InceptionFeatures, fid, kid, stored_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +76,18 @@ class FeatureStage:
         return results
 
 
+def check_set_metrics(names: Sequence[str]) -> list[str]:
+    """Return the names of set metrics of a run, each once.
+
+    Raises:
+        ConfigError: unknown set metric.
+    """
+    for name in names:
+        if name not in SET_METRICS:
+            raise ConfigError(f"unknown set metric '{name}'.{did_you_mean(name, SET_METRICS)}")
+    return list(dict.fromkeys(names))
+
+
 def score_sets(
     rows: Sequence[ScoreRow],
     metrics: Sequence[str] = tuple(SET_METRICS),
@@ -111,9 +123,7 @@ def score_sets(
     """
     import pandas as pd
 
-    for name in metrics:
-        if name not in SET_METRICS:
-            raise ConfigError(f"unknown set metric '{name}'.{did_you_mean(name, SET_METRICS)}")
+    metrics = check_set_metrics(metrics)
     groups: OrderedDict[tuple[str, str], list[ScoreRow]] = OrderedDict()
     for row in sorted(rows, key=lambda row: (row.benchmark, row.method, row.case_id)):
         groups.setdefault((row.method, row.benchmark), []).append(row)
@@ -133,12 +143,46 @@ def score_sets(
             line: dict[str, Any] = {"method": method, "benchmark": benchmark, "metric": name}
             line |= {"value": None, "n": 0, "n_reference": None, "status": "unavailable", "note": reason}
             if features is not None:
-                line["signature"] = f"{name}|{features.signature}|vs {SET_METRICS[name]}|v1"
+                drawn = f"|subsets {SUBSETS}x{SUBSET_SIZE} seed {seed}" if name == "kid" else ""
+                line["signature"] = f"{name}|{features.signature}|vs {SET_METRICS[name]}{drawn}|v1"
                 line |= _compare(name, members, vectors, runtime, seed)
             table.append(line)
     columns = ["method", "benchmark", "metric", "value", "n", "n_reference", "status", "note", "signature"]
     frame = pd.DataFrame(table, columns=columns)
     return frame.astype({"value": "float64", "n": "int32", "n_reference": pd.Int32Dtype()})
+
+
+def set_reasons(found: pd.DataFrame) -> dict[str, str]:
+    """Return why a set metric has no value for any method and benchmark: metric to reason.
+
+    Args:
+        found: from `score_sets`.
+    """
+    reasons = {}
+    for name, part in found.groupby("metric", sort=False):
+        if (part["status"] == "unavailable").all():
+            reasons[str(name)] = "; ".join(dict.fromkeys(part["note"]))
+    return reasons
+
+
+def set_notes(found: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return what a reader must know of each column of set distances: benchmark to metric to a line.
+
+    Methods are named only where they differ: one that failed on some cases is compared on fewer pictures.
+
+    Args:
+        found: from `score_sets`.
+    """
+    notes: dict[str, dict[str, str]] = {}
+    silent = set_reasons(found)
+    said = found[(found["note"] != "") & ~found["metric"].isin(list(silent))]
+    for (benchmark, name), part in said.groupby(["benchmark", "metric"], sort=False):
+        methods: dict[str, list[str]] = {}
+        for method, note in zip(part["method"], part["note"], strict=True):
+            methods.setdefault(note, []).append(method)
+        lines = list(methods) if len(methods) == 1 else [f"{', '.join(who)}: {note}" for note, who in methods.items()]
+        notes.setdefault(str(benchmark), {})[str(name)] = "; ".join(lines)
+    return notes
 
 
 def _vectors(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SMALL = 10_000
 """Pictures below which a set distance gets a warning (the number FID's authors recommend at least)."""
+SUBSETS, SUBSET_SIZE = 100, 1000
+"""Subsets that KID's mean is taken over, and pictures of each (at most), as in clean-fid."""
 _SIDE = 299
 
 
@@ -176,8 +178,8 @@ def kid(
     features: NDArray[Any],
     reference: NDArray[Any],
     *,
-    subsets: int = 100,
-    subset_size: int = 1000,
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
     seed: int = 0,
 ) -> SetScore:
     """Return KID: unbiased squared MMD with the kernel (x·y / D + 1)^3, mean over subsets drawn by seed.
