@@ -98,12 +98,17 @@ def clean_resize(picture: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.fl
 
 
 def _inception(path: Path) -> Any:
+    import warnings
     from unittest import mock
 
     from pyiqa.archs import inception
 
     tensors = weights.load_tensors(path)
-    with mock.patch.object(inception, "load_pretrained_network", lambda net, *_, **__: _fill(net, tensors, path)):
+    with (
+        mock.patch.object(inception, "load_pretrained_network", lambda net, *_, **__: _fill(net, tensors, path)),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", UserWarning)  # torchvision on the way in which pyiqa asks for no weights
         network = inception.InceptionV3(output_blocks=[3], resize_input=False, normalize_input=False)
     return network.eval()
 

@@ -66,6 +66,7 @@ def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
     assert whole.loc[("bicubic", "fid"), "value"] == pytest.approx(sets.fid(network(mine), truths).value, rel=1e-3)
     assert [facts["directions"][name] for name in ("fid", "kid", "fid_ffhq")] == [False] * 3
     assert "inception-v3" in facts["signatures"]["fid"]
+    assert "fid_ffhq" not in facts["signatures"]
     assert "seed 2024" in facts["signatures"]["kid"]
     assert set(facts["unavailable"]) == {"fid_ffhq", "age_error"}
 
