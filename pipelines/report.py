@@ -21,7 +21,7 @@ from ._common import Context, open_context
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = "2"
+VERSION = "3"
 """Of what the report shows; raised when the same tables give another page."""
 
 
@@ -70,6 +70,7 @@ def _write(context: Context, source: Source) -> None:
         infos=source.infos,
         references=source.references,
         degradations=source.degradations,
+        attributes=source.attributes,
         gate=IdentityGate(**gate) if gate else None,
         quality=options["quality"],
         pairs=source.pairs,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.leaderboard.aggregate import WHOLE_SET
 from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
+from ffhqref.metrics.set_scoring import check_set_metrics, score_sets, set_notes, set_reasons
 
 from ._common import Context, embedder_options, open_context, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def execute(config: Any) -> int:
@@ -27,15 +32,29 @@ def make_metrics(context: Context) -> MetricSet:
     chosen = context.config["metric"]
     if not chosen:
         raise ConfigError("no metric chosen: metric=[psnr,ids]")
-    folder = context.config["weights_dir"]
-    runtime = Runtime(context.device, Path(folder) if folder else None, bool(context.config["download"]))
+    _set_metrics(context)
+    runtime = _runtime(context)
     requests = [{"name": name, "label": name, **(options or {})} for name, options in chosen.items()]
     name, crop, options = embedder_options(context.config)
     return resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
 
 
+def _runtime(context: Context) -> Runtime:
+    folder = context.config["weights_dir"]
+    return Runtime(context.device, Path(folder) if folder else None, bool(context.config["download"]))
+
+
+def _set_metrics(context: Context) -> list[str]:
+    names = context.config["set_metric"]
+    if not isinstance(names, list):
+        raise ConfigError(f"set_metric={names}: expected a list, set_metric=[fid,kid]")
+    return check_set_metrics([str(name) for name in names])
+
+
 def score(context: Context, metrics: MetricSet) -> int:
     """Write ``scores``."""
+    import pandas as pd
+
     workspace, say = context.workspace, context.reporter.say
     for name, reason in metrics.unavailable.items():
         say(f"metric {name} unavailable: {reason}")
@@ -53,11 +72,34 @@ def score(context: Context, metrics: MetricSet) -> int:
     found = score_rows(rows, metrics, engine=context.engine, journal_dir=workspace.journals, progress=context.reporter)
     directions = {name: metric.higher_is_better for name, metric in metrics.available.items()}
     directions.update({name: name not in LOWER_IS_BETTER for name in metrics.unavailable})
-    workspace.write("scores", found.frame, inputs=("restorations", "cases"), signatures=metrics.signatures,
-                    directions=directions, unavailable=dict(metrics.unavailable))  # fmt: skip
+    frame, signatures, unavailable = found.frame, metrics.signatures, dict(metrics.unavailable)
+    whole = _score_sets(context, rows)
+    if whole is not None:
+        frame = pd.concat([frame, whole.assign(case_id=WHOLE_SET)[list(frame.columns)]], ignore_index=True)
+        directions |= dict.fromkeys(whole["metric"], False)
+        signatures |= dict(whole.dropna(subset="signature")[["metric", "signature"]].itertuples(index=False))
+        unavailable |= set_reasons(whole)
+    notes = {} if whole is None else set_notes(whole)
+    workspace.write("scores", frame, inputs=("restorations", "cases"), signatures=signatures, directions=directions,
+                    unavailable=unavailable, notes=notes)  # fmt: skip
     for (name, reason), count in found.reasons.items():
         say(f"metric {name}: {count} values failed: {reason}")
-    return int(bool(found.reasons))
+    return int(bool(found.reasons) or (whole is not None and bool((whole["status"] == "failed").any())))
+
+
+def _score_sets(context: Context, rows: list[ScoreRow]) -> pd.DataFrame | None:
+    """Return what `score_sets` found, or None where no set metric is asked for; its warnings are said."""
+    names, say = _set_metrics(context), context.reporter.say
+    if not names:
+        return None
+    found = score_sets(rows, names, engine=context.engine, journal_dir=context.workspace.journals,
+                       runtime=_runtime(context), seed=context.seed, progress=context.reporter)  # fmt: skip
+    for name, reason in set_reasons(found).items():
+        say(f"metric {name} unavailable: {reason}")
+    for benchmark, notes in set_notes(found).items():
+        for name, note in notes.items():
+            say(f"metric {name} on {benchmark}: {note}")
+    return found
 
 
 def _row(

@@ -164,7 +164,7 @@ def analyse(
         rows += found[0]
         details += found[1]
         comparisons += found[2]
-    rows += _whole_set_rows(scores, directions)
+    rows += _whole_set_rows(scores, cases, restorations, directions)
     board = pd.DataFrame(rows, columns=[*_BOARD_COLUMNS])
     board["higher_is_better"] = board["metric"].map(dict(directions)).astype(bool)
     for column in ("rank", "rank_low", "rank_high"):
@@ -349,17 +349,33 @@ def _comparison_frame(
     )
 
 
-def _whole_set_rows(scores: pd.DataFrame, directions: Mapping[str, bool]) -> list[dict[str, object]]:
-    """Rows of metrics that have one value a benchmark: ranked, without an interval."""
+def _whole_set_rows(
+    scores: pd.DataFrame, cases: pd.DataFrame, restorations: pd.DataFrame, directions: Mapping[str, bool]
+) -> list[dict[str, object]]:
+    """Rows of metrics that have one value a benchmark: ranked, without an interval.
+
+    Such a distance depends on the number of pictures and cannot count a failure: a method with fewer pictures than
+    another is shown without a rank.
+    """
+    states = restorations.groupby(["benchmark", "method"], observed=True)["status"]
+    made = states.agg(lambda status: int((status == "ok").sum())).to_dict()
+    broken = states.agg(lambda status: int((status != "ok").sum())).to_dict()
+    truths = cases[cases["gt_path"].notna()].groupby("benchmark").size().to_dict()
     whole = scores[scores["case_id"] == WHOLE_SET].copy()
     whole["value"] = whole["value"].where(whole["status"] == "ok").astype(float)
     rows: list[dict[str, object]] = []
     for (benchmark, metric), part in whole.groupby(["benchmark", "metric"], sort=True, observed=True):
         sign = 1.0 if directions[str(metric)] else -1.0
+        benchmark = str(benchmark)
+        made[benchmark, GROUND_TRUTH] = int(truths.get(benchmark, 0))
         contends = (part["method"] != GROUND_TRUTH) & part["value"].notna()
+        n = part["method"].map(lambda method, of=benchmark: made.get((of, method), 0))
+        contends &= n == n[contends].max()
         rank = (-sign * part["value"]).where(contends).rank(method="min")
-        for method, value, status, place in zip(part["method"], part["value"], part["status"], rank, strict=True):
+        columns = (part["method"], part["value"], part["status"], n, rank)
+        for method, value, status, pictures, place in zip(*columns, strict=True):
             known = place == place
+            failed = 0 if status == "unavailable" else max(broken.get((benchmark, method), 0), int(status == "failed"))
             rows.append(
                 {
                     "benchmark": benchmark,
@@ -368,8 +384,8 @@ def _whole_set_rows(scores: pd.DataFrame, directions: Mapping[str, bool]) -> lis
                     "mean": value,
                     "ci_low": np.nan,
                     "ci_high": np.nan,
-                    "n": int(status == "ok"),
-                    "n_failed": int(status == "failed"),
+                    "n": int(pictures) if status == "ok" else 0,
+                    "n_failed": failed,
                     "rank": int(place) if known else None,
                     # One number a set leaves every order open.
                     "rank_low": 1 if known else None,

@@ -27,13 +27,18 @@ class Workspace:
     directions: Mapping[str, bool]
     signatures: Mapping[str, str]
     benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Metric to why it could not run."""
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Benchmark to metric to what a reader must know of that column."""
 
 
 def merge_leaderboards(workspaces: Sequence[Workspace]) -> Workspace:
     """Join the scores of several workspaces, so that they can be ranked together by `analyse`.
 
     Ranks and intervals need the cases and not only the means: this joins scores, not leaderboards. A method that
-    two workspaces ran on a benchmark is kept once if its scores are the same. Paths stay as they are: make them
+    two workspaces ran on a benchmark is kept once if its scores are the same; a metric that could not run in one of
+    them takes the other's. Paths stay as they are: make them
     absolute before (`ffhqref.leaderboard.sources.read_source`), or two workspaces' files of one name are mixed up.
 
     Args:
@@ -82,7 +87,23 @@ def merge_leaderboards(workspaces: Sequence[Workspace]) -> Workspace:
             restorations, other.restorations, ["method", "benchmark", "case_id"], ["output_sha256"], other.name
         )
     name = " + ".join(workspace.name for workspace in workspaces)
-    return Workspace(name, scores, cases, restorations, directions, signatures, benchmarks)
+    notes = {
+        benchmark: {
+            metric: _said([(w.name, w.notes.get(benchmark, {}).get(metric, "")) for w in workspaces])
+            for metric in dict.fromkeys(metric for w in workspaces for metric in w.notes.get(benchmark, {}))
+        }
+        for benchmark in dict.fromkeys(benchmark for w in workspaces for benchmark in w.notes)
+    }
+    lost = dict.fromkeys(metric for workspace in workspaces for metric in workspace.unavailable)
+    unavailable = {metric: _said([(w.name, w.unavailable.get(metric, "")) for w in workspaces]) for metric in lost}
+    return Workspace(name, scores, cases, restorations, directions, signatures, benchmarks, unavailable, notes)
+
+
+def _said(lines: Sequence[tuple[str, str]]) -> str:
+    """Join what (workspace, line) say; workspaces are named unless all say the same."""
+    if len({line for _, line in lines}) == 1:
+        return lines[0][1]
+    return "; ".join(f"{name}: {line}" for name, line in lines if line)
 
 
 def _words(info: BenchmarkInfo) -> str:
@@ -103,7 +124,10 @@ def _same_cases(mine: pd.DataFrame, theirs: pd.DataFrame, name: str) -> None:
 def _join(mine: pd.DataFrame, theirs: pd.DataFrame, key: list[str], facts: list[str], name: str) -> pd.DataFrame:
     import pandas as pd
 
-    both = mine[key + facts].merge(theirs[key + facts], on=key, suffixes=("", "_other"))
+    def there(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.loc[frame["status"] != "unavailable", key + facts]
+
+    both = there(mine).merge(there(theirs), on=key, suffixes=("", "_other"))
     for fact in facts:
         a, b = both[fact], both[f"{fact}_other"]
         differs = ~((a == b).fillna(False).astype(bool) | (a.isna() & b.isna()))
@@ -113,4 +137,6 @@ def _join(mine: pd.DataFrame, theirs: pd.DataFrame, key: list[str], facts: list[
                 f"{name} holds another {fact} for method '{row['method']}', benchmark '{row['benchmark']}', case "
                 f"'{row['case_id']}'; rename one method or restore it again"
             )
-    return pd.concat([mine, theirs]).drop_duplicates(key, ignore_index=True)
+    found = pd.concat([mine, theirs])
+    found = found.sort_values("status", key=lambda status: status == "unavailable", kind="stable")
+    return found.drop_duplicates(key, ignore_index=True)

@@ -25,11 +25,12 @@ LEGEND = (
 )
 
 
-def to_markdown(board: pd.DataFrame) -> str:
+def to_markdown(board: pd.DataFrame, notes: Mapping[str, Mapping[str, str]] | None = None) -> str:
     """Return one GitHub table a benchmark, with intervals, ties, failures and published numbers.
 
     Args:
         board: table ``leaderboard``.
+        notes: benchmark to metric to a line below the table, such as the number of pictures of a set distance.
     """
     parts = []
     for table in tables(board):
@@ -45,12 +46,18 @@ def to_markdown(board: pd.DataFrame) -> str:
             cells += [str(row.n_failed)] * failed + [_seconds(row)] * seconds
             lines.append(_md_line(cells))
         parts.append(f"### {_md(table.benchmark)}\n\n" + "\n".join(lines))
+        parts += [f"{_md(metric)}: {_md(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()]
         if table.absent:
             parts.append(f"Without any value: {', '.join(map(_md, table.absent))}.")
     return "\n\n".join([*parts, LEGEND]) + "\n"
 
 
-def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> str:
+def to_latex(
+    board: pd.DataFrame,
+    *,
+    names: Mapping[str, str] | None = None,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
     r"""Return one ``table*`` a benchmark, ready for a paper that loads ``booktabs``.
 
     The best mean is bold, methods that cannot be told from it carry an asterisk, ``\pm`` is half the 95 % interval.
@@ -58,6 +65,7 @@ def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> 
     Args:
         board: table ``leaderboard``.
         names: how methods, metrics and benchmarks are printed, as LaTeX; others are escaped.
+        notes: benchmark to metric to a sentence of the caption.
     """
     shown = dict(names or {})
 
@@ -89,6 +97,9 @@ def to_latex(board: pd.DataFrame, *, names: Mapping[str, str] | None = None) -> 
         caption += " $^{\\dagger}$: trained on the people tested." * any(row.leak for row in table.rows)
         caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)
         caption += " Failed cases count as the worst value of the metric." * failed
+        caption += "".join(
+            f" {name(metric)}: {_tex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
+        )
         parts.append(
             "\n".join(
                 [

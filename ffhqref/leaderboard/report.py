@@ -41,6 +41,7 @@ def build_report(
     infos: Mapping[str, RestorerInfo] | None = None,
     references: pd.DataFrame | None = None,
     degradations: pd.DataFrame | None = None,
+    attributes: pd.DataFrame | None = None,
     gate: IdentityGate | None = None,
     quality: Sequence[str] = (),
     pairs: Mapping[str, tuple[str, str]] | None = None,
@@ -60,6 +61,7 @@ def build_report(
         infos: method to its description; gives leak marks and the list of methods.
         references: table ``references``, for the distance of the best reference.
         degradations: table ``degradations``, for the strength of the degradation.
+        attributes: table ``attributes``, for sub-groups by pose and other numbers.
         gate: identity gate; left out where its metric has no scores.
         quality: metrics that rank the methods behind the gate.
         pairs: title to two benchmarks over the same targets, such as same-age and cross-age references; left out
@@ -86,7 +88,7 @@ def build_report(
         seed=seed,
         n_bootstrap=n_bootstrap,
     )
-    features = case_features(workspace.cases, references, degradations)
+    features = case_features(workspace.cases, references, degradations, attributes)
     gated = None
     if gate is not None and gate.metric in set(scored["metric"]):
         gated = identity_gate(*tables, analysis.leaderboard, gate, quality)
@@ -105,6 +107,8 @@ def build_report(
         resolve=resolve,
         signatures=workspace.signatures,
         benchmarks=workspace.benchmarks,
+        unavailable=workspace.unavailable,
+        notes=workspace.notes,
         infos=known,
         features=features,
         subgroups=subgroup_means(*tables, bins(features), workspace.directions, seed=seed),
@@ -128,7 +132,8 @@ def write_report(report: ReportData, folder: str | Path, options: HtmlOptions | 
     folder = Path(folder)
     board = report.analysis.leaderboard
     written = {}
-    for name, text in (("md", to_markdown(board)), ("tex", to_latex(board)), ("csv", to_csv(board))):
+    texts = {"md": to_markdown(board, report.notes), "tex": to_latex(board, notes=report.notes), "csv": to_csv(board)}
+    for name, text in texts.items():
         written[name] = folder / f"leaderboard.{name}"
         write_atomic(written[name], text.encode())
     return ReportFiles(

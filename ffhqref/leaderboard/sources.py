@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
 """What a report is made of."""
+OPTIONAL = ("attributes",)
+"""What it shows too where it is there."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Source:
     credits: tuple[str, ...]
     references: pd.DataFrame | None
     degradations: pd.DataFrame | None
+    attributes: pd.DataFrame | None
 
 
 def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -48,7 +51,8 @@ def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
     Raises:
         TableError: one of them is not there.
     """
-    return {name: read_metadata(workspace.root, name) for name in TABLES}
+    there = [name for name in OPTIONAL if workspace.has(name)]
+    return {name: read_metadata(workspace.root, name) for name in (*TABLES, *there)}
 
 
 def read_source(workspace: Workspace) -> Source:
@@ -79,6 +83,8 @@ def read_source(workspace: Workspace) -> Source:
             directions=facts["scores"]["directions"],
             signatures=facts["scores"]["signatures"],
             benchmarks=benchmarks,
+            unavailable=facts["scores"].get("unavailable", {}),
+            notes=facts["scores"].get("notes", {}),
         ),
         facts=facts,
         infos={name: _info(stored) for name, stored in facts["restorations"]["infos"].items()},
@@ -87,14 +93,15 @@ def read_source(workspace: Workspace) -> Source:
         credits=(dataset["attribution"] or dataset["licence"],),
         references=workspace.read("references"),
         degradations=workspace.read("degradations"),
+        attributes=workspace.read("attributes") if "attributes" in facts else None,
     )
 
 
 def merge_sources(sources: Sequence[Source]) -> Source:
     """Join several workspaces into one report.
 
-    What belongs to the pictures (distances of references, strength of degradations) is kept only where all
-    workspaces have the same reference set, because another set may use the same ids.
+    What belongs to the pictures (distances of references, strength of degradations, attributes) is kept only where
+    all workspaces have the same reference set, because another set may use the same ids.
 
     Raises:
         TableError: they mean different things by one name, see `ffhqref.leaderboard.merge.merge_leaderboards`.
@@ -111,6 +118,9 @@ def merge_sources(sources: Sequence[Source]) -> Source:
     if one_set:
         made = [source.degradations for source in sources if source.degradations is not None]
         degradations = pd.concat(made).drop_duplicates(["target_id", "level"], ignore_index=True)
+    attributes = None
+    if one_set and len({source.facts.get("attributes", {}).get("content") for source in sources}) == 1:
+        attributes = sources[0].attributes
     infos: dict[str, RestorerInfo] = {}
     pairs: dict[str, tuple[str, str]] = {}
     for source in reversed(sources):  # the first counts, as it does for scores
@@ -126,6 +136,7 @@ def merge_sources(sources: Sequence[Source]) -> Source:
         credits=tuple(dict.fromkeys(credit for source in sources for credit in source.credits)),
         references=sources[0].references if one_set else None,
         degradations=degradations,
+        attributes=attributes,
     )
 
 

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
-"""Years between target and first reference, without sign."""
+"""Years between target and references, without sign."""
+POSE_EDGES = (0.0, 10.0, 20.0, 30.0, 45.0, 90.0)
+"""Degrees from the frontal face, without sign, for attributes whose name ends in yaw, pitch or roll."""
 DISTANCE_EDGES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 2.0)
 """1 - cosine between target and its best reference; 0.4 is the limit of FFHQ-Ref."""
 
 
 def case_features(
-    cases: pd.DataFrame, references: pd.DataFrame | None = None, degradations: pd.DataFrame | None = None
+    cases: pd.DataFrame,
+    references: pd.DataFrame | None = None,
+    degradations: pd.DataFrame | None = None,
+    attributes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return what is known of each case beside its pictures, as numbers to group or plot by.
 
@@ -32,11 +37,12 @@ def case_features(
         cases: table ``cases``.
         references: table ``references``, for the distance of the best reference.
         degradations: table ``degradations``; a case's level is its benchmark where that is a level, as in FFHQ-Ref.
+        attributes: table ``attributes``; those of the targets that are numbers throughout become features.
 
     Returns:
         ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, without sign), ``n_references``,
         ``best_distance`` (1 - cosine), ``strength`` (0..1: mean percentile, within all degraded pictures, of blur,
-        down-sampling, noise and JPEG loss).
+        down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses (`is_pose`) without sign.
     """
     frame = cases[["benchmark", "case_id", "target_id"]].copy()
     frame["age_gap"] = cases["age_gap"].astype(float).abs()
@@ -59,13 +65,36 @@ def case_features(
         known = dict(zip(key, strength, strict=True))
         pairs = zip(frame["benchmark"], frame["target_id"], strict=True)
         frame["strength"] = [known.get(pair, np.nan) for pair in pairs]
+    if attributes is not None:
+        for name, values in _numeric(attributes, frame["target_id"]).items():
+            if name not in frame.columns and name != "age":  # a case knows its age, whatever this column says
+                found = frame["target_id"].map(values).astype(float)
+                frame[name] = found.abs() if is_pose(name) else found
     return frame.drop(columns="target_id").reset_index(drop=True)
+
+
+def is_pose(feature: str) -> bool:
+    """Return whether a feature is an angle of the head by its name: ``yaw``, ``head_pitch``, ``headPose.roll``."""
+    return feature.lower().endswith(("yaw", "pitch", "roll"))
+
+
+def _numeric(attributes: pd.DataFrame, targets: pd.Series[str]) -> dict[str, dict[str, float]]:
+    """Return the attributes that are finite numbers wherever a target has one: name to target to number."""
+    import pandas as pd
+
+    found = {}
+    mine = attributes[attributes["image_id"].isin(set(targets))]
+    for name, part in mine.groupby("attribute", sort=True):
+        numbers = pd.to_numeric(part["value"], errors="coerce").astype(float)
+        if np.isfinite(numbers).all():
+            found[str(name)] = dict(zip(part["image_id"], numbers, strict=True))
+    return found
 
 
 def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
     """Cut features into groups with readable labels.
 
-    Age gap and distance are cut at fixed edges, so that two reports can be compared; the number of references
+    Age gap, distance and poses are cut at fixed edges, so that two reports can be compared; the number of references
     stays as it is; anything else is cut into ``quantiles`` parts of equal size.
 
     Returns:
@@ -74,8 +103,9 @@ def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
     """
     import pandas as pd
 
-    edges = {"age_gap": AGE_GAP_EDGES, "best_distance": DISTANCE_EDGES}
-    units = {"age_gap": " y"}
+    poses = [feature for feature in features.columns if is_pose(feature)]
+    edges = {"age_gap": AGE_GAP_EDGES, "best_distance": DISTANCE_EDGES, **dict.fromkeys(poses, POSE_EDGES)}
+    units = {"age_gap": " y", **dict.fromkeys(poses, "°")}
     frames = []
     for feature in features.columns.difference(["benchmark", "case_id"], sort=False):
         known = features[features[feature].notna()]
@@ -119,8 +149,7 @@ def subgroup_means(
         scores: table ``scores``.
         cases: table ``cases``.
         restorations: table ``restorations``.
-        groups: from `bins`, or any frame with ``benchmark, case_id, feature, group, order, middle``; pose, for
-            instance, comes in this way.
+        groups: from `bins`, or any frame with ``benchmark, case_id, feature, group, order, middle``.
         directions: metric to higher_is_better.
         seed: of the resampling.
         n_bootstrap: resamples.

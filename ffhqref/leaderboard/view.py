@@ -84,10 +84,13 @@ def arrow(higher_is_better: bool) -> str:
 
 
 def decimals(largest: float) -> int:
-    """Return the digits after the point that the field prints for values of this size (LPIPS .429, PSNR 24.37)."""
+    """Return the digits after the point that the field prints for values of this size (LPIPS .429, PSNR 24.37).
+
+    Values far below one (KID) get more, or all methods would look alike.
+    """
     if not math.isfinite(largest):
         return 3
-    return 3 if largest < 1.5 else 2 if largest < 200 else 1
+    return 5 if largest < 0.05 else 3 if largest < 1.5 else 2 if largest < 200 else 1
 
 
 ROLES = (

@@ -29,6 +29,7 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
         "musiq": "ffhqref.metrics.iqa:musiq",
         "lmd": "ffhqref.metrics.faceparts:LMD",
         "flpips_parsenet": "ffhqref.metrics.faceparts:FaceLPIPS",
+        "age_error": "ffhqref.metrics.age:AgeError",
         "ids": "ffhqref.metrics.identity:ids",
         "ids_ref": "ffhqref.metrics.identity:ids_ref",
         "ids_ref_best": "ffhqref.metrics.identity:ids_ref_best",
@@ -43,7 +44,9 @@ METRICS: Registry[Callable[..., Metric]] = Registry(
 ``pyiqa:<name>`` is understood too. Set distances (FID, KID) live in `ffhqref.metrics.sets`.
 """
 
-LOWER_IS_BETTER = frozenset({"dists", "flpips_parsenet", "ids_grey_r18", "lmd", "lpips_alex", "lpips_vgg", "niqe"})
+LOWER_IS_BETTER = frozenset(
+    {"age_error", "dists", "flpips_parsenet", "ids_grey_r18", "lmd", "lpips_alex", "lpips_vgg", "niqe"}
+)
 """Built-in metrics of which less is better: the direction is told even where a metric cannot run."""
 
 __all__ = ["LOWER_IS_BETTER", "METRICS", "Metric", "MetricBatch", "Runtime", "make_metric"]

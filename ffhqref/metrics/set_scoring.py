@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ffhqref import weights
 from ffhqref.engine import Engine, Row, run_stage
 from ffhqref.engine.run import Progress
 from ffhqref.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
@@ -16,7 +17,7 @@ from ffhqref.hashing import content_key
 from ffhqref.images import SIZE, read_rgb
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
-from ffhqref.metrics.sets import InceptionFeatures, fid, kid, stored_statistics
+from ffhqref.metrics.sets import SUBSET_SIZE, SUBSETS, InceptionFeatures, fid, kid, stored_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,18 @@ class FeatureStage:
         return results
 
 
+def check_set_metrics(names: Sequence[str]) -> list[str]:
+    """Return the names of set metrics of a run, each once.
+
+    Raises:
+        ConfigError: unknown set metric.
+    """
+    for name in names:
+        if name not in SET_METRICS:
+            raise ConfigError(f"unknown set metric '{name}'.{did_you_mean(name, SET_METRICS)}")
+    return list(dict.fromkeys(names))
+
+
 def score_sets(
     rows: Sequence[ScoreRow],
     metrics: Sequence[str] = tuple(SET_METRICS),
@@ -111,9 +124,7 @@ def score_sets(
     """
     import pandas as pd
 
-    for name in metrics:
-        if name not in SET_METRICS:
-            raise ConfigError(f"unknown set metric '{name}'.{did_you_mean(name, SET_METRICS)}")
+    metrics = check_set_metrics(metrics)
     groups: OrderedDict[tuple[str, str], list[ScoreRow]] = OrderedDict()
     for row in sorted(rows, key=lambda row: (row.benchmark, row.method, row.case_id)):
         groups.setdefault((row.method, row.benchmark), []).append(row)
@@ -125,6 +136,8 @@ def score_sets(
     vectors: dict[str, NDArray[np.float32]] = {}
     if features is not None:
         vectors = _vectors(rows, FeatureStage(features), engine, journal_dir, progress)
+    needs_stored = features is not None and any(SET_METRICS[name] != "gt" for name in metrics)
+    stored = _Stored(runtime) if needs_stored else None
     table = []
     for (method, benchmark), members in groups.items():
         for name in metrics:
@@ -132,13 +145,51 @@ def score_sets(
                 continue
             line: dict[str, Any] = {"method": method, "benchmark": benchmark, "metric": name}
             line |= {"value": None, "n": 0, "n_reference": None, "status": "unavailable", "note": reason}
-            if features is not None:
-                line["signature"] = f"{name}|{features.signature}|vs {SET_METRICS[name]}|v1"
-                line |= _compare(name, members, vectors, runtime, seed)
+            against = stored if SET_METRICS[name] != "gt" else None
+            if against is not None and against.reason:
+                line["note"] = against.reason
+            elif features is not None:
+                more = f" {against.signature}" if against is not None else ""
+                more += f"|subsets {SUBSETS}x{SUBSET_SIZE} seed {seed}" if name == "kid" else ""
+                line["signature"] = f"{name}|{features.signature}|vs {SET_METRICS[name]}{more}|v1"
+                line |= _compare(name, members, vectors, against, seed)
             table.append(line)
     columns = ["method", "benchmark", "metric", "value", "n", "n_reference", "status", "note", "signature"]
     frame = pd.DataFrame(table, columns=columns)
     return frame.astype({"value": "float64", "n": "int32", "n_reference": pd.Int32Dtype()})
+
+
+def set_reasons(found: pd.DataFrame) -> dict[str, str]:
+    """Return why a set metric has no value for any method and benchmark: metric to reason.
+
+    Args:
+        found: from `score_sets`.
+    """
+    reasons = {}
+    for name, part in found.groupby("metric", sort=False):
+        if (part["status"] == "unavailable").all():
+            reasons[str(name)] = "; ".join(dict.fromkeys(part["note"]))
+    return reasons
+
+
+def set_notes(found: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return what a reader must know of each column of set distances: benchmark to metric to a line.
+
+    Methods are named only where they differ: one that failed on some cases is compared on fewer pictures.
+
+    Args:
+        found: from `score_sets`.
+    """
+    notes: dict[str, dict[str, str]] = {}
+    silent = set_reasons(found)
+    said = found[(found["note"] != "") & ~found["metric"].isin(list(silent))]
+    for (benchmark, name), part in said.groupby(["benchmark", "metric"], sort=False):
+        methods: dict[str, list[str]] = {}
+        for method, note in zip(part["method"], part["note"], strict=True):
+            methods.setdefault(note, []).append(method)
+        lines = list(methods) if len(methods) == 1 else [f"{', '.join(who)}: {note}" for note, who in methods.items()]
+        notes.setdefault(str(benchmark), {})[str(name)] = "; ".join(lines)
+    return notes
 
 
 def _vectors(
@@ -155,28 +206,40 @@ def _vectors(
     return {item["sha256"]: result["vector"] for item, result in zip(work, results, strict=True) if "vector" in result}
 
 
+class _Stored:
+    """The statistics of all of FFHQ, read once; ``reason`` says why they are not there."""
+
+    def __init__(self, runtime: Runtime | None) -> None:
+        place = runtime or Runtime()
+        self.reason = self.signature = ""
+        self.moments: tuple[NDArray[Any], NDArray[Any]] | None = None
+        try:
+            self.moments = stored_statistics("ffhq-fid-statistics", runtime=place)
+            file = weights.require("ffhq-fid-statistics", folder=place.weights_dir, download=place.download)
+            self.signature = file.signature
+        except (WeightsError, DependencyError) as error:
+            self.reason = str(error)
+
+
 def _compare(
     name: str,
     members: Sequence[ScoreRow],
     vectors: Mapping[str, NDArray[np.float32]],
-    runtime: Runtime | None,
+    stored: _Stored | None,
     seed: int,
 ) -> dict[str, Any]:
     outputs = [vectors[digest] for row in members if (digest := row.output_sha256 or "") in vectors]
     truths = [vectors[digest] for digest in sorted({row.gt_sha256 or "" for row in members}) if digest in vectors]
-    against_gt = SET_METRICS[name] == "gt"
-    if against_gt and not truths:
+    if stored is None and not truths:
         return {"note": "the benchmark has no ground truth", "n": len(outputs)}
-    try:
-        statistics = None if against_gt else stored_statistics("ffhq-fid-statistics", runtime=runtime)
-        if min(len(outputs), len(truths) if against_gt else len(outputs)) < 2:
-            return {"status": "failed", "note": "at least two pictures are needed on each side", "n": len(outputs)}
-        if name == "kid":
-            found = kid(np.stack(outputs), np.stack(truths), seed=seed)
-        else:
-            found = fid(np.stack(outputs), np.stack(truths) if against_gt else None, statistics)
-    except (WeightsError, DependencyError) as error:
-        return {"note": str(error), "n": len(outputs)}
+    if min(len(outputs), len(truths) if stored is None else len(outputs)) < 2:
+        return {"status": "failed", "note": "at least two pictures are needed on each side", "n": len(outputs)}
+    if name == "kid":
+        found = kid(np.stack(outputs), np.stack(truths), seed=seed)
+    elif stored is None:
+        found = fid(np.stack(outputs), np.stack(truths))
+    else:
+        found = fid(np.stack(outputs), statistics=stored.moments)
     return {
         "status": "ok",
         "value": found.value,

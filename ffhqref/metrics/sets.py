@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SMALL = 10_000
 """Pictures below which a set distance gets a warning (the number FID's authors recommend at least)."""
+SUBSETS, SUBSET_SIZE = 100, 1000
+"""Subsets that KID's mean is taken over, and pictures of each (at most), as in clean-fid."""
 _SIDE = 299
 
 
@@ -96,12 +98,17 @@ def clean_resize(picture: NDArray[np.uint8], side: int = _SIDE) -> NDArray[np.fl
 
 
 def _inception(path: Path) -> Any:
+    import warnings
     from unittest import mock
 
     from pyiqa.archs import inception
 
     tensors = weights.load_tensors(path)
-    with mock.patch.object(inception, "load_pretrained_network", lambda net, *_, **__: _fill(net, tensors, path)):
+    with (
+        mock.patch.object(inception, "load_pretrained_network", lambda net, *_, **__: _fill(net, tensors, path)),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", UserWarning)  # torchvision on the way in which pyiqa asks for no weights
         network = inception.InceptionV3(output_blocks=[3], resize_input=False, normalize_input=False)
     return network.eval()
 
@@ -176,8 +183,8 @@ def kid(
     features: NDArray[Any],
     reference: NDArray[Any],
     *,
-    subsets: int = 100,
-    subset_size: int = 1000,
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
     seed: int = 0,
 ) -> SetScore:
     """Return KID: unbiased squared MMD with the kernel (x·y / D + 1)^3, mean over subsets drawn by seed.

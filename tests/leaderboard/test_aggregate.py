@@ -114,6 +114,28 @@ def test_metrics_of_a_whole_set(tables):
     best = row(board, "a", "fid")
     assert (best["mean"], best["rank"], best["rank_low"], best["rank_high"]) == (30.0, 1, 1, 2)
     assert np.isnan(best["ci_low"])
+    assert (best["n"], best["n_failed"]) == (1, 0)
+
+
+def test_a_set_distance_on_fewer_pictures_is_not_ranked(tables):
+    made = tables({"a": {"psnr": [20.0, 21, None]}, "b": {"psnr": [21.0, 22, 20]}, "c": {"psnr": [19.0, 20, 18]}})
+    made.cases.loc[0, "gt_path"] = None
+    whole = [
+        ("a", 30.0, "ok"),
+        ("b", 50.0, "ok"),
+        ("c", 40.0, "ok"),
+        ("ground-truth", 9.0, "ok"),
+        ("d", None, "failed"),
+    ]
+    rows = [(method, "severe", "*", "fid", value, status) for method, value, status in whole]
+    made.scores = pd.concat([made.scores, pd.DataFrame(rows, columns=made.scores.columns)], ignore_index=True)
+    board = run(made, {"psnr": True, "fid": False}).leaderboard
+    found = {method: row(board, method, "fid") for method, *_ in whole}
+    assert {method: (one["n"], one["n_failed"]) for method, one in found.items()} == {
+        "a": (2, 1), "b": (3, 0), "c": (3, 0), "ground-truth": (2, 0), "d": (0, 1),
+    }  # fmt: skip
+    ranks = {method: None if pd.isna(one["rank"]) else one["rank"] for method, one in found.items()}
+    assert ranks == {"a": None, "b": 2, "c": 1, "ground-truth": None, "d": None}
 
 
 def test_clear_differences_are_found_and_named(tables):
@@ -217,6 +239,34 @@ def test_subgroup_means_by_hand(tables):
     of_a = found[found["method"] == "a"].set_index("group")
     assert of_a["mean"].to_dict() == {"0–5 y": 21.0, "10–20 y": 25.0}
     assert of_a["n"].to_dict() == {"0–5 y": 2, "10–20 y": 2}
+
+
+def test_pose_groups_equal_brute_force(tables):
+    rng = np.random.default_rng(3)
+    n = 60
+    psnr, yaw = rng.normal(25, 3, n), rng.uniform(-89, 89, n).round(1)
+    yaw[:6] = [0, -10, 10, 30, -45, 20]  # on the edges
+    made = tables({"a": {"psnr": [*psnr]}, "b": {"psnr": [*(psnr - 1)]}}, people=[k // 3 for k in range(n)])
+    ids = made.cases["case_id"]
+    rows = [(image_id, "head_yaw", str(value)) for image_id, value in zip(ids[:-1], yaw[:-1], strict=True)]
+    rows += [(image_id, "gender", "female") for image_id in ids]
+    rows += [(image_id, "smile", str(value)) for image_id, value in zip(ids, rng.uniform(0, 1, n), strict=True)]
+    rows += [(image_id, "age", "3") for image_id in ids] + [("not a target", "head_yaw", "left")]
+    attributes = pd.DataFrame(rows, columns=["image_id", "attribute", "value"])
+    features = subgroups.case_features(made.cases, attributes=attributes)
+    known = {"benchmark", "case_id", "age_gap", "n_references", "best_distance", "strength"}
+    assert set(features.columns) - known == {"head_yaw", "smile"}
+    assert np.isnan(features["head_yaw"].iloc[-1])
+    groups = subgroups.bins(features)
+    found = subgroups.subgroup_means(made.scores, made.cases, made.restorations, groups, UP, n_bootstrap=20)
+    found = found[(found["feature"] == "head_yaw") & (found["method"] == "a")].set_index("group")
+    expected = {}
+    for low, high in ((0, 10), (10, 20), (20, 30), (30, 45), (45, 90)):
+        inside = [k for k in range(n - 1) if low <= abs(yaw[k]) < high]
+        expected[f"{low}–{high}°"] = (len(inside), np.mean([psnr[k] for k in inside]))
+    assert found["n"].to_dict() == {group: count for group, (count, _) in expected.items()}
+    assert found["mean"].to_dict() == pytest.approx({group: mean for group, (_, mean) in expected.items()})
+    assert groups[groups["feature"] == "smile"].groupby("order").size().tolist() == [12] * 5
 
 
 def test_features_know_references_and_degradation(tables):

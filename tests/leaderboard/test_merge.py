@@ -69,3 +69,18 @@ def test_other_scores_of_one_method_are_refused(pair):
 def test_nothing_to_merge():
     with pytest.raises(TableError, match="nothing to merge"):
         merge_leaderboards([])
+
+
+def test_a_metric_without_weights_in_one_takes_the_values_of_the_other(pair):
+    one, two = pair
+    scores = one.scores.copy()
+    scores.loc[scores["method"] == "lq", ["value", "status"]] = [None, "unavailable"]
+    lost = dataclasses.replace(one, scores=scores, unavailable={"psnr": "no weights", "niqe": "none"})
+    two = dataclasses.replace(two, unavailable={"niqe": "none"}, notes={"severe": {"fid": "n=4"}})
+    for order in ([lost, two], [two, lost]):
+        both = merge_leaderboards(order)
+        found = both.scores[both.scores["method"] == "lq"].sort_values("case_id")
+        assert found["value"].tolist() == [1, 2, 3, 4]
+        assert set(found["status"]) == {"ok"}
+        assert both.unavailable == {"psnr": "one: no weights", "niqe": "none"}
+        assert both.notes == {"severe": {"fid": "two: n=4"}}

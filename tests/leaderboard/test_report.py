@@ -1,5 +1,9 @@
 """The whole report of a workspace in two calls."""
 
+import json
+import re
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -56,3 +60,42 @@ def test_report_of_a_workspace(workspace, tmp_path):
 def test_gate_of_an_unscored_metric_is_left_out(workspace, tmp_path):
     report = build_report(workspace, lambda path: tmp_path / path, gate=IdentityGate("adaface", 0.4), n_bootstrap=20)
     assert report.gate is None
+
+
+def test_whole_sets_attributes_and_reasons_reach_the_page(workspace, tmp_path):
+    columns = workspace.scores.columns
+    whole = [(m, "same_age", "*", "fid", v, "ok") for m, v in (("lq", 180.0), ("leaky", 90.0))]
+    whole += [(m, b, "*", "fid_ffhq", None, "unavailable") for m in ("lq", "leaky") for b in ("same_age", "cross_age")]
+    workspace = replace(
+        workspace,
+        scores=pd.concat([workspace.scores, pd.DataFrame(whole, columns=columns)], ignore_index=True),
+        directions={**workspace.directions, "fid": False, "fid_ffhq": False},
+        signatures={**workspace.signatures, "fid": "fid|inception|v1"},
+        unavailable={"fid_ffhq": "put <ffhq>.npz into the weights folder"},
+        notes={"same_age": {"fid": "lq: n=4: biased & small; leaky: n=3: biased"}},
+    )
+    ids = workspace.cases.loc[workspace.cases["benchmark"] == "same_age", "case_id"]
+    yaw = zip(ids, ["5", "-15", "60", "-12"], strict=True)
+    attributes = pd.DataFrame([(i, "yaw", v) for i, v in yaw], columns=["image_id", "attribute", "value"])
+    report = build_report(
+        workspace,
+        lambda path: tmp_path / path,
+        attributes=attributes,
+        gate=IdentityGate("ids", 0.1, 0.5),
+        quality=["fid"],
+        n_bootstrap=20,
+    )
+    poses = report.subgroups[(report.subgroups["feature"] == "yaw") & (report.subgroups["method"] == "lq")]
+    assert poses[poses["metric"] == "psnr"].groupby("benchmark")["n"].agg(list).to_dict() == {
+        "cross_age": [1, 2, 1], "same_age": [1, 2, 1],
+    }  # fmt: skip
+    files = write_report(report, tmp_path / "report")
+    page = files.html.path.read_text()
+    assert page.count("<strong>fid</strong>: lq: n=4: biased &amp; small; leaky: n=3: biased.") == 1
+    assert "unavailable: put &lt;ffhq&gt;.npz into the weights folder" in page
+    assert "fid: lq: n=4: biased &amp; small; leaky: n=3: biased." in files.markdown.read_text()
+    assert r"fid: lq: n=4: biased \& small" in files.latex.read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    # The scripts look up single cases of these metrics; a whole set has none.
+    assert all(set(b["scored"]) <= set(b["metrics"]) for b in data["benchmarks"])
+    assert all(set(filter(None, b["roles"].values())) <= set(data["metrics"]) for b in data["benchmarks"])

@@ -12,7 +12,7 @@ from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.images import read_rgb, save_png
 from ffhqref.metrics import Runtime, sets
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
-from ffhqref.metrics.set_scoring import score_sets
+from ffhqref.metrics.set_scoring import score_sets, set_notes, set_reasons
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,12 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     assert "n=5" in found["b", "fid"].note
     assert found["a", "fid_ffhq"].status == "unavailable"
     assert "ffhq_clean_trainval70k_512.npz" in found["a", "fid_ffhq"].note
+    assert not isinstance(found["a", "fid_ffhq"].signature, str)
+    assert list(set_reasons(frame)) == ["fid_ffhq"]
+    notes = set_notes(frame)["moderate"]
+    assert list(notes) == ["fid", "kid"]
+    assert notes["fid"].startswith("a: n=6: ")
+    assert "; b: n=5: " in notes["fid"]
     assert (GROUND_TRUTH, "fid") not in found
     assert "vs gt" in found["a", "fid"].signature
     calls = Colour.calls
@@ -173,6 +179,7 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
     stored = score_sets(rows, ["fid_ffhq"], **options).set_index("method")
     assert list(stored["status"]) == ["ok"] * 3
+    assert "vs ffhq 70k at 512 ffhq_clean_trainval70k_512.npz@" in stored.loc["a", "signature"]
     assert stored.loc[GROUND_TRUTH, "value"] < stored.loc["b", "value"]
 
 

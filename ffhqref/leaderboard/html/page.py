@@ -52,6 +52,10 @@ class ReportData:
     """Finds on disk a path of the tables: absolute, or relative to the workspace or the data set."""
     signatures: Mapping[str, str] = field(default_factory=dict)
     benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Metric to why it could not run."""
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Benchmark to metric to what a reader must know of that column."""
     infos: Mapping[str, RestorerInfo] = field(default_factory=dict)
     features: pd.DataFrame | None = None
     """From `ffhqref.leaderboard.subgroups.case_features`."""
@@ -142,6 +146,8 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
         },
         benchmarks=report.benchmarks,
         signatures=report.signatures,
+        unavailable=report.unavailable,
+        notes=report.notes,
         directions=report.directions,
         failures=_failures(report),
         published=[] if report.published is None else report.published.to_dict("records"),
@@ -243,7 +249,8 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
         )
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
         payload["main"] = _main_metric(_scored(block))
-        scored = list(_spans(view))
+        # Plots and cases show values of single cases; a distance between whole sets has none.
+        scored = [metric for metric in _spans(view) if metric in block.metrics]
         payload["scored"] = scored
         payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)

@@ -153,8 +153,9 @@ function people(benchmark, metric) {
 }
 
 const note = (text) => el("p", { class: "meta" }, text);
-const FEATURES = { age_gap: "years between target and first reference", n_references: "number of references",
+const FEATURES = { age_gap: "years between target and references", n_references: "number of references",
   best_distance: "distance of the best reference (1 − cosine)", strength: "strength of the degradation (0–1)", age: "age in years" };
+const featureName = (name) => FEATURES[name] ?? (/(yaw|pitch|roll)$/i.test(name) ? `${name} (degrees, without sign)` : name);
 const plotState = { benchmark: 0, x: null, y: null, feature: null };
 const emphasised = new Set();
 const muted = (method) => emphasised.size > 0 && !emphasised.has(method);
@@ -184,7 +185,7 @@ function drawPlots() {
   const change = (key) => (value) => { plotState[key] = value; drawPlots(); };
   $("#plot-controls").replaceChildren(
     which, choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
-    features.length > 1 ? choice("Sub-group", features.map((f) => [f.feature, FEATURES[f.feature] ?? f.feature]), feature.feature, change("feature")) : null);
+    features.length > 1 ? choice("Sub-group", features.map((f) => [f.feature, featureName(f.feature)]), feature.feature, change("feature")) : null);
   $("#legend").replaceChildren(...b.competing.slice().sort((p, q) => DATA.methods.indexOf(p) - DATA.methods.indexOf(q)).map((method) => el("button", {
     type: "button", "aria-pressed": String(!muted(method)), style: `--c:${colour(method)}`,
     onclick: () => { emphasised.has(method) ? emphasised.delete(method) : emphasised.add(method); drawPlots(); } }, method)));
@@ -197,7 +198,7 @@ function drawPlots() {
     .map(({ m, s, c }) => ({ method: m, ranked: Boolean(c.rank), x: s, y: c.mean, yl: c.low, yh: c.high, xText: `${short(s)} s`, yText: show(c.mean, mx) }));
   $("#plot-speed").replaceChildren(timed.length ? scatter(timed, "seconds an image", `${mx} ${arrow(mx)}`, { log: true, flipY: !higher(mx) }) : note("No times were recorded."));
   if ($("#plot-groups")) {
-    $("#groups-title").textContent = feature ? `By ${FEATURES[feature.feature] ?? feature.feature}` : "By sub-group";
+    $("#groups-title").textContent = feature ? `By ${featureName(feature.feature)}` : "By sub-group";
     $("#plot-groups").replaceChildren(feature ? groupLines(b, feature, mx) : note("No sub-groups in this benchmark."));
   }
   $("#plot-people").replaceChildren(people(b, mx));

@@ -1,0 +1,104 @@
+"""Age error: with a network whose answer is known in closed form, and with a plug-in's model."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from ffhqref.errors import ConfigError
+from ffhqref.faces import ages
+from ffhqref.hashing import sha256_file
+from ffhqref.metrics import LOWER_IS_BETTER, MetricBatch, Runtime, make_metric
+from ffhqref.metrics.scoring import resolve_metrics
+from ffhqref.registry import Registry
+
+
+def genderage(path):
+    """Write a network of genderage's form: its third number is the red value at the middle of the 96 px input."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def whole(name, *values):
+        return numpy_helper.from_array(np.array(values, np.int64), name)
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Slice", ["data", "from", "to", "axes"], ["pixel"]),
+            helper.make_node("Flatten", ["pixel"], ["flat"]),
+            helper.make_node("Pad", ["flat", "pads"], ["fc1"]),
+        ],
+        "genderage",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, 96, 96])],
+        [helper.make_tensor_value_info("fc1", TensorProto.FLOAT, ["n", 3])],
+        [whole("from", 0, 48, 48), whole("to", 1, 49, 49), whole("axes", 1, 2, 3), whole("pads", 0, 2, 0, 0)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def years_of(value):
+    """What insightface makes of a pixel value: (x - 127.5) / 128, times 100, in whole years."""
+    return round((value - 127.5) / 128 * 100)
+
+
+def grey(*values, side=512):
+    return torch.stack([torch.full((3, side, side), value / 255) for value in values])
+
+
+@pytest.fixture
+def network(tmp_path):
+    pytest.importorskip("insightface")
+    pytest.importorskip("onnx")
+    return genderage(tmp_path / "genderage.onnx")
+
+
+@pytest.mark.parametrize("side", [512, 300])
+def test_it_is_the_difference_of_two_ages_without_sign(network, side):
+    metric = make_metric("age_error", path=network)
+    found = metric(MetricBatch(output=grey(200, 160, 170, side=side), gt=grey(180, 190, 170, side=side)))
+    expected = [abs(years_of(a) - years_of(b)) for a, b in ((200, 180), (160, 190), (170, 170))]
+    assert found.tolist() == expected
+    assert metric.higher_is_better is False
+    assert "age_error" in LOWER_IS_BETTER
+
+
+def test_the_signature_names_the_file_and_workers_load_their_own(network):
+    metric = make_metric("age_error", runtime=Runtime(), model="insightface", path=str(network))
+    assert sha256_file(network)[:12] in metric.signature
+    again = pickle.loads(pickle.dumps(metric))
+    batch = MetricBatch(output=grey(200), gt=grey(180), gt_ids=["gt"])
+    assert again(batch) == metric(batch) == abs(years_of(200) - years_of(180))
+
+
+class Mean:
+    """What another package would register: the mean of a picture as its age."""
+
+    signature, calls = "mean:1", 0
+
+    def __call__(self, images):
+        Mean.calls += len(images)
+        return images.mean(axis=(1, 2, 3)).astype(np.float32)
+
+
+def test_a_ground_truth_is_looked_at_once(monkeypatch):
+    registry = Registry("age model", {"mean": f"{__name__}:Mean"})
+    monkeypatch.setattr(ages, "AGE_MODELS", registry)
+    monkeypatch.setattr(Mean, "calls", 0)
+    metric = make_metric("age_error", model="mean")
+    values = [metric(MetricBatch(output=grey(value), gt=grey(100), gt_ids=["gt"]))[0] for value in (90, 130, 40)]
+    assert values == [10, 30, 60]
+    assert Mean.calls == 4
+    assert "mean:1" in metric.signature
+
+
+def test_without_a_model_file_it_is_unavailable_with_one_line(tmp_path):
+    for options, reason in (({}, "ages.path"), ({"path": str(tmp_path / "absent.onnx")}, "absent.onnx")):
+        found = resolve_metrics(["psnr", {"name": "age_error", **options}])
+        assert list(found.available) == ["psnr"]
+        assert reason in found.unavailable["age_error"]
+        assert "\n" not in found.unavailable["age_error"]
+    with pytest.raises(ConfigError, match="unknown age model"):
+        make_metric("age_error", model="nobody", path="x")
