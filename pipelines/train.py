@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.datasets import open_dataset
+from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.errors import ConfigError, did_you_mean
 from ffhqref.workspace import inside
 
@@ -34,6 +35,10 @@ class Plan:
     settings: Mapping[str, VQGANSettings | DiffusionSettings]
     items: list[TrainingItem]
     degradation: str
+    start: Path | None
+    """``vqgan.ckpt`` that the first stage goes on from; None: fresh."""
+    unit_latents: bool
+    """Whether the first stage's latents are scaled to unit deviation when it is done."""
     first_stage: Path
     """``vqgan.ckpt`` that the denoisers stand on."""
     ldm: Path
@@ -66,6 +71,8 @@ def check_train(context: Context) -> Plan:
         settings={name: _settings(name, options, context.seed) for name in MODELS},
         items=_items(context, options),
         degradation=options["degradation"],
+        start=Path(options["start"]) if options["start"] else None,
+        unit_latents=bool(options["unit_latents"]),
         first_stage=folder / "vqgan" / "vqgan.ckpt",
         ldm=folder / "ldm" / "refldm.ckpt",
     )
@@ -78,6 +85,8 @@ def train_models(context: Context, plan: Plan) -> int:
     from ffhqref.restorers.refldm.training.data import FaceBatches
     from ffhqref.restorers.refldm.training.faces import SmallPictures, degradation
     from ffhqref.restorers.refldm.training.loop import train
+    from ffhqref.restorers.refldm.training.start import unit_latents
+    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
 
     threads = context.config["train"]["threads"]
     if threads:
@@ -93,13 +102,21 @@ def train_models(context: Context, plan: Plan) -> int:
         def source(seed: int, size: int, count: int = count) -> FaceBatches:
             return FaceBatches(plan.items, load, degrade, batch_size=size, references=count, seed=seed)
 
+        task, batches = _task(name, plan, context.device), source(settings.run.seed, settings.run.batch_size)
         written = train(
-            _task(name, plan, context.device),
-            source(settings.run.seed, settings.run.batch_size),
+            task,
+            batches,
             plan.folder / name,
             look=source(settings.run.seed + 1, 4)(0, 0, 1),
             told=_teller(say, name, settings.run.steps),
         )
+        if isinstance(task, VQGANTask) and plan.unit_latents:
+            # On the checkpoint only: the saved state stays what a resumed run goes on from.
+            factor = unit_latents(task.first_stage, batches(0, 0, 1).gt.to(context.device))
+            task.export(plan.folder / name)
+            say(f"{name}: latents times {factor:.3g}")
+        if name == "refldm":
+            written.append(_half(plan))
         say(f"{name}: {', '.join(str(path) for path in written)}")
     return 0
 
@@ -115,12 +132,27 @@ def _task(name: str, plan: Plan, device: str) -> Task:
     seed, runtime = settings.run.seed, Runtime(device, settings.run.precision)
     if isinstance(settings, VQGANSettings):
         perceptual = _lpips(device) if settings.perceptual_weight else None
-        return VQGANTask(config, settings, start.fresh_first_stage(config, seed), runtime, perceptual)
+        first_stage = (
+            start.trained_first_stage(config, plan.start) if plan.start else start.fresh_first_stage(config, seed)
+        )
+        return VQGANTask(config, settings, first_stage, runtime, perceptual)
     for path in [plan.first_stage, *([plan.ldm] if name == "refldm" else [])]:
         if not path.is_file():
             raise ConfigError(f"model={name} starts from {path}, which is not there; train model={path.parent.name}")
     unet = start.unet_of_ldm(config, plan.ldm) if name == "refldm" else start.fresh_unet(config, seed)
     return DiffusionTask(config, settings, start.trained_first_stage(config, plan.first_stage), unet, runtime)
+
+
+def _half(plan: Plan) -> Path:
+    """Write what the sampler needs of the fine-tune as one file of half precision, as `refldm-tiny` is shipped."""
+    import torch
+
+    from ffhqref.restorers.refldm.checkpoint import load_published
+    from ffhqref.restorers.refldm.converted import save_converted
+
+    folder = plan.folder / "refldm"
+    weights = load_published(folder / "refldm.ckpt", None, plan.architecture)
+    return save_converted(folder / "refldm_half.safetensors", weights, plan.architecture, dtype=torch.float16)
 
 
 def _lpips(device: str) -> Callable[[Any, Any], Any]:
@@ -145,9 +177,7 @@ def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | 
         if key not in own | of_run:
             raise ConfigError(f"train.{name}: unknown entry '{key}'.{did_you_mean(key, own | of_run)}")
     run: RunSettings = RunSettings(**{key: value for key, value in given.items() if key in of_run})
-    made: VQGANSettings | DiffusionSettings = kind(
-        run, **{key: value for key, value in given.items() if key in own}
-    )
+    made: VQGANSettings | DiffusionSettings = kind(run, **{key: value for key, value in given.items() if key in own})
     return made
 
 
@@ -161,20 +191,20 @@ def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
     identities = workspace.read("identities")
     root = workspace.dataset_root
     paths = dict(workspace.read("images")[["image_id", "path"]].itertuples(index=False))
-    given = context.config["dataset"]
-    dataset = open_dataset(given["name"]) if given["name"] == "sample" else None
-    truth = dict(dataset.truth) if dataset else {}
+    # True identities, where they are known, close the gap that a missed pair of the test split would leave.
+    truth = open_dataset("sample").truth if root == SAMPLE_ROOT else {}
     test = {truth.get(name) for name in identities.loc[identities["split"] == "test", "image_id"]} - {None}
     closed = test | set(options["leave_out"])
     people = [
-        (str(inside(root, paths[row.image_id])), f"{context.config['dataset']['name']}/{row.identity_id}")
+        (str(inside(root, paths[row.image_id])), f"set/{row.identity_id}")
         for row in rows_of(identities.dropna(subset=["identity_id"]))
         if row.split in splits and truth.get(row.image_id) not in closed
     ]
     faces = options["faces"]
     if faces["path"]:
         people += [
-            (path, f"faces/{person}") for path, person in people_of_csv(faces["path"], faces["table"], faces["leave_out"])
+            (path, f"faces/{person}")
+            for path, person in people_of_csv(faces["path"], faces["table"], faces["leave_out"])
         ]
     return items_by_person(people)
 
