@@ -19,8 +19,9 @@ from ._common import Context, open_context, rows_of
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import RefLDMConfig
     from ffhqref.restorers.refldm.training.data import TrainingItem
-    from ffhqref.restorers.refldm.training.loop import Task
+    from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
     from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
 
 MODELS = ("vqgan", "ldm", "refldm")
 
@@ -102,7 +103,8 @@ def train_models(context: Context, plan: Plan) -> int:
         def source(seed: int, size: int, count: int = count) -> FaceBatches:
             return FaceBatches(plan.items, load, degrade, batch_size=size, references=count, seed=seed)
 
-        task, batches = _task(name, plan, context.device), source(settings.run.seed, settings.run.batch_size)
+        task: Any = _task(name, plan, context.device)
+        batches = source(settings.run.seed, settings.run.batch_size)
         written = train(
             task,
             batches,
@@ -121,7 +123,7 @@ def train_models(context: Context, plan: Plan) -> int:
     return 0
 
 
-def _task(name: str, plan: Plan, device: str) -> Task:
+def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
     from ffhqref.restorers.refldm.training import start
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
     from ffhqref.restorers.refldm.training.runtime import Runtime
@@ -162,7 +164,7 @@ def _lpips(device: str) -> Callable[[Any, Any], Any]:
     ensure_torchvision()
     import lpips
 
-    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
+    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
 
 
 def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
@@ -190,7 +192,7 @@ def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
         raise ConfigError("train.splits names the test split; a model must not see what it is tested on")
     identities = workspace.read("identities")
     root = workspace.dataset_root
-    paths = dict(workspace.read("images")[["image_id", "path"]].itertuples(index=False))
+    paths: dict[str, str] = dict(workspace.read("images")[["image_id", "path"]].itertuples(index=False))
     # True identities, where they are known, close the gap that a missed pair of the test split would leave.
     truth = open_dataset("sample").truth if root == SAMPLE_ROOT else {}
     test = {truth.get(name) for name in identities.loc[identities["split"] == "test", "image_id"]} - {None}
