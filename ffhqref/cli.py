@@ -22,6 +22,7 @@ PIPELINES = {
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
+    "train": "reference set -> ReF-LDM checkpoints: model=[vqgan,ldm,refldm], train=tiny|paper",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 

@@ -19,6 +19,8 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
+        "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
+        "refldm-tiny": "ffhqref.restorers.refldm.tiny:RefLDMTiny",
         "reference": "ffhqref.restorers.simple:FirstReference",
         "tv": "ffhqref.restorers.classical:TotalVariation",
     },

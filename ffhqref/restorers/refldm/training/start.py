@@ -62,3 +62,23 @@ def unet_of_ldm(config: RefLDMConfig, ldm_ckpt: str | Path, vqgan_ckpt: str | Pa
     unet = fresh_unet(config, 0)
     unet.load_state_dict(state)
     return unet
+
+
+@torch.no_grad()
+def unit_latents(first_stage: FirstStage, images: torch.Tensor) -> float:
+    """Scale latents and codes so that the latents of these pictures have unit deviation; return the factor.
+
+    The layers before and behind take the factor in, so every picture is coded and decoded as before. The noise
+    schedule expects latents of about this size (the published model has no other scale factor than 1), and those of
+    a first stage that was trained for a short while can be several times smaller.
+
+    Args:
+        first_stage: changed in place.
+        images: [B, 3, H, W] in −1..1.
+    """
+    factor = 1.0 / float(first_stage.encode(images).std())
+    for weight in (first_stage.quant_conv.weight, first_stage.quant_conv.bias, first_stage.quantize.embedding.weight):
+        assert weight is not None
+        weight.mul_(factor)
+    first_stage.post_quant_conv.weight.div_(factor)
+    return factor

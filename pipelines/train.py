@@ -1,0 +1,230 @@
+"""Reference set -> ReF-LDM checkpoints: the first stage, the LQ-only LDM, and the fine-tune with references."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.cli import launch
+from ffhqref.datasets import open_dataset
+from ffhqref.datasets.builtin import SAMPLE_ROOT
+from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.workspace import inside
+
+from ._common import Context, open_context, rows_of
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.refldm.config import RefLDMConfig
+    from ffhqref.restorers.refldm.training.data import TrainingItem
+    from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+
+MODELS = ("vqgan", "ldm", "refldm")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained on what, checked."""
+
+    models: tuple[str, ...]
+    folder: Path
+    architecture: RefLDMConfig
+    settings: Mapping[str, VQGANSettings | DiffusionSettings]
+    items: list[TrainingItem]
+    degradation: str
+    start: Path | None
+    """``vqgan.ckpt`` that the first stage goes on from; None: fresh."""
+    unit_latents: bool
+    """Whether the first stage's latents are scaled to unit deviation when it is done."""
+    first_stage: Path
+    """``vqgan.ckpt`` that the denoisers stand on."""
+    ldm: Path
+    """``refldm.ckpt`` of the LQ-only LDM, which the fine-tune starts from."""
+
+
+def execute(config: Any) -> int:
+    """Run the pipeline; return the exit status."""
+    with open_context(config) as context:
+        return train_models(context, check_train(context))
+
+
+def check_train(context: Context) -> Plan:
+    """Check the config, and read who is to be trained on."""
+    from ffhqref.degradation import get_preset
+    from ffhqref.restorers.refldm.config import RefLDMConfig
+
+    options = context.config["train"]
+    wanted = context.config["model"]
+    models = tuple([wanted] if isinstance(wanted, str) else wanted)
+    for name in models:
+        if name not in MODELS:
+            raise ConfigError(f"unknown model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}")
+    get_preset(options["degradation"])
+    folder = Path(options["folder"])
+    return Plan(
+        models=tuple(name for name in MODELS if name in models),
+        folder=folder,
+        architecture=RefLDMConfig.from_tree(options["architecture"], where="train.architecture"),
+        settings={name: _settings(name, options, context.seed) for name in MODELS},
+        items=_items(context, options),
+        degradation=options["degradation"],
+        start=Path(options["start"]) if options["start"] else None,
+        unit_latents=bool(options["unit_latents"]),
+        first_stage=folder / "vqgan" / "vqgan.ckpt",
+        ldm=folder / "ldm" / "refldm.ckpt",
+    )
+
+
+def train_models(context: Context, plan: Plan) -> int:
+    """Train the models one after the other, each from where an earlier run stopped."""
+    import torch
+
+    from ffhqref.restorers.refldm.training.data import FaceBatches
+    from ffhqref.restorers.refldm.training.faces import SmallPictures, degradation
+    from ffhqref.restorers.refldm.training.loop import train
+    from ffhqref.restorers.refldm.training.start import unit_latents
+    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+
+    threads = context.config["train"]["threads"]
+    if threads:
+        torch.set_num_threads(int(threads))
+    side = plan.architecture.picture_size
+    load, degrade = SmallPictures(side), degradation(plan.degradation, side)
+    say = context.reporter.say
+    say(f"train: {len(plan.items)} pictures, {side} pixels; folder {plan.folder}")
+    for name in plan.models:
+        settings = plan.settings[name]
+        count = getattr(settings, "references", 0)
+
+        def source(seed: int, size: int, count: int = count) -> FaceBatches:
+            return FaceBatches(plan.items, load, degrade, batch_size=size, references=count, seed=seed)
+
+        task: Any = _task(name, plan, context.device)
+        batches = source(settings.run.seed, settings.run.batch_size)
+        written = train(
+            task,
+            batches,
+            plan.folder / name,
+            look=source(settings.run.seed + 1, 4)(0, 0, 1),
+            told=_teller(say, name, settings.run.steps),
+        )
+        if isinstance(task, VQGANTask) and plan.unit_latents:
+            # On the checkpoint only: the saved state stays what a resumed run goes on from.
+            factor = unit_latents(task.first_stage, batches(0, 0, 1).gt.to(context.device))
+            task.export(plan.folder / name)
+            say(f"{name}: latents times {factor:.3g}")
+        if name == "refldm":
+            written.append(_half(plan))
+        say(f"{name}: {', '.join(str(path) for path in written)}")
+    return 0
+
+
+def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
+    from ffhqref.restorers.refldm.training import start
+    from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
+    from ffhqref.restorers.refldm.training.runtime import Runtime
+    from ffhqref.restorers.refldm.training.settings import VQGANSettings
+    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+
+    settings, config = plan.settings[name], plan.architecture
+    seed, runtime = settings.run.seed, Runtime(device, settings.run.precision)
+    if isinstance(settings, VQGANSettings):
+        perceptual = _lpips(device) if settings.perceptual_weight else None
+        first_stage = (
+            start.trained_first_stage(config, plan.start) if plan.start else start.fresh_first_stage(config, seed)
+        )
+        return VQGANTask(config, settings, first_stage, runtime, perceptual)
+    for path in [plan.first_stage, *([plan.ldm] if name == "refldm" else [])]:
+        if not path.is_file():
+            raise ConfigError(f"model={name} starts from {path}, which is not there; train model={path.parent.name}")
+    unet = start.unet_of_ldm(config, plan.ldm) if name == "refldm" else start.fresh_unet(config, seed)
+    return DiffusionTask(config, settings, start.trained_first_stage(config, plan.first_stage), unet, runtime)
+
+
+def _half(plan: Plan) -> Path:
+    """Write what the sampler needs of the fine-tune as one file of half precision, as `refldm-tiny` is shipped."""
+    import torch
+
+    from ffhqref.restorers.refldm.checkpoint import load_published
+    from ffhqref.restorers.refldm.converted import save_converted
+
+    folder = plan.folder / "refldm"
+    weights = load_published(folder / "refldm.ckpt", None, plan.architecture)
+    return save_converted(folder / "refldm_half.safetensors", weights, plan.architecture, dtype=torch.float16)
+
+
+def _lpips(device: str) -> Callable[[Any, Any], Any]:
+    """Return LPIPS (VGG) as the perceptual distance; its weights must be where torch looks for them."""
+    from ffhqref.compat import ensure_torchvision
+
+    ensure_torchvision()
+    import lpips
+
+    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+
+
+def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+
+    shared = {key: options[key] for key in ("precision", "save_every", "sample_every")}
+    given = {**shared, "seed": seed, **options[name]}
+    kind: Any = VQGANSettings if name == "vqgan" else DiffusionSettings
+    own = {item.name for item in fields(kind)} - {"run"}
+    of_run = {item.name for item in fields(RunSettings)}
+    for key in given:
+        if key not in own | of_run:
+            raise ConfigError(f"train.{name}: unknown entry '{key}'.{did_you_mean(key, own | of_run)}")
+    run: RunSettings = RunSettings(**{key: value for key, value in given.items() if key in of_run})
+    made: VQGANSettings | DiffusionSettings = kind(run, **{key: value for key, value in given.items() if key in own})
+    return made
+
+
+def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
+    """Return the pictures of the wanted splits, without anybody of the test split, and those of other folders."""
+    from ffhqref.restorers.refldm.training.faces import items_by_person, people_of_csv
+
+    workspace, splits = context.workspace, options["splits"]
+    if "test" in splits:
+        raise ConfigError("train.splits names the test split; a model must not see what it is tested on")
+    identities = workspace.read("identities")
+    root = workspace.dataset_root
+    paths: dict[str, str] = dict(workspace.read("images")[["image_id", "path"]].itertuples(index=False))
+    # True identities, where they are known, close the gap that a missed pair of the test split would leave.
+    truth = open_dataset("sample").truth if root == SAMPLE_ROOT else {}
+    test = {truth.get(name) for name in identities.loc[identities["split"] == "test", "image_id"]} - {None}
+    closed = test | set(options["leave_out"])
+    people = [
+        (str(inside(root, paths[row.image_id])), f"set/{row.identity_id}")
+        for row in rows_of(identities.dropna(subset=["identity_id"]))
+        if row.split in splits and truth.get(row.image_id) not in closed
+    ]
+    faces = options["faces"]
+    if faces["path"]:
+        people += [
+            (path, f"faces/{person}")
+            for path, person in people_of_csv(faces["path"], faces["table"], faces["leave_out"])
+        ]
+    return items_by_person(people)
+
+
+def _teller(say: Callable[[str], None], name: str, steps: int) -> Callable[[int, dict[str, float]], None]:
+    """Return what tells the losses, averaged since it last did, some twenty times in a run."""
+    every = max(1, steps // 20)
+    sums: dict[str, float] = {}
+
+    def told(step: int, losses: dict[str, float]) -> None:
+        for key, value in losses.items():
+            sums[key] = sums.get(key, 0.0) + value / every
+        if step % every == 0:
+            say(f"{name} {step}/{steps}: " + ", ".join(f"{key} {value:.4g}" for key, value in sums.items() if value))
+            sums.clear()
+
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(launch("train"))
