@@ -74,6 +74,8 @@ def read_source(workspace: Workspace) -> Source:
     cases["gt_path"] = cases["gt_path"].map(image)
     cases["reference_paths"] = cases["reference_paths"].map(lambda paths: [image(path) for path in paths])
     restorations["output_path"] = restorations["output_path"].map(file)
+    degradations = workspace.read("degradations")
+    degradations["lq_path"] = degradations["lq_path"].map(file)
     return Source(
         scored=ScoredWorkspace(
             name=str(workspace.root),
@@ -92,7 +94,7 @@ def read_source(workspace: Workspace) -> Source:
         datasets=(dataset["name"],),
         credits=(dataset["attribution"] or dataset["licence"],),
         references=workspace.read("references"),
-        degradations=workspace.read("degradations"),
+        degradations=degradations,
         attributes=workspace.read("attributes") if "attributes" in facts else None,
     )
 

@@ -36,7 +36,7 @@ def case_features(
     Args:
         cases: table ``cases``.
         references: table ``references``, for the distance of the best reference.
-        degradations: table ``degradations``; a case's level is its benchmark where that is a level, as in FFHQ-Ref.
+        degradations: table ``degradations``; rows and cases meet by their low-quality picture.
         attributes: table ``attributes``; those of the targets that are numbers throughout become features.
 
     Returns:
@@ -61,10 +61,8 @@ def case_features(
             "jpeg": -degradations["jpeg_quality"].astype(float),
         }
         strength = np.mean([column.rank(pct=True).to_numpy(float) for column in parts.values()], axis=0)
-        key = list(zip(degradations["level"], degradations["target_id"], strict=True))
-        known = dict(zip(key, strength, strict=True))
-        pairs = zip(frame["benchmark"], frame["target_id"], strict=True)
-        frame["strength"] = [known.get(pair, np.nan) for pair in pairs]
+        known = dict(zip(degradations["lq_path"], strength, strict=True))
+        frame["strength"] = [known.get(path, np.nan) for path in cases["lq_path"]]
     if attributes is not None:
         for name, values in _numeric(attributes, frame["target_id"]).items():
             if name not in frame.columns and name != "age":  # a case knows its age, whatever this column says

@@ -276,6 +276,7 @@ def test_features_know_references_and_degradation(tables):
         {
             "target_id": ["00000", "00001"], "level": "severe", "sigma_x": [1.0, 9.0], "sigma_y": [1.0, 9.0],
             "scale": [2.0, 8.0], "noise_sigma": [1.0, 15.0], "jpeg_quality": [90, 40],
+            "lq_path": made.cases["lq_path"].tolist(),
         }
     )  # fmt: skip
     features = subgroups.case_features(made.cases, references, degradations)
