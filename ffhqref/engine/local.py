@@ -55,20 +55,29 @@ class LocalEngine:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
-            self.close()
+            self._kill()
             raise EngineError(
                 f"a worker process of stage '{stage.name}' ended abruptly (killed, or out of memory); finished work "
                 "is kept: run again, with fewer processes (engine.workers=1) if it happens again"
             ) from None
         except BaseException:
-            self.close()
+            self._kill()
             raise
 
     def close(self) -> None:
-        """End the workers without waiting for what they are at."""
+        """End the workers."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+    def _kill(self) -> None:
+        """End the workers without waiting for what they are at.
+
+        Leaving a pool to itself (``wait=False``) can end in a traceback at exit, from its own clean-up.
+        """
+        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+            process.kill()
+        self.close()
 
     def _workers(self) -> ProcessPoolExecutor:
         if self._pool is None:
