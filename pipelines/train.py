@@ -146,7 +146,7 @@ def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
 
 
 def _half(plan: Plan) -> Path:
-    """Write what the sampler needs of the fine-tune as one file of half precision, as `refldm-tiny` is shipped."""
+    """Write what the sampler needs of the fine-tune as one file of half precision."""
     import torch
 
     from ffhqref.restorers.refldm.checkpoint import load_published

@@ -20,7 +20,6 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
         "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
-        "refldm-tiny": "ffhqref.restorers.refldm.tiny:RefLDMTiny",
         "reference": "ffhqref.restorers.simple:FirstReference",
         "tv": "ffhqref.restorers.classical:TotalVariation",
     },
