@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.tables import SPECS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +150,7 @@ def make_cases(
                 "age_gap": gap,
             }
         )
-    return _typed(pd.DataFrame(rows))
+    return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
 
 
 def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFrame:
@@ -166,7 +167,7 @@ def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFram
         {"benchmark": benchmark, "case_id": name, "target_id": name, "lq_path": path, "reference_paths": [], **empty}
         for name, path in sorted(lq_paths.items())
     ]
-    return _typed(pd.DataFrame(rows))
+    return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -51,7 +51,7 @@ common keys (all: ffhqref run --cfg job)
 examples
   ffhqref run                                          everything, on the embedded sample
   ffhqref run dataset=ffhq dataset.path=images1024x1024 embedder=insightface embedder.path=w600k_r50.onnx
-  ffhqref restore restorer=[lq,realesrgan] limit=6      dry_run=true: try them on synthetic pictures first
+  ffhqref run restorer=[lq,bicubic,realesrgan] limit=6      dry_run=true: try them on synthetic pictures first
   ffhqref report merge=[WORKSPACE,WORKSPACE]           one ranking of several workspaces
   ffhqref <pipeline> --help | --cfg job | --multirun key=a,b
 """

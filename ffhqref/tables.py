@@ -316,6 +316,32 @@ def table_hash(root: str | Path, name: str) -> str:
     return str(read_metadata(root, name)["content"])
 
 
+MADE_BY = {
+    **dict.fromkeys(("images", "embeddings", "ages", "pairs", "identities", "references"), "build"),
+    **dict.fromkeys(("licences", "attributes"), "build"),
+    **dict.fromkeys(("degradations", "cases"), "degrade"),
+    "restorations": "restore",
+    "scores": "score",
+    "leaderboard": "report",
+}
+"""Which pipeline makes a table."""
+
+
+def check_current(root: str | Path, name: str) -> None:
+    """Refuse a table that was made from other tables than are there now, and so for all that those were made from.
+
+    Raises:
+        TableError: it is stale, or one of its inputs is missing; the line says which pipeline to run.
+    """
+    for source, recorded in sorted(read_metadata(root, name)["inputs"].items()):
+        if table_hash(root, source) != recorded:
+            raise TableError(
+                f"table '{name}' was made from another table '{source}' than is there now: run "
+                f"`ffhqref {MADE_BY[name]}` again before what follows it, or `ffhqref run`"
+            )
+        check_current(root, source)
+
+
 def _content_hash(table: pa.Table) -> str:
     import pyarrow as pa
 

@@ -82,6 +82,10 @@ class Workspace:
         """Read a table; see `ffhqref.tables.read_table`."""
         return tables.read_table(self.root, table)
 
+    def check_current(self, table: str) -> None:
+        """Refuse a stale table; see `ffhqref.tables.check_current`."""
+        tables.check_current(self.root, table)
+
     def has(self, table: str) -> bool:
         """Return whether a table is there."""
         return tables.table_path(self.root, table).is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
@@ -66,6 +67,17 @@ def open_context(config: Any) -> Iterator[Context]:
     check_integer(settings, "seed", 0)
     if settings["limit"] is not None:
         check_integer(settings, "limit", 1)
+    for key in ("download", "retry_failed", "dry_run"):
+        _boolean(settings, key)
+    for group in ("dataset", "embedder", "engine", "build", "age_sets", "audit"):
+        if not isinstance(settings[group], dict):
+            raise ConfigError(f"{group}={settings[group]}: expected a name or options, see ffhqref run --cfg job")
+    if "aligned" in settings["dataset"]:
+        _boolean(settings["dataset"], "aligned", "dataset.")
+    if settings["weights_dir"] is not None and not Path(str(settings["weights_dir"])).expanduser().is_dir():
+        raise ConfigError(f"weights_dir={settings['weights_dir']}: no such folder")
+    if not isinstance(settings["root"], (str, int)) or not str(settings["root"]).strip():
+        raise ConfigError(f"root={settings['root']}: expected a folder, for instance root=workspace")
     _device(str(settings["device"]))
     engine = make_engine(settings["engine"])
     workspace = Workspace(str(settings["root"]))
@@ -107,6 +119,11 @@ def make_engine(options: dict[str, Any]) -> Engine:
     return LocalEngine(workers)
 
 
+def _boolean(settings: dict[str, Any], key: str, prefix: str = "") -> None:
+    if not isinstance(settings[key], bool):
+        raise ConfigError(f"{prefix}{key}={settings[key]}: expected true or false")
+
+
 def _device(name: str) -> None:
     if name in ("auto", "cpu"):
         return
@@ -119,8 +136,19 @@ def _device(name: str) -> None:
         raise ConfigError(f"device={name}: not usable here ({reason}); use device=auto or device=cpu") from None
 
 
-def check_integer(settings: dict[str, Any], key: str, least: int) -> None:
+def group_of(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a config group of named parts (benchmark, restorer, metric), each with a mapping of options."""
+    chosen = config.get(name) or {}
+    if not isinstance(chosen, dict):
+        raise ConfigError(f"{name}={chosen}: expected a list of names, {name}=[first,second]")
+    for part, options in chosen.items():
+        if options is not None and not isinstance(options, dict):
+            raise ConfigError(f"{name}.{part}={options}: expected options, {name}.{part}.KEY=VALUE")
+    return {part: options or {} for part, options in chosen.items()}
+
+
+def check_integer(settings: dict[str, Any], key: str, least: int, prefix: str = "") -> None:
     """Refuse a value that is no whole number of at least ``least``."""
     value = settings[key]
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{key}={value}: expected a whole number of at least {least}")
+        raise ConfigError(f"{prefix}{key}={value}: expected a whole number of at least {least}")

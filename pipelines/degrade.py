@@ -15,7 +15,7 @@ from ffhqref.hashing import sha256_file
 from ffhqref.identity.agesets import CROSS, LABEL, SAME, AgeSetConfig, age_references, summarise_age_sets
 from ffhqref.tables import SPECS, read_metadata
 
-from ._common import Context, embeddings_of, open_context, rows_of
+from ._common import Context, embeddings_of, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,8 @@ def execute(config: Any) -> int:
 
 def check_benchmarks(context: Context) -> list[Benchmark]:
     """Return the benchmarks of the config; a wrong name or value ends here."""
-    benchmarks = [Benchmark.of(name, options) for name, options in context.config["benchmark"].items()]
+    chosen = group_of(context.config, "benchmark")
+    benchmarks = [Benchmark.of(name, options) for name, options in chosen.items()]
     if not benchmarks:
         raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
     for benchmark in benchmarks:
@@ -44,6 +45,7 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     import pandas as pd
 
     workspace = context.workspace
+    workspace.check_current("references")
     stage = DegradeStage(workspace.root, retry_failed=context.config["retry_failed"])
     images, identities, references = (workspace.read(name) for name in ("images", "identities", "references"))
     known = workspace.read("ages").dropna()
@@ -96,7 +98,11 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
         for name, options in context.config["benchmark"].items()
     }
     origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
-    workspace.write("degradations", made, inputs=("references",), **origin)
+    workspace.write("degradations", made, inputs=("references", "images"), **origin)
+    for benchmark, frame in zip(benchmarks, cases, strict=True):
+        if frame.empty:
+            reasons = [*made.loc[made["level"] == benchmark.degradation, "error"].dropna(), "see the lines above"]
+            raise DatasetError(f"benchmark '{benchmark.name}': no low-quality picture could be made: {reasons[0]}")
     workspace.write("cases", pd.concat(cases), inputs=("degradations", "references", "ages"), **origin)
     counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
     context.reporter.say(f"cases: {counts}")

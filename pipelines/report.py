@@ -10,13 +10,14 @@ from ffhqref.cli import launch
 from ffhqref.engine import Journal
 from ffhqref.errors import ConfigError
 from ffhqref.hashing import content_key, sha256_file
+from ffhqref.leaderboard.aggregate import FAILURE_POLICIES
 from ffhqref.leaderboard.html import HtmlOptions
 from ffhqref.leaderboard.report import build_report, write_report
 from ffhqref.leaderboard.sources import Source, merge_sources, read_facts, read_source
 from ffhqref.leaderboard.summary import IdentityGate
 from ffhqref.workspace import Workspace
 
-from ._common import Context, open_context
+from ._common import Context, check_integer, group_of, open_context
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,7 @@ VERSION = "4"
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
+        check_report(context)
         merged = context.config["merge"]
         if merged is None:
             return report(context, [context.workspace])
@@ -36,9 +38,32 @@ def execute(config: Any) -> int:
         return report(context, [Workspace(str(folder), read_only=True) for folder in merged])
 
 
+def check_report(context: Context) -> None:
+    """Refuse wrong values of the report's options before any work."""
+    options = context.config["report"]
+    if not isinstance(options, dict):
+        raise ConfigError(f"report={options}: expected the options of the report; leave it out for the defaults")
+    if options["failures"] not in FAILURE_POLICIES:
+        raise ConfigError(f"report.failures={options['failures']}: expected one of {', '.join(FAILURE_POLICIES)}")
+    for key, least in (("n_bootstrap", 100), ("max_cases", 0)):
+        check_integer(options, key, least, prefix="report.")
+    if not isinstance(options["max_megabytes"], (int, float)) or options["max_megabytes"] < 0:
+        raise ConfigError(f"report.max_megabytes={options['max_megabytes']}: expected a number of at least 0")
+    if not isinstance(options["quality"], list):
+        raise ConfigError(f"report.quality={options['quality']}: expected a list of metrics, report.quality=[niqe]")
+    gate = options["gate"]
+    if gate is not None:
+        if not isinstance(gate, dict) or not {"metric", "threshold"} <= set(gate):
+            raise ConfigError(f"report.gate={gate}: expected null or {{metric: ids, threshold: 0.5}}")
+        if gate["metric"] not in group_of(context.config, "metric"):
+            raise ConfigError(f"report.gate.metric={gate['metric']}: not among the metrics of this run")
+
+
 def report(context: Context, workspaces: list[Workspace]) -> int:
     """Write ``leaderboard`` and the files of the folder ``report``, unless they are there for these very tables."""
     own, options = context.workspace, context.config["report"]
+    for workspace in workspaces:
+        workspace.check_current("scores")
     facts = [read_facts(workspace) for workspace in workspaces]
     names = [str(workspace.root) for workspace in workspaces] if workspaces != [own] else []  # the page shows them
     folder = own.root / "report"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
 from ffhqref.tables import SPECS
 
-from ._common import Context, open_context, rows_of
+from ._common import Context, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +28,13 @@ def execute(config: Any) -> int:
 
 def make_stages(context: Context) -> list[RestoreStage]:
     """Return one stage for each restorer of the config; a wrong name, option or weight file ends here."""
-    chosen = context.config["restorer"]
+    chosen = group_of(context.config, "restorer")
     if not chosen:
         raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
     stages = []
     for method, given in chosen.items():
+        if method == GROUND_TRUTH:
+            raise ConfigError(f"restorer '{method}': the name stands for the ground truth itself; choose another")
         options = dict(given or {})
         stage = RestoreStage(
             context.workspace.root,
@@ -61,14 +64,22 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
     import pandas as pd
 
     workspace, say = context.workspace, context.reporter.say
+    workspace.check_current("cases")
     cases = workspace.read("cases")
     results = [result for stage in stages for result in context.map(stage, _rows(context, cases, stage.method))]
     made = pd.DataFrame(results)[list(SPECS["restorations"].columns)]
     made["peak_memory_bytes"] = made["peak_memory_bytes"].astype("Int64")
     infos = {stage.method: asdict(stage.restorer.info) for stage in stages}
     weights = {stage.method: getattr(stage.restorer, "weights_sha256", None) or {} for stage in stages}
-    workspace.write("restorations", made, inputs=("cases",), config=context.config["restorer"], infos=infos,
-                    weights=weights, seed=context.seed)  # fmt: skip
+    workspace.write(
+        "restorations",
+        made,
+        inputs=("cases", "degradations", "images"),
+        config=context.config["restorer"],
+        infos=infos,
+        weights=weights,
+        seed=context.seed,
+    )
     for (method, status), group in made[made["status"] != "ok"].groupby(["method", "status"]):
         first = group.iloc[0]
         where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"

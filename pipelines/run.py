@@ -12,7 +12,7 @@ from ffhqref.errors import ConfigError
 from ._common import open_context
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
-from .report import report
+from .report import check_report, report
 from .restore import dry_run, make_stages, restore
 from .score import make_metrics, score
 
@@ -27,6 +27,7 @@ def execute(config: Any) -> int:
         benchmarks = check_benchmarks(context)
         stages = make_stages(context)
         metrics = make_metrics(context)
+        check_report(context)
         if context.config["dry_run"]:
             return dry_run(stages)
         status = build(context, plan)

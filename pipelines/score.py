@@ -15,7 +15,7 @@ from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_m
 from ffhqref.metrics.scoring import score as score_rows
 from ffhqref.metrics.set_scoring import check_set_metrics, score_sets, set_notes, set_reasons
 
-from ._common import Context, embedder_options, open_context, rows_of
+from ._common import Context, embedder_options, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def execute(config: Any) -> int:
 
 def make_metrics(context: Context) -> MetricSet:
     """Return the metrics of the config; a wrong name or option ends here, absent weights are set aside."""
-    chosen = context.config["metric"]
+    chosen = group_of(context.config, "metric")
     if not chosen:
         raise ConfigError("no metric chosen: metric=[psnr,ids]")
     _set_metrics(context)
@@ -58,6 +58,7 @@ def score(context: Context, metrics: MetricSet) -> int:
     workspace, say = context.workspace, context.reporter.say
     for name, reason in metrics.unavailable.items():
         say(f"metric {name} unavailable: {reason}")
+    workspace.check_current("restorations")
     sha256 = workspace.picture_hashes()
     rows = []
     cases = {(case.benchmark, case.case_id): case for case in rows_of(workspace.read("cases"))}
@@ -80,8 +81,15 @@ def score(context: Context, metrics: MetricSet) -> int:
         signatures |= dict(whole.dropna(subset="signature")[["metric", "signature"]].itertuples(index=False))
         unavailable |= set_reasons(whole)
     notes = {} if whole is None else set_notes(whole)
-    workspace.write("scores", frame, inputs=("restorations", "cases"), signatures=signatures, directions=directions,
-                    unavailable=unavailable, notes=notes)  # fmt: skip
+    workspace.write(
+        "scores",
+        frame,
+        inputs=("restorations", "cases", "images"),
+        signatures=signatures,
+        directions=directions,
+        unavailable=unavailable,
+        notes=notes,
+    )
     for (name, reason), count in found.reasons.items():
         say(f"metric {name}: {count} values failed: {reason}")
     return int(bool(found.reasons) or (whole is not None and bool((whole["status"] == "failed").any())))
