@@ -84,7 +84,9 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         first = group.iloc[0]
         where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"
         say(f"{method}: {len(group)} of {(made['method'] == method).sum()} cases {status}, {where}")
-    return int(bool((made["status"] != "ok").any()))
+    bad = int((made["status"] != "ok").sum())
+    say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
+    return int(bool(bad))
 
 
 def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:

@@ -92,6 +92,7 @@ def score(context: Context, metrics: MetricSet) -> int:
     )
     for (name, reason), count in found.reasons.items():
         say(f"metric {name}: {count} values failed: {reason}")
+    say(f"scored: {int((frame['status'] == 'ok').sum())} values, {int((frame['status'] == 'failed').sum())} failed")
     return int(bool(found.reasons) or (whole is not None and bool((whole["status"] == "failed").any())))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 
@@ -108,3 +110,22 @@ def test_directions_of_metrics_that_cannot_run_are_those_they_have():
         assert cls.higher_is_better == (name not in LOWER_IS_BETTER), name
     bank = identity.ids().bank
     assert identity.IDS(bank, "gt", "degrees").higher_is_better == ("ids_grey_r18" not in LOWER_IS_BETTER)
+
+
+def printed_commands():
+    """Return the commands that the README and the docs print, as lists of arguments."""
+    found = []
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]:
+        for block in re.findall(r"```\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if not line.startswith("ffhqref "):
+                    continue
+                words = shlex.split(line, comments=True)
+                if words[1] not in ("weights", "list") and "..." not in words:
+                    found.append(words[2:])
+    return found
+
+
+@pytest.mark.parametrize("overrides", printed_commands(), ids=" ".join)
+def test_every_printed_command_has_a_config(overrides):
+    assert composed(*(word for word in overrides if not word.startswith("-")))
