@@ -197,7 +197,8 @@ def _imported(
             f"split; {row.absent} are no targets there, {row.ours_only} only there"
         )
     context.reporter.say(f"differences from the release: {path}")
-    return replace(built, identities=with_unlisted(identities, embeddings.image_ids.tolist()), references=references)
+    listed = with_unlisted(identities, embeddings.image_ids.tolist())
+    return replace(built, identities=listed, references=references, audit=built.audit.head(0))
 
 
 def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
@@ -236,6 +237,9 @@ def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, dataset: 
             f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
             f"with {count['references']} references"
         )
+    suspicious = int(built.audit["suspicious"].sum())
+    if suspicious:
+        say(f"audit: {suspicious} of {len(built.audit)} identities may be two people merged; see `ffhqref audit`")
     if dataset.truth:
         known = built.identities[built.identities["image_id"].isin(dataset.truth)]
         score = agreement(known, dataset.truth)
