@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ffhqref.datasets.attributes import attribute_of, attributes_frame, read_att
 from ffhqref.datasets.stage import ImageStage, image_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.faces.stage import AlignStage
 
 
 def picture(path, side=80, mode="RGB"):
@@ -197,3 +200,46 @@ def test_bad_attribute_tables_name_the_line(tmp_path, content, said):
     with pytest.raises(DatasetError) as caught:
         read_attributes(tmp_path / "x.csv", ["a", "b"])
     assert said in str(caught.value)
+
+
+def refusing(monkeypatch, *names):
+    """Refuse to open files of these names, as ``chmod 000`` does for everybody but root."""
+    opened = pathlib.Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    def refuse_image(path, *arguments, **options):
+        return image_open(refuse(pathlib.Path(path), "rb"), *arguments, **options)
+
+    image_open = Image.open
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    monkeypatch.setattr(Image, "open", refuse_image)
+
+
+def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
+    picture(tmp_path / "data" / "good.png")
+    picture(tmp_path / "data" / "shut.png")
+    data = open_dataset("folder", path=tmp_path / "data")
+
+    def opened():
+        return run_stage(ImageStage(data.root), image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / "j")
+
+    with monkeypatch.context() as patch:
+        refusing(patch, "shut.png")
+        good, shut = opened()
+    assert good["error"] is None
+    assert "Permission denied" in shut["error"] and shut["sha256"] == ""
+    assert opened()[1]["error"] is None, "permissions change neither length nor time"
+
+
+def test_alignment_takes_a_picture_that_may_not_be_read_as_a_row(tmp_path, monkeypatch):
+    picture(tmp_path / "shut.png")
+    stage = object.__new__(AlignStage)
+    stage.root, stage.out, stage._detector = tmp_path, tmp_path / "out", lambda image: []
+    refusing(monkeypatch, "shut.png")
+    (row,) = stage.process([{"image_id": "shut", "path": "shut.png"}])
+    assert "Permission denied" in row["error"] and row["sha256"] == ""
+    assert not stage.intact({}, row)
