@@ -338,7 +338,7 @@ def test_output_may_not_leave_the_workspace(tmp_path, rows):
         ({"_target_": "ffhqref.images.nothing"}, "has no 'nothing'"),
         ({"_target_": "pathlib.Path"}, "is no restorer"),
         (target(Broken), "restorer 'mine' does not start: OSError: no weights here"),
-        ({**target(Plugin), "wrong": 1}, "wrong"),
+        ({**target(Plugin), "wrong": 1}, "^restorer 'mine': got .* argument 'wrong'; its options: device$"),
     ],
 )
 def test_what_cannot_start_is_one_line_before_any_work(tmp_path, options, words):
