@@ -13,7 +13,7 @@ from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
 from ffhqref.faces import make_embedder
-from ffhqref.faces.crops import crop_faces
+from ffhqref.faces.crops import check_crop, crop_faces
 from ffhqref.hashing import content_key, sha256_bytes
 from ffhqref.images import SIZE, read_rgb, save_png
 
@@ -32,6 +32,9 @@ class EmbedStage:
         embedder: name in `ffhqref.faces.EMBEDDERS`.
         options: of the embedder.
         crop: name of the crop, see `ffhqref.faces.crops.crop_faces`.
+
+    Raises:
+        ConfigError: no such embedder or crop, or a wrong option.
     """
 
     name = "embed"
@@ -39,6 +42,7 @@ class EmbedStage:
     batch_size = 8
 
     def __init__(self, root: Path, embedder: str, options: Mapping[str, Any], crop: str) -> None:
+        check_crop(crop)
         self.root, self.crop = root, crop
         self._name, self._options = embedder, dict(options)
         made = make_embedder(embedder, **self._options)
