@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +89,8 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
     config_folder = conf_folder()
-    sys.argv = [f"ffhqref {name}", *(sys.argv[1:] if arguments is None else arguments)]
+    given = [_with_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
+    sys.argv = [f"ffhqref {name}", *given]
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -112,21 +115,44 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     except FfhqrefError as error:
         _complain(str(error))
         return 2
-    except (HydraException, OmegaConfBaseException) as error:
-        from ffhqref.config_errors import explain
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        from ffhqref.config_errors import explain, is_ours
 
-        _complain(explain(error, config_folder))
+        if not is_ours(error):
+            raise
+        _complain(explain(error, config_folder, given))
         return 2
     except KeyboardInterrupt:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
     except OSError as error:
-        if not cannot_write(error):
+        if not cannot_write(error) and not error.filename:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        _complain(f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again")
+        _complain(_told(error))
         return 2
     return status[0]
+
+
+def _told(error: OSError) -> str:
+    """Return what the system refused, where, and what to do."""
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no access ({error.strerror}){where}; grant it or choose another root=FOLDER, then run again"
+    if cannot_write(error):
+        return f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again"
+    reason = error.strerror or type(error).__name__
+    return f"{reason}{where}; what was finished is kept, the same command goes on from there"
+
+
+def _with_home(argument: str) -> str:
+    """Return an override with the home folder for ``~`` in ``key=~/path``: shells leave it, and Hydra stumbles.
+
+    >>> _with_home("~restorer"), _with_home("dataset.path=a~/b")
+    ('~restorer', 'dataset.path=a~/b')
+    """
+    if argument.startswith("-"):
+        return argument
+    return re.sub(r"(?<=[=\[,])~(?=/|$)", lambda _: Path.home().as_posix(), argument)
 
 
 def pipeline_module(name: str) -> ModuleType:

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import did_you_mean
 
+_NO_NAME = "Config group override must be a string or a list"
 
-def explain(error: Exception, config_folder: Path) -> str:
+
+def is_ours(error: Exception) -> bool:
+    """Return whether `explain` knows the error: a plain ValueError may come from anywhere, but one is Hydra's."""
+    return type(error) is not ValueError or _NO_NAME in str(error)
+
+
+def explain(error: Exception, config_folder: Path, overrides: Sequence[str] = ()) -> str:
     """Return the explanation of an error that composing a config raised.
 
     Args:
         error: from Hydra or OmegaConf.
         config_folder: where the configs lie, for suggestions.
+        overrides: the arguments of the command line, to name the one that is wrong.
     """
     text = " ".join(str(error).split())
+    if _NO_NAME in text:
+        return _no_name(config_folder, overrides)
+    unreadable = _unreadable(text, overrides)
+    if unreadable:
+        return unreadable
     option = re.search(r"Could not (?:find|load) '([\w@-]+)/([^']+)'", text)
     if option:
         group, name = option.groups()
@@ -29,6 +44,42 @@ def explain(error: Exception, config_folder: Path) -> str:
     if key:
         return _unknown_key(key.group(1).rstrip("."), config_folder)
     return f"config: {text.split(' See https')[0]}"
+
+
+def _no_name(config_folder: Path, overrides: Sequence[str]) -> str:
+    """Explain ``restorer=null`` and the like: the value of a group is no name."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        parsed = _parsed(override)
+        if (config_folder / group).is_dir() and parsed is not None and not isinstance(parsed.value(), (str, list)):
+            known = ", ".join(sorted(path.stem for path in (config_folder / group).glob("*.yaml")))
+            return f"{group}={value}: expected a name, or a list of them where several can be. Known: {known}"
+    return "config: the value of a group must be a name or a list of names"
+
+
+def _unreadable(text: str, overrides: Sequence[str]) -> str | None:
+    """Explain an argument that Hydra's grammar does not take; None when all are taken."""
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if override.startswith("-") or (not equals and f"'{override}'" not in text) or _parsed(override) is not None:
+            continue
+        if not equals:
+            return f"cannot read '{override}': expected key=value"
+        quoted = f'{key}="{value.replace(chr(34), "")}"'
+        hint = f": {shlex.quote(quoted)}" if _parsed(quoted) is not None else ""
+        return f"cannot read {override}: a value with spaces, quotes, brackets or commas needs quotes of its own{hint}"
+    return None
+
+
+def _parsed(override: str) -> Any:
+    """Return Hydra's reading of an override, None when it has none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
 
 
 def _unknown_key(key: str, config_folder: Path) -> str:

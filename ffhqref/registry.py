@@ -88,12 +88,30 @@ class Registry(Generic[T]):
             DependencyError: see `get`.
         """
         factory = self.get(name)
-        try:
-            inspect.signature(factory).bind(**options)
-        except TypeError as error:
-            known = ", ".join(inspect.signature(factory).parameters) or "none"
-            raise ConfigError(f"{self.kind} '{name}': {error}; its options: {known}") from None
+        check_options(factory, f"{self.kind} '{name}'", options)
         return factory(**options)
+
+
+def check_options(factory: Callable[..., Any], what: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a factory does not take, and the lack of those that it needs.
+
+    Args:
+        factory: a class or a function; one that tells no signature (some written in C) is not checked.
+        what: it is, for the message.
+        options: by name.
+
+    Raises:
+        ConfigError: with the names of its options.
+    """
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        known = ", ".join(signature.parameters) or "none"
+        raise ConfigError(f"{what}: {error}; its options: {known}") from None
 
 
 def load_attribute(target: str, what: str) -> Any:

@@ -140,8 +140,11 @@ def open_table(path: Path) -> tuple[csv.DictReader[str], list[str], str | None]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
-    reader = csv.DictReader(io.StringIO(text))
-    columns = list(reader.fieldnames or [])
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        columns = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
     return reader, columns, next((column for column in NAME_COLUMNS if column in columns), None)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ffhqref.errors import DatasetError
+from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.images import EXTENSIONS
 
 
@@ -53,6 +54,8 @@ def list_images(
 ) -> dict[str, str]:
     """Return image_id to relative path for every picture below ``root``, hidden files left out.
 
+    A link that leads nowhere is listed: it becomes a row with a reason, as every picture that cannot be read.
+
     Args:
         root: the folder.
         what: is looked for, for messages.
@@ -60,18 +63,24 @@ def list_images(
         name: makes the id from a path relative to ``root``; its stem by default.
 
     Raises:
-        DatasetError: the folder is absent, no folder, holds no picture, or two pictures share an id.
+        DatasetError: the folder is absent, no folder, holds no picture, two pictures share an id, or a name is no
+            UTF-8 or holds control characters.
     """
     if not root.exists():
         raise DatasetError(f"{what}: no such folder: {root}; {remedy}")
     if not root.is_dir():
         raise DatasetError(f"{what}: not a folder: {root}; {remedy}")
     found: dict[str, str] = {}
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and _is_file_or_dead_link(path))
     for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
         relative = path.relative_to(root)
         if any(part.startswith(".") for part in relative.parts):
             continue
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in relative.as_posix()):
+            raise DatasetError(
+                f"{what}: the file name {relative.as_posix()!a} in {root} is no UTF-8 or holds control characters, "
+                "which tables cannot hold: rename it"
+            )
         image_id = name(relative)
         if image_id in found:
             raise DatasetError(
@@ -82,6 +91,21 @@ def list_images(
     if not found:
         raise DatasetError(f"{what}: no picture ({', '.join(EXTENSIONS)}) in {root}; {remedy}")
     return dict(sorted(found.items()))
+
+
+def _is_file_or_dead_link(path: Path) -> bool:
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def given_path(value: object, key: str) -> Path:
+    """Return the path that a key of the config gives, ``~`` expanded; a number is the name of a folder or file.
+
+    Raises:
+        ConfigError: a list, a mapping or a truth value.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, Path, int, float)):
+        raise ConfigError(f"{key}={value}: expected one path; put quotes around one with special characters")
+    return Path(str(value)).expanduser()
 
 
 def count_remarks(what: str, found: Mapping[str, int], stated: Mapping[str, int]) -> tuple[str, ...]:

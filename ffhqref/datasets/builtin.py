@@ -6,9 +6,9 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from ffhqref.datasets.ages import Ages, read_ages
+from ffhqref.datasets.ages import Ages, open_table, read_ages
 from ffhqref.datasets.attributes import read_attributes
-from ffhqref.datasets.base import Dataset, count_remarks, list_images
+from ffhqref.datasets.base import Dataset, count_remarks, given_path, list_images
 from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.errors import ConfigError, DatasetError
 
@@ -117,11 +117,11 @@ def root_of(path: str | Path | None, name: str, needed: str) -> Path:
     """Return the data set's folder.
 
     Raises:
-        ConfigError: none was given; ``needed`` says what to give.
+        ConfigError: none was given, or no path; ``needed`` says what to give.
     """
-    if not path:
+    if path is None or path == "":
         raise ConfigError(f"dataset={name} needs {needed}")
-    return Path(path).expanduser().resolve()
+    return given_path(path, "dataset.path").resolve()
 
 
 def ages_of(path: str | Path | None, files: Mapping[str, str]) -> Ages:
@@ -133,19 +133,15 @@ def read_truth(path: str | Path, files: Mapping[str, str]) -> dict[str, str]:
     """Read image id to true identity from a CSV; pictures that are not in ``files`` are left out.
 
     Raises:
-        DatasetError: no such file, or a missing column.
+        DatasetError: no such file, not a text, or a missing column.
     """
-    path = Path(path).expanduser()
+    path = given_path(path, "dataset.truth")
     if not path.is_file():
         raise DatasetError(f"no such file: {path}; dataset.truth is a CSV with the columns image_id and identity")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = list(reader.fieldnames or [])
-        name = next((column for column in ("image_id", "file") if column in columns), None)
-        person = next((column for column in ("identity", "person") if column in columns), None)
-        if name is None or person is None:
-            raise DatasetError(
-                f"{path}, line 1: columns {columns}, expected image_id (or file) and identity (or person)"
-            )
-        found = {Path(row[name]).stem: row[person] for row in reader}
+    reader, columns, _ = open_table(path)
+    name = next((column for column in ("image_id", "file") if column in columns), None)
+    person = next((column for column in ("identity", "person") if column in columns), None)
+    if name is None or person is None:
+        raise DatasetError(f"{path}, line 1: columns {columns}, expected image_id (or file) and identity (or person)")
+    found = {Path(row[name]).stem: row[person] for row in reader if row[name] and row[person]}
     return {image_id: found[image_id] for image_id in files if image_id in found}

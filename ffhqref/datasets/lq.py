@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.datasets.base import list_images
+from ffhqref.datasets.stage import size_and_time
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import DatasetError, ImageError
@@ -78,9 +79,7 @@ def import_rows(benchmark: str, folder: str | Path, wanted: Sequence[str] | None
     rows = {}
     for name in names:
         path = root / files[name]
-        facts = path.stat()
-        stamp = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-        rows[name] = {"path": str(path), **stamp, "out_path": f"lq/{benchmark}/{name}.png"}
+        rows[name] = {"path": str(path), **size_and_time(path), "out_path": f"lq/{benchmark}/{name}.png"}
     return rows
 
 

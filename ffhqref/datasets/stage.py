@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.engine.base import Row
-from ffhqref.errors import ImageError
+from ffhqref.errors import ImageError, one_line
 from ffhqref.hashing import content_key, sha256_file
 from ffhqref.images import read_rgb
 
@@ -47,8 +47,8 @@ class ImageStage:
         """Nothing to load."""
 
     def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return True: the key holds the file's length and time."""
-        return True
+        """Return False for a file that could not even be hashed: a change of its permissions changes no key."""
+        return bool(result["sha256"])
 
     def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Open the pictures."""
@@ -59,20 +59,41 @@ class ImageStage:
         found: dict[str, Any] = {"image_id": row["image_id"], "path": row["path"], "width": 0, "height": 0}
         try:
             image = read_rgb(path, min_side=MIN_SIDE)
-        except ImageError as error:
-            reason = str(error).removesuffix(f": {path}")
-            return {**found, "sha256": sha256_file(path) if path.is_file() else "", "error": reason}
+            sha256 = sha256_file(path)
+        except (ImageError, OSError) as error:
+            return {**found, "sha256": hash_or_nothing(path), "error": reason_without(path, error)}
         height, width = image.shape[:2]
-        return {**found, "width": width, "height": height, "sha256": sha256_file(path), "error": None}
+        return {**found, "width": width, "height": height, "sha256": sha256, "error": None}
+
+
+def hash_or_nothing(path: Path) -> str:
+    """Return the SHA-256 of a file, or an empty string when it is absent or may not be read."""
+    try:
+        return sha256_file(path)
+    except OSError:
+        return ""
+
+
+def reason_without(path: Path, error: Exception) -> str:
+    """Return why a picture cannot be used as one line, without its path, which a row of the table has already."""
+    return one_line(error).removesuffix(f": {path}")
 
 
 def image_rows(dataset: Dataset) -> list[dict[str, Any]]:
-    """Return the rows that `ImageStage` takes, one for each file."""
-    rows = []
-    for image_id, relative in dataset.files.items():
-        facts = (dataset.root / relative).stat()
-        rows.append({"image_id": image_id, "path": relative, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns})
-    return rows
+    """Return the rows that `ImageStage` takes, one for each file; a link that leads nowhere has size and time 0."""
+    return [
+        {"image_id": image_id, "path": relative, **size_and_time(dataset.root / relative)}
+        for image_id, relative in dataset.files.items()
+    ]
+
+
+def size_and_time(path: Path) -> dict[str, int]:
+    """Return ``size`` (bytes) and ``mtime_ns`` of a file, both 0 when it is not there or may not be asked."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return {"size": 0, "mtime_ns": 0}
+    return {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
 
 
 def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, source: str = "") -> pd.DataFrame:

@@ -94,7 +94,12 @@ class DegradeStage:
             if sha256_file(source) != row["sha256"]:
                 raise FfhqrefError(f"changed since table 'images' was made, run build again: {source}")
             target = inside(self.root, row["out_path"])
-            data = save_png(target, apply(read_rgb(source, SIZE), parameters, preset))
+            low = apply(read_rgb(source, SIZE), parameters, preset)
+        except (FfhqrefError, OSError) as error:
+            result["error"] = one_line(error)
+            return result
+        try:
+            data = save_png(target, low)
         except (FfhqrefError, OSError) as error:
             if cannot_write(error):
                 raise

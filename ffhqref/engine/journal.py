@@ -1,7 +1,7 @@
 """The journal of a stage: an append-only file of results by content key.
 
 A line is written as soon as a batch is done. Killing the process at any moment loses at most the batch in flight:
-a torn last line is dropped on the next opening.
+a torn last line is dropped on the next opening. A damaged line elsewhere costs its own result only.
 """
 
 from __future__ import annotations
@@ -35,31 +35,34 @@ class Journal:
     def _load(self) -> None:
         if not self.path.exists():
             return
-        good = 0
+        whole = 0
         with self.path.open("rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
-                try:
-                    entry = json.loads(line)
-                    self._rows[entry["key"]] = entry["result"]
-                except (ValueError, KeyError, TypeError):
-                    break
-                good += len(line)
-        if good < self.path.stat().st_size:
+                whole += len(line)
+                entry = _parsed(line)
+                if entry is not None:
+                    self._rows[entry[0]] = entry[1]
+        if whole < self.path.stat().st_size:
             with self.path.open("r+b") as stream:
-                stream.truncate(good)
+                stream.truncate(whole)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the remembered result, or None."""
+        """Return the remembered result, or None; an array that was damaged makes its result unknown."""
         stored = self._rows.get(key)
-        return None if stored is None else {name: _decode(value) for name, value in stored.items()}
+        if stored is None:
+            return None
+        try:
+            return {name: _decode(value) for name, value in stored.items()}
+        except (ValueError, TypeError):
+            return None
 
     def add(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-        """Append results by key; they are on disk when this returns."""
+        """Append results by key; they survive the death of the process once this returns, not that of the machine."""
         encoded = {key: {name: _encode(value) for name, value in result.items()} for key, result in results.items()}
         lines = [json.dumps({"key": key, "result": result}, separators=(",", ":")) for key, result in encoded.items()]
         self._stream.write(("\n".join(lines) + "\n").encode())
@@ -77,6 +80,18 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _parsed(line: bytes) -> tuple[str, dict[str, Any]] | None:
+    """Return key and result of a line, None when it is no line of a journal."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(entry, dict):
+        return None
+    key, result = entry.get("key"), entry.get("result")
+    return (key, result) if isinstance(key, str) and isinstance(result, dict) else None
 
 
 def _encode(value: Any) -> Any:

@@ -61,6 +61,16 @@ DLIB_POINTS = (
 CROPS = ("ffhq_template", "refldm_center")
 
 
+def check_crop(crop: str) -> None:
+    """Refuse a crop that does not exist.
+
+    Raises:
+        ConfigError: unknown name, with the nearest one.
+    """
+    if crop not in CROPS:
+        raise ConfigError(f"unknown crop '{crop}'.{did_you_mean(str(crop), CROPS)} Known: {', '.join(CROPS)}")
+
+
 def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDArray[np.uint8]:
     """Cut the faces out of aligned pictures.
 
@@ -76,11 +86,12 @@ def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDAr
     """
     if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(f"expected uint8 [B, {SIZE}, {SIZE}, 3], got {images.shape}")
+    check_crop(crop)
     size = embedder.face_size
     if crop == "refldm_center":
         low, high = SIZE // 16, SIZE - SIZE // 16
         faces = [cv2.resize(image[low:high, low:high], (size, size), interpolation=cv2.INTER_AREA) for image in images]
-    elif crop == "ffhq_template":
+    else:
         matrix = _template_matrix(embedder.template)
         faces = [
             cv2.resize(
@@ -90,8 +101,6 @@ def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDAr
             )
             for image in images
         ]
-    else:
-        raise ConfigError(f"unknown crop '{crop}'.{did_you_mean(crop, CROPS)} Known: {', '.join(CROPS)}")
     return np.stack(faces) if faces else np.zeros((0, size, size, 3), np.uint8)
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.datasets.stage import MIN_SIDE
+from ffhqref.datasets.stage import MIN_SIDE, hash_or_nothing, reason_without
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
 from ffhqref.faces import make_embedder
-from ffhqref.faces.crops import crop_faces
-from ffhqref.hashing import content_key, sha256_bytes, sha256_file
+from ffhqref.faces.crops import check_crop, crop_faces
+from ffhqref.hashing import content_key, sha256_bytes
 from ffhqref.images import SIZE, read_rgb, save_png
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class EmbedStage:
         embedder: name in `ffhqref.faces.EMBEDDERS`.
         options: of the embedder.
         crop: name of the crop, see `ffhqref.faces.crops.crop_faces`.
+
+    Raises:
+        ConfigError: no such embedder or crop, or a wrong option.
     """
 
     name = "embed"
@@ -39,6 +42,7 @@ class EmbedStage:
     batch_size = 8
 
     def __init__(self, root: Path, embedder: str, options: Mapping[str, Any], crop: str) -> None:
+        check_crop(crop)
         self.root, self.crop = root, crop
         self._name, self._options = embedder, dict(options)
         made = make_embedder(embedder, **self._options)
@@ -130,9 +134,9 @@ class AlignStage:
             self._detector = make_detector(self._name, **self._options)
 
     def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return whether the aligned picture is still the one that was written."""
+        """Return whether the aligned picture is still the one written; what could not be hashed is tried again."""
         if result["error"] is not None:
-            return True
+            return bool(result["sha256"])
         return file_intact(self.out / result["path"], result, result["sha256"])
 
     def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -149,11 +153,10 @@ class AlignStage:
         try:
             image = read_rgb(path, min_side=MIN_SIDE)
         except ImageError as error:
-            reason = str(error).removesuffix(f": {path}")
-            return {**nothing, "sha256": sha256_file(path) if path.is_file() else "", "error": reason}
+            return {**nothing, "sha256": hash_or_nothing(path), "error": reason_without(path, error)}
         face = main_face(self._detector(image), image.shape[1], image.shape[0])
         if face is None:
-            return {**nothing, "sha256": sha256_file(path), "error": f"no face found by {self.signature}"}
+            return {**nothing, "sha256": hash_or_nothing(path), "error": f"no face found by {self.signature}"}
         data = save_png(self.out / f"{row['image_id']}.png", align_ffhq(image, face.points))
         name = f"{row['image_id']}.png"
         found = {"image_id": row["image_id"], "path": name, "width": SIZE, "height": SIZE}

@@ -51,6 +51,7 @@ class BuildConfig:
     """Torch device of the pair search; changes the time only."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         check_distance("max_distance", self.max_distance)
         check_distance("min_distance", self.min_distance)
         if self.min_distance >= self.max_distance:
@@ -68,6 +69,28 @@ class BuildConfig:
             least = self.min_references if name == "max_references" else 1
             if most is not None and most < least:
                 raise ConfigError(f"{name}={most} is below the minimum of {least}; use null for no limit")
+
+    def _check_types(self) -> None:
+        for name in ("min_references", "max_references", "train_max_references", "seed", "block"):
+            value = getattr(self, name)
+            if name.endswith("max_references") and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                none = " or null for no limit" if name.endswith("max_references") else ""
+                raise ConfigError(f"{name}={value}: expected a whole number{none}")
+        if self.block < 1:
+            raise ConfigError(f"block={self.block}: expected a whole number of at least 1")
+        for name in ("test", "val"):
+            value = getattr(self, name)
+            count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not count and not (isinstance(value, float) and 0.0 <= value < 1.0):
+                raise ConfigError(
+                    f"{name}={value}: expected a number of identities (a whole number), or a fraction of them below 1"
+                )
+        for name in ("grouping", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ConfigError(f"{name}={value}: expected a name")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> BuildConfig:

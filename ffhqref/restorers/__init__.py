@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ffhqref.errors import ConfigError, FfhqrefError, one_line
-from ffhqref.registry import Registry, load_attribute
+from ffhqref.registry import Registry, check_options, load_attribute
 from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
 
 __all__ = ["RESTORERS", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
@@ -47,6 +47,7 @@ def make_restorer(name: str, device: str | None = None, **options: Any) -> Resto
     try:
         if device is not None and "device" in inspect.signature(factory).parameters:
             options["device"] = device
+        check_options(factory, f"restorer '{name}'", options)
         restorer = factory(**options)
     except FfhqrefError:
         raise

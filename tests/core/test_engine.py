@@ -115,6 +115,35 @@ def test_a_torn_end_costs_only_the_torn_line(tmp_path_factory, cut):
         assert journal.get("new") == {"y": 99}
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"key":"1","result":3}',
+        '{"key":"1","result":{"y":{"float32":"AAA","shape":[1]}}}',
+        '{"key":"1","result":{"y":{"float32":7,"shape":[1]}}}',
+        '{"key":["1"],"result":{}}',
+        "[1]",
+        "3",
+        '{"key":"1"',
+        "\x00\x00",
+        "",
+    ],
+)
+def test_a_damaged_line_costs_its_own_result_only(tmp_path, bad):
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        for index in range(3):
+            journal.add({str(index): {"y": index}})
+    lines = path.read_text().splitlines()
+    lines[1] = bad
+    path.write_text("\n".join(lines) + "\n")
+    with Journal(path) as journal:
+        assert [journal.get(str(index)) for index in range(3)] == [{"y": 0}, None, {"y": 2}]
+        journal.add({"1": {"y": 1}})
+    with Journal(path) as journal:
+        assert [journal.get(str(index)) for index in range(3)] == [{"y": index} for index in range(3)]
+
+
 def test_workers_die_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from PIL import Image
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.ages import parse_age, read_ages
 from ffhqref.datasets.attributes import attribute_of, attributes_frame, read_attributes
+from ffhqref.datasets.lq import ImportStage, import_rows
 from ffhqref.datasets.stage import ImageStage, image_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.faces.stage import AlignStage
 
 
 def picture(path, side=80, mode="RGB"):
@@ -197,3 +202,101 @@ def test_bad_attribute_tables_name_the_line(tmp_path, content, said):
     with pytest.raises(DatasetError) as caught:
         read_attributes(tmp_path / "x.csv", ["a", "b"])
     assert said in str(caught.value)
+
+
+def refusing(monkeypatch, *names):
+    """Refuse to open files of these names, as ``chmod 000`` does for everybody but root."""
+    opened = pathlib.Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    def refuse_image(path, *arguments, **options):
+        return image_open(refuse(pathlib.Path(path), "rb"), *arguments, **options)
+
+    image_open = Image.open
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    monkeypatch.setattr(Image, "open", refuse_image)
+
+
+def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
+    picture(tmp_path / "data" / "good.png")
+    picture(tmp_path / "data" / "shut.png")
+    data = open_dataset("folder", path=tmp_path / "data")
+
+    def opened():
+        return run_stage(ImageStage(data.root), image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / "j")
+
+    with monkeypatch.context() as patch:
+        refusing(patch, "shut.png")
+        good, shut = opened()
+    assert good["error"] is None
+    assert "Permission denied" in shut["error"] and shut["sha256"] == ""
+    assert opened()[1]["error"] is None, "permissions change neither length nor time"
+
+
+def test_alignment_takes_a_picture_that_may_not_be_read_as_a_row(tmp_path, monkeypatch):
+    picture(tmp_path / "shut.png")
+    stage = object.__new__(AlignStage)
+    stage.root, stage.out, stage._detector = tmp_path, tmp_path / "out", lambda image: []
+    refusing(monkeypatch, "shut.png")
+    (row,) = stage.process([{"image_id": "shut", "path": "shut.png"}])
+    assert "Permission denied" in row["error"] and row["sha256"] == ""
+    assert not stage.intact({}, row)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"new\nline.png", b"tab\t/x.png"])
+def test_names_that_tables_cannot_hold_are_refused(tmp_path, name):
+    path = pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))  # noqa: PTH118
+    try:
+        picture(path)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(DatasetError, match=r"file name '(caf|new|tab)\\.*: rename it") as caught:
+        open_dataset("folder", path=tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_other_letters_and_odd_spaces_are_fine(tmp_path):
+    for name in ("Zoë", "林", "5\u202fPM", "no\xa0break"):
+        picture(tmp_path / f"{name}.png")
+    assert len(open_dataset("folder", path=tmp_path).files) == 4
+
+
+def test_a_link_that_leads_nowhere_is_a_row_with_a_reason(tmp_path):
+    picture(tmp_path / "data" / "a.png")
+    (tmp_path / "data" / "b.png").symlink_to(tmp_path / "later.png")
+    (tmp_path / "data" / "loop.png").symlink_to("loop.png")
+
+    def opened():
+        data = open_dataset("folder", path=tmp_path / "data")
+        rows = image_rows(data)
+        return run_stage(ImageStage(data.root), rows, engine=LocalEngine(1), journal_dir=tmp_path / "j")
+
+    assert [row["error"] is None for row in opened()] == [True, False, False]
+    assert "no such file" in opened()[1]["error"]
+    rows = import_rows("b", tmp_path / "data", None)
+    assert [row["error"] is None for row in ImportStage(tmp_path).process(list(rows.values()))] == [True, False, False]
+    picture(tmp_path / "later.png")
+    assert opened()[1]["error"] is None
+
+
+def test_truth_that_is_no_text_and_rows_that_are_too_short(tmp_path):
+    picture(tmp_path / "data" / "a.png")
+    picture(tmp_path / "data" / "b.png")
+    with pytest.raises(DatasetError, match="cannot be read as a CSV"):
+        open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "data" / "a.png")
+    (tmp_path / "truth.csv").write_text("identity,image_id\n1,a\n2\n")
+    data = open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "truth.csv")
+    assert data.truth == {"a": "1"}
+
+
+def test_paths_that_are_no_text(tmp_path, monkeypatch):
+    picture(tmp_path / "3" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert list(open_dataset("folder", path=3).files) == ["a"]
+    for path in (["a", "b"], {"a": 1}, True):
+        with pytest.raises(ConfigError, match=r"dataset\.path=.*: expected one path"):
+            open_dataset("folder", path=path)

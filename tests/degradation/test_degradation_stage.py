@@ -1,5 +1,6 @@
 """The stage: results as rows, failures as rows, resuming, any number of workers."""
 
+import errno
 import shutil
 
 import numpy as np
@@ -125,3 +126,16 @@ def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
     assert stage.key({**row, "path": "elsewhere.png"}) == stage.key(row), "the same picture at another place"
     with pytest.raises(ConfigError, match="Did you mean 'severe'"):
         stage.key({**row, "level": "sever"})
+
+
+def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
+    def refuse(path, *arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffhqref.degradation.stage.sha256_file", refuse)
+        (result,) = DegradeStage(tmp_path).process(rows[:1])
+    assert "Permission denied" in result["error"] and result["lq_path"] is None
+    monkeypatch.setattr("ffhqref.degradation.stage.save_png", refuse)
+    with pytest.raises(PermissionError):
+        DegradeStage(tmp_path).process(rows[:1])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ffhqref.engine import LocalEngine
-from ffhqref.errors import TableError
+from ffhqref.errors import ConfigError, TableError
 from ffhqref.faces import embed, make_embedder
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import BATCH, EmbeddingStore, embed_pictures
@@ -239,3 +239,8 @@ def test_killed_with_minus_nine_it_goes_on_and_equals_an_undisturbed_run(picture
     (killed,), (undisturbed,) = (tmp_path / "killed").iterdir(), (tmp_path / "whole").iterdir()
     for name in ("vectors.f32", "manifest.jsonl"):
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_an_unknown_crop_is_refused_before_any_work(network, tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown crop 'ffhq_templat'\. Did you mean 'ffhq_template'"):
+        EmbedStage(tmp_path, "onnx", {"path": str(network)}, "ffhq_templat")

@@ -271,6 +271,18 @@ def test_the_shared_matrix_and_the_one_a_target_agree(monkeypatch):
         ({"max_references": 1}, "max_references=1"),
         ({"train_max_references": 0}, "train_max_references=0"),
         ({"max_dist": 0.4}, "unknown keys"),
+        ({"max_distance": "x"}, "max_distance must be .* got 'x'"),
+        ({"min_references": "x"}, "min_references=x: expected a whole number$"),
+        ({"min_references": None}, "min_references=None: expected a whole number"),
+        ({"max_references": "x"}, "max_references=x: expected a whole number or null"),
+        ({"train_max_references": 2.5}, "train_max_references=2.5: expected a whole number or null"),
+        ({"test": "abc"}, "test=abc: expected a number of identities"),
+        ({"test": True}, "test=True: expected a number of identities"),
+        ({"val": 1.5}, "val=1.5: expected a number of identities"),
+        ({"val": -1}, "val=-1: expected a number of identities"),
+        ({"seed": "x"}, "seed=x: expected a whole number"),
+        ({"block": 0}, "block=0: expected a whole number of at least 1"),
+        ({"grouping": ["a"]}, "grouping=.*: expected a name"),
     ],
 )
 def test_a_wrong_config_is_refused(values, words):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +73,13 @@ def test_help_names_every_pipeline(ffhqref):
         (["run", "dataset=folder"], "dataset.path="),
         (["run", "embedder=onnx"], "embedder.path="),
         (["run", "device=cuda:9"], "device"),
+        (["run", "restorer=null"], "restorer=null: expected a name, or a list"),
+        (["run", "dataset=null"], "Known: celeba_hq,"),
+        (["run", "embedder=null"], "embedder=null: expected a name"),
+        (["run", "engine=null"], "engine=null: expected a name"),
+        (["run", 'dataset.path="a b'], """needs quotes of its own: 'dataset.path="a b"'"""),
+        (["run", "dataset.path=/faces (1)"], """cannot read dataset.path=/faces (1): a value with"""),
+        (["run", "seed"], "cannot read 'seed': expected key=value"),
         (["report"], "does not exist yet"),
         (["score"], "does not exist yet"),
     ],
@@ -83,6 +92,47 @@ def test_a_dataset_folder_that_is_absent_or_empty(ffhqref, tmp_path):
     assert "no such folder" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/absent"))
     (tmp_path / "empty").mkdir()
     assert "no picture" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/empty"))
+
+
+def test_home_is_understood_and_told(ffhqref, tmp_path):
+    home = {"HOME": str(tmp_path / "home")}
+    said = one_line(ffhqref("run", "dataset=folder", "dataset.path=~/faces", env=home))
+    assert f"no such folder: {tmp_path}/home/faces" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "w/tables"), "Is a directory: w/tables"),
+        (PermissionError(errno.EACCES, "Permission denied", "w/x.png"), "no access (Permission denied): w/x.png"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write (No space left on device); make room"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, said, monkeypatch, tmp_path, capsys):
+    from ffhqref import cli
+
+    def execute(config):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(cli, "pipeline_module", lambda name: SimpleNamespace(execute=execute))
+    assert cli.launch("run", ["seed=1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
+    from ffhqref import cli
+
+    def execute(config):
+        raise ValueError("a defect")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(cli, "pipeline_module", lambda name: SimpleNamespace(execute=execute))
+    with pytest.raises(ValueError, match="a defect"):
+        cli.launch("run", ["seed=1"])
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, where nobody can make a folder")

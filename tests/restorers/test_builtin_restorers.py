@@ -89,7 +89,11 @@ def test_reference_is_the_first_one_whatever_its_size(faces, lows):
     ("name", "options", "words"),
     [
         ("bicubic", {"factor": 0}, "factor=0"),
-        ("bicubic", {"facto": 4}, "facto"),
+        (
+            "bicubic",
+            {"facto": 4},
+            "^restorer 'bicubic': got an .* argument 'facto'; its options: factor",
+        ),
         ("nlm", {"strength": -1}, "strength=-1"),
         ("tv", {"weight": 0}, "weight=0"),
         ("bicubik", {}, "Did you mean 'bicubic'"),

@@ -1,5 +1,6 @@
 """The restore runner: statuses, isolation, seeds, references, resuming, plug-ins of other packages."""
 
+import errno
 import subprocess
 import sys
 import textwrap
@@ -337,7 +338,7 @@ def test_output_may_not_leave_the_workspace(tmp_path, rows):
         ({"_target_": "ffhqref.images.nothing"}, "has no 'nothing'"),
         ({"_target_": "pathlib.Path"}, "is no restorer"),
         (target(Broken), "restorer 'mine' does not start: OSError: no weights here"),
-        ({**target(Plugin), "wrong": 1}, "wrong"),
+        ({**target(Plugin), "wrong": 1}, "^restorer 'mine': got .* argument 'wrong'; its options: device$"),
     ],
 )
 def test_what_cannot_start_is_one_line_before_any_work(tmp_path, options, words):
@@ -415,3 +416,16 @@ def test_peak_memory_is_told_on_a_gpu(tmp_path, rows):
     assert results[0]["device"] == "cuda" and results[0]["peak_memory_bytes"] == 0, "this one works on the CPU"
     results, _ = run(tmp_path, rows[1:2], OnGpu, device="cuda")
     assert 64 * 2**20 <= results[0]["peak_memory_bytes"] < 128 * 2**20
+
+
+def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
+    def refuse(path, *arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ffhqref.restorers.stage.sha256_file", refuse)
+        (result,) = RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])
+    assert result["status"] == "failed" and "Permission denied" in result["error"]
+    monkeypatch.setattr("ffhqref.restorers.stage.save_png", refuse)
+    with pytest.raises(PermissionError):
+        RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])
