@@ -21,7 +21,7 @@ from ._common import Context, open_context
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = "4"
+VERSION = "5"
 """Of what the report shows; raised when the same tables give another page."""
 
 
