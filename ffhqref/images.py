@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ffhqref.errors import ImageError
+from ffhqref.hashing import sha256_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,9 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """File name endings, in lower case, that count as pictures."""
 
 
-def read_rgb(path: str | Path, size: int | None = None, min_side: int = 1) -> NDArray[np.uint8]:
+def read_rgb(
+    path: str | Path, size: int | None = None, min_side: int = 1, *, sha256: str | None = None
+) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB [H, W, 3].
 
     Greyscale, palette and CMYK pictures are converted; of a GIF the first frame is taken; alpha is dropped;
@@ -41,15 +44,16 @@ def read_rgb(path: str | Path, size: int | None = None, min_side: int = 1) -> ND
         size: if given and the picture is not already ``size`` x ``size``, it is resized with PIL's bicubic
             filter, the default filter that ReF-LDM's code relies on (protocols.md 2.3, trap 6).
         min_side: pictures with a shorter side are refused.
+        sha256: if given, the picture is decoded from the very bytes that have this hash.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, no picture, or too small.
+        ImageError: the file is missing, empty, truncated, no picture, too small, or has another hash.
     """
     path = Path(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(path if sha256 is None else io.BytesIO(_checked(path, sha256))) as opened:
                 opened.load()
                 picture = ImageOps.exif_transpose(opened)
     except FileNotFoundError:
@@ -71,6 +75,13 @@ def read_rgb(path: str | Path, size: int | None = None, min_side: int = 1) -> ND
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture, dtype=np.uint8).copy()
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if sha256_bytes(data) != sha256:
+        raise ImageError(f"changed since its hash was recorded: {path}")
+    return data
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

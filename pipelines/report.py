@@ -22,7 +22,7 @@ from ._common import Context, check_integer, group_of, open_context
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = "4"
+VERSION = "5"
 """Of what the report shows; raised when the same tables give another page."""
 
 
@@ -77,7 +77,7 @@ def report(context: Context, workspaces: list[Workspace]) -> int:
             written = ("leaderboard.md", "leaderboard.tex", "leaderboard.csv", "report.html")
             files = [table, *(folder / name for name in written)]
             journal.add({key: {"files": {path.relative_to(own.root).as_posix(): sha256_file(path) for path in files}}})
-    _print(own.read("leaderboard"))
+    _print(own.read("leaderboard"), options["failures"])
     sys.stdout.write(f"leaderboard: {table}\npage: {folder / 'report.html'}\n")
     return 0
 
@@ -116,12 +116,12 @@ def _write(context: Context, source: Source) -> None:
         context.reporter.say(f"page: cannot show {path}")
 
 
-def _print(board: pd.DataFrame) -> None:
+def _print(board: pd.DataFrame, failures: str) -> None:
     from rich.console import Console
 
     from ffhqref.leaderboard.render import to_rich
 
-    Console(width=None if sys.stdout.isatty() else 160).print(to_rich(board))
+    Console(width=None if sys.stdout.isatty() else 160).print(to_rich(board, failures=failures))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ class BenchmarkInfo:
     people_from: str = ""
     """Data set whose people are tested ("FFHQ"): weights trained on it have seen them."""
     protocol_hash: str = ""
-    """Content hash of everything that defines the cases: leaderboards with different ones are never merged."""
+    """Content hash of everything that defines the cases, pictures by their recorded hashes: leaderboards with different
+    ones are never merged."""
     title: str = ""
 
 

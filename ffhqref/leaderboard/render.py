@@ -21,16 +21,24 @@ _LATEX = {
 LEGEND = (
     "Mean over cases [95 % interval over identities]. Bold: best mean. *: cannot be told from the best (its rank "
     "interval contains 1; paired tests, corrected for all pairs). †: trained on the people tested. ‡: not run on all "
-    "cases, not ranked. Failed cases count as the worst value of the metric."
+    "cases, not ranked."
 )
+FAILED = {
+    "worst": "Failed cases count as the worst value of the metric.",
+    "excluded": "Failed cases are left out of the means.",
+}
+"""What a table says of failures, by the policy of `ffhqref.leaderboard.aggregate.analyse`."""
 
 
-def to_markdown(board: pd.DataFrame, notes: Mapping[str, Mapping[str, str]] | None = None) -> str:
+def to_markdown(
+    board: pd.DataFrame, notes: Mapping[str, Mapping[str, str]] | None = None, *, failures: str = "worst"
+) -> str:
     """Return one GitHub table a benchmark, with intervals, ties, failures and published numbers.
 
     Args:
         board: table ``leaderboard``.
         notes: benchmark to metric to a line below the table, such as the number of pictures of a set distance.
+        failures: the policy that the board was made with, a key of `FAILED`.
     """
     parts = []
     for table in tables(board):
@@ -49,7 +57,7 @@ def to_markdown(board: pd.DataFrame, notes: Mapping[str, Mapping[str, str]] | No
         parts += [f"{_md(metric)}: {_md(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()]
         if table.absent:
             parts.append(f"Without any value: {', '.join(map(_md, table.absent))}.")
-    return "\n\n".join([*parts, LEGEND]) + "\n"
+    return "\n\n".join([*parts, f"{LEGEND} {FAILED[failures]}"]) + "\n"
 
 
 def to_latex(
@@ -57,6 +65,7 @@ def to_latex(
     *,
     names: Mapping[str, str] | None = None,
     notes: Mapping[str, Mapping[str, str]] | None = None,
+    failures: str = "worst",
 ) -> str:
     r"""Return one ``table*`` a benchmark, ready for a paper that loads ``booktabs``.
 
@@ -66,6 +75,7 @@ def to_latex(
         board: table ``leaderboard``.
         names: how methods, metrics and benchmarks are printed, as LaTeX; others are escaped.
         notes: benchmark to metric to a sentence of the caption.
+        failures: the policy that the board was made with, a key of `FAILED`.
     """
     shown = dict(names or {})
 
@@ -96,7 +106,7 @@ def to_latex(
         )
         caption += " $^{\\dagger}$: trained on the people tested." * any(row.leak for row in table.rows)
         caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)
-        caption += " Failed cases count as the worst value of the metric." * failed
+        caption += f" {FAILED[failures]}" * failed
         caption += "".join(
             f" {name(metric)}: {_tex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
         )
@@ -127,12 +137,13 @@ def to_csv(board: pd.DataFrame) -> str:
     return text
 
 
-def to_rich(board: pd.DataFrame, *, max_metrics: int = 8) -> RenderableType:
+def to_rich(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst") -> RenderableType:
     """Return the leaderboard for a terminal: one table a benchmark, to be printed by a ``rich`` console.
 
     Args:
         board: table ``leaderboard``.
         max_metrics: columns at most; further metrics are named below the table.
+        failures: the policy that the board was made with, a key of `FAILED`.
     """
     from rich.console import Group
     from rich.table import Table
@@ -170,7 +181,7 @@ def to_rich(board: pd.DataFrame, *, max_metrics: int = 8) -> RenderableType:
         if len(table.metrics) > max_metrics:
             parts.append(Text("also scored: " + ", ".join(table.metrics[max_metrics:]), style="dim"))
     legend = LEGEND.replace("[95 % interval over identities]", "± half of the 95 % interval over identities")
-    parts.append(Text(legend, style="dim"))
+    parts.append(Text(f"{legend} {FAILED[failures]}", style="dim"))
     return Group(*parts)
 
 

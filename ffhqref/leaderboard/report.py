@@ -116,6 +116,7 @@ def build_report(
         gate=gated,
         pairs=compared,
         provenance=provenance or {},
+        failures=failures,
         title=title,
         credit=credit,
     )
@@ -132,7 +133,11 @@ def write_report(report: ReportData, folder: str | Path, options: HtmlOptions | 
     folder = Path(folder)
     board = report.analysis.leaderboard
     written = {}
-    texts = {"md": to_markdown(board, report.notes), "tex": to_latex(board, notes=report.notes), "csv": to_csv(board)}
+    texts = {
+        "md": to_markdown(board, report.notes, failures=report.failures),
+        "tex": to_latex(board, notes=report.notes, failures=report.failures),
+        "csv": to_csv(board),
+    }
     for name, text in texts.items():
         written[name] = folder / f"leaderboard.{name}"
         write_atomic(written[name], text.encode())

@@ -27,6 +27,9 @@ TABLES = ("images", "embeddings", "identities", "references", "degradations", "c
 OPTIONAL = ("attributes",)
 """What it shows too where it is there."""
 
+MADE_OF = {"FFHQ-Ref test": "ffhq", "CelebA-Test-Ref": "celeba_hq"}
+"""Published set to the data set whose pictures it consists of; other published sets are folders of their own."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -142,6 +145,27 @@ def merge_sources(sources: Sequence[Source]) -> Source:
     )
 
 
+def set_name(options: Mapping[str, Any], dataset: str) -> str:
+    """Return the name under which papers print a benchmark's set, or one of its own.
+
+    A preset made for one data set can be run on any; over other pictures it is not the published set. Blind sets are
+    whole folders of their own, whatever the workspace's data set is.
+
+    Args:
+        options: of the benchmark.
+        dataset: name of the workspace's data set.
+
+    >>> set_name({"published_set": "FFHQ-Ref test", "split": "test"}, "ffhq")
+    'FFHQ-Ref test'
+    >>> set_name({"published_set": "FFHQ-Ref test", "split": "test"}, "folder")
+    'folder test'
+    """
+    published = options.get("published_set")
+    if published and MADE_OF.get(published, dataset) == dataset:
+        return str(published)
+    return f"{dataset} {options.get('split') or ''}".strip()
+
+
 def _info(stored: Mapping[str, Any]) -> RestorerInfo:
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
     return RestorerInfo(**fields)
@@ -150,7 +174,11 @@ def _info(stored: Mapping[str, Any]) -> RestorerInfo:
 def _benchmarks(
     workspace: Workspace, cases: pd.DataFrame, config: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> dict[str, BenchmarkInfo]:
-    """Return what each benchmark is; its protocol hash is over the very pictures that its cases consist of."""
+    """Return what each benchmark is; its protocol hash is over its cases and their pictures' hashes.
+
+    These are the hashes that the tables recorded, which restoring and scoring hold the files to; files without one
+    (low-quality pictures from a folder) are hashed as they are now.
+    """
     known = workspace.picture_hashes()
 
     def sha256(path: str) -> str:
@@ -169,11 +197,11 @@ def _benchmarks(
         ]
         found[name] = BenchmarkInfo(
             name=name,
-            dataset=options.get("published_set") or f"{dataset['name']} {options.get('split') or ''}".strip(),
+            dataset=set_name(options, dataset["name"]),
             degradation=options.get("published_degradation") or options.get("degradation") or "",
             max_references=options.get("references"),
             n_cases=len(mine),
-            people_from="FFHQ" if dataset["name"] == "ffhq" else "",
+            people_from="FFHQ" if dataset["name"] == "ffhq" and options.get("split") else "",
             protocol_hash=content_key(pictures),
             title=LABEL if options.get("ages") else "",
         )

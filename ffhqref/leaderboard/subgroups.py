@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
-"""Years between target and references, without sign."""
+"""Years between a target and the references it is restored with: the mean of the gaps without sign."""
 POSE_EDGES = (0.0, 10.0, 20.0, 30.0, 45.0, 90.0)
 """Degrees from the frontal face, without sign, for attributes whose name ends in yaw, pitch or roll."""
 DISTANCE_EDGES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 2.0)
@@ -35,23 +37,23 @@ def case_features(
 
     Args:
         cases: table ``cases``.
-        references: table ``references``, for the distance of the best reference.
+        references: table ``references``, for the distance of the best of the references that a case has.
         degradations: table ``degradations``; rows and cases meet by their low-quality picture.
         attributes: table ``attributes``; those of the targets that are numbers throughout become features.
 
     Returns:
-        ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, without sign), ``n_references``,
-        ``best_distance`` (1 - cosine), ``strength`` (0..1: mean percentile, within all degraded pictures, of blur,
-        down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses (`is_pose`) without sign.
+        ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, mean without sign over the
+        references used), ``n_references``, ``best_distance`` (1 - cosine; NaN too where none of a case's references
+        is in the table, as some of the age sets' are not), ``strength`` (0..1: mean percentile, within all degraded
+        pictures, of blur, down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses
+        (`is_pose`) without sign.
     """
     frame = cases[["benchmark", "case_id", "target_id"]].copy()
     frame["age_gap"] = cases["age_gap"].astype(float).abs()
     frame["n_references"] = cases["reference_paths"].map(len).astype(float)
     frame["best_distance"] = np.nan
     if references is not None and len(references):
-        best = references.groupby("target_id")["distance"].min().astype(float)
-        frame["best_distance"] = frame["target_id"].map(best)
-        frame.loc[frame["n_references"] == 0, "best_distance"] = np.nan
+        frame["best_distance"] = _best_distances(cases, references)
     frame["strength"] = np.nan
     if degradations is not None and len(degradations):
         parts = {
@@ -69,6 +71,29 @@ def case_features(
                 found = frame["target_id"].map(values).astype(float)
                 frame[name] = found.abs() if is_pose(name) else found
     return frame.drop(columns="target_id").reset_index(drop=True)
+
+
+def _best_distances(cases: pd.DataFrame, references: pd.DataFrame) -> list[float]:
+    """Return the smallest known distance of each case's own references; a benchmark may use a part of the table."""
+    distances = references["distance"].to_numpy(np.float64, na_value=np.nan)
+    known: dict[str, dict[str, float]] = {}
+    for target, reference, distance in zip(
+        references["target_id"], references["reference_id"], distances.tolist(), strict=True
+    ):
+        known.setdefault(target, {})[reference] = distance
+    found = []
+    for target, paths in zip(cases["target_id"], cases["reference_paths"], strict=True):
+        mine = known.get(target, {})
+        own = [mine[name] for path in paths for name in _possible_ids(path) if name in mine]
+        found.append(min((distance for distance in own if not math.isnan(distance)), default=math.nan))
+    return found
+
+
+def _possible_ids(path: str) -> list[str]:
+    """Return the ids that a picture can have: its stem, or with names of its folders before it as in CelebRef-HQ."""
+    place = PurePath(path)
+    parts = [*place.parts[:-1], place.stem]
+    return ["_".join(parts[start:]) for start in range(len(parts))]
 
 
 def is_pose(feature: str) -> bool:

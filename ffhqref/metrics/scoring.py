@@ -109,6 +109,10 @@ def resolve_metrics(
     return MetricSet(available, unavailable)
 
 
+class _UnreadableError(ImageError):
+    """A file is not what it was; it may come back, for its hash is known. Other errors lie in the picture itself."""
+
+
 class _References(Sequence["torch.Tensor"]):
     """References of one case, decoded when looked at: one whose vector is remembered is never read."""
 
@@ -174,13 +178,14 @@ class ScoreStage:
             case = (row["output_sha256"], row["gt_sha256"], tuple(row["reference_sha256"]))
             cases.setdefault(case, []).append(position)
         results: list[dict[str, Any]] = [{}] * len(rows)
+        firsts = [rows[positions[0]] for positions in cases.values()]
         with ThreadPoolExecutor(2) as pool:
-            outputs = [pool.submit(self._read, rows[positions[0]]["output_path"]) for positions in cases.values()]
+            outputs = [pool.submit(self._read, row["output_path"], row["output_sha256"]) for row in firsts]
             truths: dict[str, Future[NDArray[np.uint8]]] = {}
-            for row in (rows[positions[0]] for positions in cases.values()):
+            for row in firsts:
                 wanted = row["gt_sha256"]
                 if row["gt_path"] and wanted not in truths and wanted not in self._pictures:
-                    truths[wanted] = pool.submit(self._read, row["gt_path"])
+                    truths[wanted] = pool.submit(self._read, row["gt_path"], wanted)
             for positions, output in zip(cases.values(), outputs, strict=True):
                 gt = truths.get(rows[positions[0]]["gt_sha256"])
                 for position, result in zip(positions, self._case(rows, positions, output, gt), strict=True):
@@ -207,13 +212,15 @@ class ScoreStage:
                 gt_ids=[] if truth is None else [first["gt_sha256"]],
                 reference_ids=[first["reference_sha256"]],
             )
-        except ImageError as error:  # the file may come back: its hash is known, so it was there
+        except _UnreadableError as error:
             return [{"value": None, "status": "failed", "error": str(error), "retry": True} for _ in positions]
         return [self._value(self.metrics[rows[position]["metric"]], batch) for position in positions]
 
     def _value(self, metric: Metric, batch: MetricBatch) -> dict[str, Any]:
         try:
             value = float(metric(batch)[0])
+        except _UnreadableError as error:  # of a reference
+            return {"value": None, "status": "failed", "error": str(error), "retry": True}
         except FfhqrefError as error:
             return {"value": None, "status": "failed", "error": str(error)}
         except Exception as error:  # noqa: BLE001 - a metric out of memory or with a defect must not end the run
@@ -223,20 +230,27 @@ class ScoreStage:
             return {"value": None, "status": "failed", "error": "the metric has no finite value for this picture"}
         return {"value": value, "status": "ok"}
 
-    def _read(self, path: str) -> NDArray[np.uint8]:
-        return read_rgb(path, self.size)
+    def _read(self, path: str, sha256: str | None) -> NDArray[np.uint8]:
+        # values are journalled under this hash for ever, so the bytes must be those
+        try:
+            return read_rgb(path, self.size, sha256=sha256)
+        except ImageError as error:
+            raise _UnreadableError(str(error)) from None
 
     def picture(self, path: str, sha256: str, read: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return a ground truth or reference, from memory when it was met lately: many outputs share it.
 
         Args:
             path: the file.
-            sha256: its hash.
+            sha256: its hash, checked.
             read: what was read from it already.
+
+        Raises:
+            ImageError: the file cannot be read, or has another hash.
         """
         known = self._pictures.get(sha256)
         if known is None:
-            known = self._read(path) if read is None else read
+            known = self._read(path, sha256) if read is None else read
             self._pictures[sha256] = known
             if len(self._pictures) > _PICTURES_KEPT:
                 self._pictures.popitem(last=False)

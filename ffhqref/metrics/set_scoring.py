@@ -71,7 +71,7 @@ class FeatureStage:
         results: list[dict[str, Any]] = []
         for row in rows:
             try:
-                results.append({"vector": self.features([read_rgb(row["path"], self.size)])[0]})
+                results.append({"vector": self.features([read_rgb(row["path"], self.size, sha256=row["sha256"])])[0]})
             except ImageError as error:
                 results.append({"error": str(error)})
         return results

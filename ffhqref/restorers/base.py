@@ -65,7 +65,8 @@ class Restorer(Protocol):
     - ``device``: where it works, told in the results (else ``"cpu"``). A constructor that takes ``device`` is given
       the run's; the tensors of a batch come on the CPU, and the result may lie anywhere.
     - ``batch_size``: cases of one call (else 1).
-    - ``version``: changes when results change (else ``"1"``); part of every content key, like the options.
+    - ``version``: changes when results change (else ``"1"``); part of every content key, like the options and, for
+      restorers of other packages, the source file of the class.
     - ``weights_sha256``: hashes of the weight files by name; part of every content key.
     - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
     """

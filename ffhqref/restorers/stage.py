@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import math
 import random
 import time
@@ -99,6 +100,9 @@ class RestoreStage:
             self._registered, self.version, self.options, str(getattr(self.restorer, "version", "1")), self._rule,
             getattr(self.restorer, "weights_sha256", None),
         ]  # fmt: skip
+        source = _plug_in_source(self.restorer)
+        if source is not None:
+            self._identity.append(source)
 
     @property
     def restorer(self) -> Restorer:
@@ -120,7 +124,7 @@ class RestoreStage:
         return {**self.__dict__, "_restorer": None}  # each worker makes its own
 
     def key(self, row: Row) -> str:
-        """Return the content key: inputs, method, options, weights and code version.
+        """Return the content key: inputs, method, options, weights, code version and, of a plug-in, its module.
 
         The device is left out: it is told in the result, and a run may go on somewhere else.
         """
@@ -246,6 +250,21 @@ class RestoreStage:
         }
         names = {"method": self.method, "benchmark": row["benchmark"], "case_id": row["case_id"]}
         return {**names, **nothing, **found}
+
+
+def _plug_in_source(restorer: Restorer) -> str | None:
+    """Return the hash of the module that a plug-in's class lies in; None for built-in ones, which have a ``version``.
+
+    Who works on a method of their own edits it between runs and does not think of a version.
+    """
+    kind = type(restorer)
+    if kind.__module__.partition(".")[0] == "ffhqref":
+        return None
+    try:
+        file = inspect.getsourcefile(kind)
+        return None if file is None else sha256_file(file)
+    except (OSError, TypeError):  # made in a shell or compiled: there is nothing to read
+        return None
 
 
 def _age(row: Row) -> float | None:

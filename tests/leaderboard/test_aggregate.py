@@ -271,7 +271,13 @@ def test_pose_groups_equal_brute_force(tables):
 
 def test_features_know_references_and_degradation(tables):
     made = tables({"a": {"psnr": [20.0, 22]}})
-    references = pd.DataFrame({"target_id": ["00000", "00000", "00001"], "distance": [0.3, 0.2, 0.35]})
+    made.cases["reference_paths"] = [["data/x/a.png", "data/x/b.png"], ["data/x/c.png"]]
+    references = pd.DataFrame(
+        {
+            "target_id": ["00000", "00000", "00001"], "reference_id": ["a", "b", "x_c"],
+            "rank": [0, 1, 0], "distance": [0.3, 0.2, 0.35],
+        }
+    )  # fmt: skip
     degradations = pd.DataFrame(
         {
             "target_id": ["00000", "00001"], "level": "severe", "sigma_x": [1.0, 9.0], "sigma_y": [1.0, 9.0],
@@ -281,8 +287,24 @@ def test_features_know_references_and_degradation(tables):
     )  # fmt: skip
     features = subgroups.case_features(made.cases, references, degradations)
     assert features["best_distance"].tolist() == [0.2, 0.35]
-    assert features["n_references"].tolist() == [1, 2]
+    assert features["n_references"].tolist() == [2, 1]
     assert features["strength"].tolist() == [0.5, 1.0]
+
+
+def test_the_best_reference_is_one_that_the_case_has(tables):
+    made = tables({"a": {"psnr": [20.0, 22, 21, 23, 24]}})
+    made.cases["reference_paths"] = [
+        ["/data/a.png"],  # the list was cut: b, which is nearer, is not used
+        ["/data/a.png", "/data/of_age_set.png"],
+        ["/data/of_age_set.png"],
+        ["/data/1.png"],  # not x_1
+        [],
+    ]
+    rows = [(target, name, distance) for target in made.cases["target_id"] for name, distance in
+            (("a", 0.3), ("b", 0.2), ("x_1", 0.1), ("nothing", None))]  # fmt: skip
+    references = pd.DataFrame(rows, columns=["target_id", "reference_id", "distance"])
+    found = subgroups.case_features(made.cases, references)["best_distance"]
+    assert found.tolist() == pytest.approx([0.3, 0.3, np.nan, np.nan, np.nan], nan_ok=True)
 
 
 def test_same_targets_under_two_conditions(tables):

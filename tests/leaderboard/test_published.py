@@ -1,6 +1,7 @@
 """Published numbers: the data file, and when a number may stand beside a measured one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -129,6 +130,31 @@ def test_published_numbers_reach_the_leaderboard(tables):
 def test_leak_marks_follow_the_training_set(trained_on, leaks):
     assert bool(leak_mark(RestorerInfo("x", trained_on=trained_on), SEVERE)) == leaks
     assert leak_mark(RestorerInfo("x", trained_on=trained_on), BenchmarkInfo("b", "CelebRef-HQ")) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "expected", "people"),
+    [
+        ("refldm_severe", "ffhq", "FFHQ-Ref test", "FFHQ"),
+        ("refldm_severe", "celeba_hq", "celeba_hq test", ""),
+        ("refldm_severe", "folder", "folder test", ""),
+        ("celeba_test_ref", "celeba_hq", "CelebA-Test-Ref", ""),
+        ("celeba_test_ref", "ffhq", "ffhq test", "FFHQ"),
+        ("lfw_test", "ffhq", "LFW-Test", ""),
+        ("lfw_test", "folder", "LFW-Test", ""),
+    ],
+)
+def test_a_preset_over_other_pictures_is_not_the_published_set(tables, preset, dataset, expected, people):
+    from omegaconf import OmegaConf
+
+    from ffhqref.leaderboard import sources
+
+    folder = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
+    config = OmegaConf.to_container(OmegaConf.load(folder / f"{preset}.yaml"))
+    cases = tables({"refldm": {"psnr": [20.0, 21]}}, benchmark=preset).cases
+    workspace = SimpleNamespace(picture_hashes=lambda: lambda path: path)
+    (made,) = sources._benchmarks(workspace, cases, config, {"name": dataset}).values()
+    assert (made.dataset, made.people_from) == (expected, people)
 
 
 def test_bad_rows_are_refused():

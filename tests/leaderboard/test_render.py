@@ -58,6 +58,18 @@ def test_latex(board):
     assert {line.replace(r"\&", "").count("&") for line in rows} == {5}
 
 
+@pytest.mark.parametrize("failures", ["worst", "excluded"])
+def test_what_is_said_of_failures_is_what_was_done(board, failures):
+    from rich.console import Console
+
+    console = Console(width=400, file=io.StringIO(), color_system=None)
+    console.print(to_rich(board, failures=failures))
+    made = [console.file.getvalue(), to_markdown(board, failures=failures), to_latex(board, failures=failures)]
+    for text in made:
+        assert ("count as the worst value" in text) == (failures == "worst")
+        assert ("left out of the means" in text) == (failures == "excluded")
+
+
 def test_latex_escapes_names(board):
     board["method"] = board["method"].replace({"lq": r"50%_#{~}^\x"})
     assert r"50\%\_\#\{\textasciitilde{}\}\textasciicircum{}\textbackslash{}x" in to_latex(board)

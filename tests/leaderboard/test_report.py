@@ -57,6 +57,15 @@ def test_report_of_a_workspace(workspace, tmp_path):
     assert sorted(again["mean"]) == sorted(report.analysis.leaderboard["mean"])
 
 
+@pytest.mark.parametrize("failures", ["worst", "excluded"])
+def test_all_files_tell_how_failures_were_counted(workspace, tmp_path, failures):
+    report = build_report(workspace, lambda path: tmp_path / path, failures=failures, n_bootstrap=20)
+    files = write_report(report, tmp_path / "report")
+    for path in (files.markdown, files.latex, files.html.path):
+        assert ("left out of the means" in path.read_text()) == (failures == "excluded"), path
+        assert ("count as the worst value" in path.read_text()) == (failures == "worst"), path
+
+
 def test_gate_of_an_unscored_metric_is_left_out(workspace, tmp_path):
     report = build_report(workspace, lambda path: tmp_path / path, gate=IdentityGate("adaface", 0.4), n_bootstrap=20)
     assert report.gate is None

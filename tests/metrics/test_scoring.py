@@ -1,6 +1,7 @@
 """Scoring: statuses, resume, work shared between methods, any engine gives the same table."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def test_another_signature_or_picture_is_computed_again(world, tmp_path):
     metric.signature = "v2"
     run(world, MetricSet({"mean": metric}), tmp_path / "journal")
     assert metric.calls == 24
-    changed = [ScoreRow(**{**world[0].__dict__, "output_path": world[1].gt_path, "output_sha256": "f" * 64})]
+    other = {"output_path": world[1].gt_path, "output_sha256": world[1].gt_sha256}
+    changed = [ScoreRow(**{**world[0].__dict__, **other})]
     run(changed, MetricSet({"mean": metric}), tmp_path / "journal")
     assert metric.calls == 25
 
@@ -178,8 +180,6 @@ def test_a_reason_that_lies_in_the_pictures_stands(world, tmp_path):
 
 
 def test_an_output_that_cannot_be_read_takes_no_other_along(world, tmp_path):
-    from pathlib import Path
-
     whole = Path(world[0].output_path).read_bytes()
     Path(world[0].output_path).write_bytes(whole[:100])
     scores = run(world, resolve_metrics(["psnr"]), tmp_path / "journal")
@@ -189,9 +189,25 @@ def test_an_output_that_cannot_be_read_takes_no_other_along(world, tmp_path):
     assert set(run(world, resolve_metrics(["psnr"]), tmp_path / "journal").frame["status"]) == {"ok"}
 
 
+@pytest.mark.parametrize("role", ["output", "ground truth", "reference"])
+def test_a_changed_file_is_never_scored_under_its_old_hash(world, tmp_path, role):
+    row = world[0]
+    path = {"output": row.output_path, "ground truth": row.gt_path, "reference": row.reference_paths[0]}[role]
+    whole = Path(path).read_bytes()
+    save_png(path, np.zeros((64, 64, 3), np.uint8))
+    metric = Mean({"gt", "references"})
+    scores = run([row], MetricSet({"mean": metric}), tmp_path / "journal")
+    assert scores.frame["status"].tolist() == ["failed"]
+    assert scores.reasons == {("mean", f"changed since its hash was recorded: {path}"): 1}
+    Path(path).write_bytes(whole)
+    mended = run([row], MetricSet({"mean": metric}), tmp_path / "journal")
+    expected = sum((read_rgb(picture) / 255).mean() for picture in (row.output_path, *row.reference_paths))
+    assert mended.frame["value"].tolist() == pytest.approx([expected], abs=1e-5)
+
+
 def test_each_picture_is_read_once_for_all_metrics_and_methods(world, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(scoring, "read_rgb", lambda path, size: read.append(str(path)) or read_rgb(path, size))
+    monkeypatch.setattr(scoring, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
     metrics = MetricSet({name: Mean({"gt", "references"}, signature=name) for name in ("x", "y", "z")})
     run(world, metrics, tmp_path / "journal")
     used = {row.output_path for row in world} | {row.gt_path for row in world}
@@ -201,7 +217,7 @@ def test_each_picture_is_read_once_for_all_metrics_and_methods(world, tmp_path, 
 
 def test_references_are_not_read_when_no_metric_looks_at_them(world, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(scoring, "read_rgb", lambda path, size: read.append(str(path)) or read_rgb(path, size))
+    monkeypatch.setattr(scoring, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
     run(world, resolve_metrics(["psnr"]), tmp_path / "journal")
     assert not any("ref-" in path for path in read)
 

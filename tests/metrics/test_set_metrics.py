@@ -9,6 +9,7 @@ import torch
 from ffhqref.compat import ensure_torchvision
 from ffhqref.engine import LocalEngine
 from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.hashing import sha256_file
 from ffhqref.images import read_rgb, save_png
 from ffhqref.metrics import Runtime, sets
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
@@ -147,10 +148,11 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
         for name in ("gt", "a", "b"):
             pictures[name, case] = generator.integers(0, 200 if name == "b" else 256, (512, 512, 3), dtype=np.uint8)
             save_png(tmp_path / f"{name}{case}.png", pictures[name, case])
-        truth = str(tmp_path / f"gt{case}.png"), f"gt{case}"
+        files = {name: str(tmp_path / f"{name}{case}.png") for name in ("gt", "a", "b")}
+        truth = files["gt"], sha256_file(files["gt"])
         for name in ("a", "b"):
             failed = name == "b" and case == 0
-            output = (None, None) if failed else (str(tmp_path / f"{name}{case}.png"), f"{name}{case}")
+            output = (None, None) if failed else (files[name], sha256_file(files[name]))
             rows.append(ScoreRow(name, "moderate", str(case), *output, *truth))
         rows.append(ScoreRow(GROUND_TRUTH, "moderate", str(case), *truth, *truth))
     Colour.calls = 0
@@ -176,6 +178,10 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     calls = Colour.calls
     assert score_sets(rows[::-1], **options).equals(frame)
     assert Colour.calls == calls
+    save_png(tmp_path / "a0.png", pictures["gt", 0])  # changed behind the table's back
+    fresh = score_sets(rows, ["fid"], **{**options, "journal_dir": tmp_path / "fresh"}).set_index("method")
+    assert fresh["n"].to_dict() == {"a": 5, "b": 5}, "a changed picture is not taken for the recorded one"
+    save_png(tmp_path / "a0.png", pictures["a", 0])
     np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
     stored = score_sets(rows, ["fid_ffhq"], **options).set_index("method")
     assert list(stored["status"]) == ["ok"] * 3
@@ -187,7 +193,8 @@ def test_sets_without_the_network_or_enough_pictures_are_rows(tmp_path, monkeypa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
     save_png(tmp_path / "x.png", np.zeros((512, 512, 3), np.uint8))
-    rows = [ScoreRow("a", "moderate", "0", str(tmp_path / "x.png"), "x", str(tmp_path / "x.png"), "x")]
+    picture = str(tmp_path / "x.png"), sha256_file(tmp_path / "x.png")
+    rows = [ScoreRow("a", "moderate", "0", *picture, *picture)]
     options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal"}
     if importlib.util.find_spec("pyiqa"):
         frame = score_sets(rows, **options)

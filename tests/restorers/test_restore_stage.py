@@ -1,6 +1,7 @@
 """The restore runner: statuses, isolation, seeds, references, resuming, plug-ins of other packages."""
 
 import errno
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -310,6 +311,33 @@ def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
     assert key(seed=8) == key(), "it uses no seed"
     assert key(Drawing, seed=8) != key(Drawing)
     assert key(device="cuda") == key(), "a run may go on elsewhere; the device is told in the row"
+
+
+def test_an_edited_plug_in_restores_again_and_built_in_ones_go_by_version(tmp_path, rows, monkeypatch):
+    module = tmp_path / "ffhqref_mine.py"  # a name that begins like ours is still another package
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def restore(added):
+        module.write_text(
+            "from ffhqref.restorers import RestorerInfo\n\n\nclass Mine:\n    info = RestorerInfo(name='mine')\n\n"
+            f"    def restore(self, batch):\n        return (batch.lq + {added}).clamp(0, 1)\n"
+        )
+        sys.modules.pop("ffhqref_mine", None)  # another run is another process
+        importlib.invalidate_caches()
+        stage = RestoreStage(tmp_path, "mine", {"_target_": "ffhqref_mine.Mine"})
+        (result,) = run_stage(stage, rows[:1], engine=LocalEngine(1), journal_dir=tmp_path / "journal")
+        return result
+
+    first = restore(0.1)
+    assert restore(0.1) == first, "seconds and all: nothing was done"
+    expected = np.round(np.clip(read_rgb(tmp_path / rows[0]["lq_path"]) + 51.0, 0, 255))
+    assert restore(0.2)["output_sha256"] != first["output_sha256"]
+    assert np.abs(read_rgb(tmp_path / "out/0.png") - expected).max() <= 1
+
+    before = RestoreStage(tmp_path, "bicubic").key(rows[0])
+    monkeypatch.setattr("ffhqref.restorers.stage.sha256_file", lambda path: "another")
+    assert RestoreStage(tmp_path, "bicubic").key(rows[0]) == before
 
 
 def test_changed_missing_and_damaged_inputs_are_rows(tmp_path, rows):

@@ -151,7 +151,7 @@ function drawViewer() {
   const step = (by) => { const next = s.found[place + by]; if (next) { s.page = Math.floor((place + by) / PAGE); select(next.b, next.i); drawList(); } };
   const known = (name, text) => { const v = b.about[name]?.[i]; return v === null || v === undefined ? null : text(v); };
   const about = [b.name, b.people[i] === null ? null : `person ${b.people[i]}`, known("age", (v) => `age ${v.toFixed(0)}`),
-    known("age_gap", (v) => `references ${Math.abs(v).toFixed(0)} years apart`),
+    known("age_gap", (v) => `references ${v.toFixed(0)} years away on average`),
     known("best_distance", (v) => `best reference at ${v.toFixed(2)}`), known("n_references", (v) => `${v} references`), known("strength", (v) => `strength ${v.toFixed(2)}`)].filter(Boolean).join(" · ");
   const set = (side) => (value) => { s[side] = value; drawViewer(); };
   viewer.replaceChildren(

@@ -69,6 +69,8 @@ class ReportData:
     """Title to a frame from `ffhqref.leaderboard.subgroups.paired_benchmarks`."""
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Table name to its metadata (`ffhqref.tables.read_metadata`)."""
+    failures: str = "worst"
+    """Policy that the analysis was made with."""
     title: str = "Face restoration leaderboard"
     credit: str = ""
     """Whose pictures are shown and under what licence."""
@@ -150,6 +152,7 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
         notes=report.notes,
         directions=report.directions,
         failures=_failures(report),
+        excluded=report.failures == "excluded",
         published=[] if report.published is None else report.published.to_dict("records"),
         gate=[] if report.gate is None else report.gate.to_dict("records"),
         pairs={title: frame.to_dict("records") for title, frame in report.pairs.items()},

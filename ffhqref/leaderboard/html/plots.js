@@ -153,7 +153,7 @@ function people(benchmark, metric) {
 }
 
 const note = (text) => el("p", { class: "meta" }, text);
-const FEATURES = { age_gap: "years between target and references", n_references: "number of references",
+const FEATURES = { age_gap: "mean years between target and references", n_references: "number of references",
   best_distance: "distance of the best reference (1 − cosine)", strength: "strength of the degradation (0–1)", age: "age in years" };
 const featureName = (name) => FEATURES[name] ?? (/(yaw|pitch|roll)$/i.test(name) ? `${name} (degrees, without sign)` : name);
 const plotState = { benchmark: 0, x: null, y: null, feature: null };
