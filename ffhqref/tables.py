@@ -333,7 +333,7 @@ def check_current(root: str | Path, name: str) -> None:
     Raises:
         TableError: it is stale, or one of its inputs is missing; the line says which pipeline to run.
     """
-    for source, recorded in sorted(read_metadata(root, name)["inputs"].items()):
+    for source, recorded in sorted(read_metadata(root, name).get("inputs", {}).items()):
         if table_hash(root, source) != recorded:
             raise TableError(
                 f"table '{name}' was made from another table '{source}' than is there now: run "

@@ -45,7 +45,7 @@ def check_report(context: Context) -> None:
         raise ConfigError(f"report={options}: expected the options of the report; leave it out for the defaults")
     if options["failures"] not in FAILURE_POLICIES:
         raise ConfigError(f"report.failures={options['failures']}: expected one of {', '.join(FAILURE_POLICIES)}")
-    for key, least in (("n_bootstrap", 100), ("max_cases", 0)):
+    for key, least in (("n_bootstrap", 10), ("max_cases", 0)):
         check_integer(options, key, least, prefix="report.")
     if not isinstance(options["max_megabytes"], (int, float)) or options["max_megabytes"] < 0:
         raise ConfigError(f"report.max_megabytes={options['max_megabytes']}: expected a number of at least 0")

@@ -10,6 +10,7 @@ import pytest
 
 from ffhqref import tables
 from ffhqref.identity.agesets import LABEL
+from ffhqref.workspace import Workspace
 
 from .conftest import build_arguments
 from .test_cli import one_line
@@ -125,6 +126,8 @@ def test_mistakes(ffhqref, argument, said):
 
 def test_no_ages_is_said(workspace, ffhqref):
     tables.write_table(workspace, "ages", tables.read_table(workspace, "ages").head(0))
+    made = Workspace(workspace)
+    made.write("references", made.read("references"), inputs=("identities", "ages"))
     line = one_line(ffhqref("degrade", f"root={workspace}", SETS))
     assert "the ages of 0 of" in line
     assert "dataset.ages=FILE" in line
