@@ -127,7 +127,8 @@ def test_mistakes(ffhqref, argument, said):
 def test_no_ages_is_said(workspace, ffhqref):
     tables.write_table(workspace, "ages", tables.read_table(workspace, "ages").head(0))
     made = Workspace(workspace)
-    made.write("references", made.read("references"), inputs=("identities", "ages"))
+    config = tables.read_metadata(workspace, "references")["config"]
+    made.write("references", made.read("references"), inputs=("identities", "ages"), config=config)
     line = one_line(ffhqref("degrade", f"root={workspace}", SETS))
     assert "the ages of 0 of" in line
     assert "dataset.ages=FILE" in line
