@@ -12,6 +12,7 @@ from ffhqref.errors import ConfigError, WeightsError, did_you_mean
 from ffhqref.hashing import sha256_file
 from ffhqref.images import SIZE
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.network import best_device
 from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.schedule import ddim_timesteps
 
@@ -132,7 +133,7 @@ class RefLDMRestorer:
         self.config = _architecture(*self._files, config)
         ddim_timesteps(self.steps, self.spacing, self.config.timesteps)  # refuses now what would fail later
         self.batch_size = batch_size
-        self.device = _best_device() if device == "auto" else device
+        self.device = best_device() if device == "auto" else device
         self._compile_mode = compile_mode
         self._cache_dir = cache_dir
         self._dtypes = (dtype, first_stage_dtype)
@@ -247,11 +248,3 @@ def _architecture(
 
         return read_config(refldm_ckpt)
     return RefLDMConfig.load(config)
-
-
-def _best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
