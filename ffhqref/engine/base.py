@@ -8,6 +8,12 @@ from typing import Any, Protocol
 Row = Mapping[str, Any]
 """One unit of work, or its result: JSON-like values and float32 arrays."""
 
+Results = Sequence[dict[str, Any] | None]
+"""Of a batch, in the order of its rows."""
+
+GPU_SHARE = 0.25
+"""`Stage.gpus` of small networks: several workers on one GPU, for reading pictures takes longer than the network."""
+
 
 class Stage(Protocol):
     """One step of the chain for independent rows. It must pickle; heavy state is made in `setup`.
@@ -16,6 +22,12 @@ class Stage(Protocol):
         name: names the journal.
         version: part of every content key; raised when results change.
         batch_size: rows handed to one `process` call.
+
+    A cluster's engine also looks at these where a stage has them:
+
+    - ``gpus``: the part of a GPU that a worker needs (else 0: none). 1 gives one worker each GPU.
+    - ``failure(row, reason)``: the result of a row that ends its worker process each time it is tried. Without it such
+      a row ends the run, once everything else is done.
     """
 
     name: str
@@ -40,10 +52,21 @@ class Stage(Protocol):
 
 
 class Engine(Protocol):
-    """Where batches run."""
+    """Where batches run.
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Yield (index of the batch, its results) in any order."""
+    Attributes:
+        workers: processes or threads of this machine that work outside the stages may use.
+        distributed: whether batches may run on other machines.
+    """
+
+    workers: int
+    distributed: bool
+
+    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
+        """Yield (index of the batch, its results) in any order.
+
+        A result is None where the engine gave a row up; it then raises in the end, once all others are yielded.
+        """
         ...
 
     def close(self) -> None:
