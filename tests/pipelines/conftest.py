@@ -20,8 +20,10 @@ class Command:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start the command and return the process."""
+    def start(
+        self, *arguments: str, env: dict[str, str] | None = None, terminal: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start the command and return the process; as a terminal would, at the head of a process group of its own."""
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(env or {})}
         return subprocess.Popen(
             [sys.executable, "-m", "ffhqref.cli", *arguments],
@@ -30,6 +32,7 @@ class Command:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=terminal,
         )
 
     def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
