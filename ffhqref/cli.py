@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ffhqref import __version__
-from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
+from ffhqref.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -97,12 +97,20 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
 
     status: list[int] = [0]
     failures: list[BaseException] = []
+    here = os.getpid()
 
     def task(config: Any) -> None:
         try:
             status[0] = max(status[0], int(pipeline_module(name).execute(config)))
         except (FfhqrefError, OSError) as error:
             failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
+        if os.getpid() == here:
+            return
+        # A job of a launcher: the lists are copies, an exception is what comes back.
+        if failures:
+            raise failures[0]
+        if status[0]:
+            raise SweepError("some rows of this job failed; the others and its tables are there, see what it printed")
 
     try:
         _register_plugins(config_folder)
@@ -114,7 +122,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
             raise failures[0]
     except FfhqrefError as error:
         _complain(str(error))
-        return 2
+        return 1 if isinstance(error, SweepError) else 2
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         from ffhqref.config_errors import explain, is_ours
 
@@ -129,6 +137,14 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         if not cannot_write(error) and not error.filename:
             raise
         _complain(_told(error))
+        return 2
+    except Exception as error:
+        from ffhqref.config_errors import explain_launcher
+
+        told = explain_launcher(error)
+        if told is None:
+            raise
+        _complain(told)
         return 2
     return status[0]
 

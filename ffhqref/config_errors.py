@@ -32,9 +32,11 @@ def explain(error: Exception, config_folder: Path, overrides: Sequence[str] = ()
     unreadable = _unreadable(text, overrides)
     if unreadable:
         return unreadable
-    option = re.search(r"Could not (?:find|load) '([\w@-]+)/([^']+)'", text)
+    option = re.search(r"Could not (?:find|load) '([\w@/-]+)/([^'/]+)'", text)
     if option:
         group, name = option.groups()
+        if name.startswith("submitit_"):
+            return f"{group}={name.replace('submitit_', '')} needs the Submitit launcher: pip install 'ffhqref[slurm]'"
         known = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
         return f"unknown {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}"
     group_name = re.search(r"Could not override '([^']+)'\. ?No match in the defaults list", text)
@@ -44,6 +46,16 @@ def explain(error: Exception, config_folder: Path, overrides: Sequence[str] = ()
     if key:
         return _unknown_key(key.group(1).rstrip("."), config_folder)
     return f"config: {text.split(' See https')[0]}"
+
+
+def explain_launcher(error: Exception) -> str | None:
+    """Return the explanation of what went wrong with the jobs of a sweep; None where the error is not Submitit's."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, RuntimeError) and 'detect "srun"' in first:
+        return "hydra/launcher=slurm: no Slurm here (srun is not found); run the command on a login node of the cluster"
+    if type(error).__module__.partition(".")[0] != "submitit":
+        return None
+    return f"a job of the sweep came to no end: {first}; finished work is kept, the same command goes on from there"
 
 
 def _no_name(config_folder: Path, overrides: Sequence[str]) -> str:

@@ -43,6 +43,10 @@ class EngineError(FfhqrefError):
     """The machinery that spreads the work broke down."""
 
 
+class SweepError(FfhqrefError):
+    """A job of a sweep, run by another process or machine, had failed rows."""
+
+
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Error numbers of a disk that takes no more: no failure of a case, but the end of the run."""
 

@@ -124,8 +124,7 @@ def make_engine(settings: dict[str, Any]) -> Engine:
     options = dict(settings["engine"])
     name = options.pop("name", "local")
     if name == "ray":
-        root = Path(str(settings["root"])).expanduser()
-        return RayEngine(**options, root=root, places=_named_files(settings))
+        return RayEngine(**options, root=str(settings["root"]), places=_named_files(settings))
     if name != "local":
         raise ConfigError(f"unknown engine '{name}'.{did_you_mean(name, ['local', 'ray'])} Known: local, ray")
     workers = options.pop("workers", None)

@@ -71,7 +71,8 @@ class RayEngine:
             )
         self.address, self.workers = address, usable_cores()
         self._most, self._cpus, self._retries = workers, cpus_per_worker, retries
-        self._root, self._places = root, [Path(ffhqref.__file__).parent, *places]
+        self._root = None if root is None else Path(root).expanduser().absolute()
+        self._places = [Path(ffhqref.__file__).parent, *places]
         self._marker: Path | None = None
         self._connected = self._ours = False
         self._crew: tuple[float, Crew] | None = None
@@ -105,7 +106,7 @@ class RayEngine:
             self._ours = True
         self._connected = True
         if self._root is not None:
-            for stale in Path(self._root).glob(f"{_MARKER}*"):
+            for stale in self._root.glob(f"{_MARKER}*"):
                 stale.unlink(missing_ok=True)
             handle, marker = tempfile.mkstemp(prefix=_MARKER, dir=self._root)
             os.close(handle)
@@ -178,7 +179,7 @@ class RayEngine:
 
         if found["absent"]:
             lost = found["absent"][0]
-            name = "the workspace " + str(self._root) if lost == str(self._marker) else lost
+            name = f"the workspace {self._root}" if lost == str(self._marker) else lost
             raise EngineError(
                 f"engine=ray: node {self._host(found['node'])} does not see {name}; put it on a file system that all "
                 "nodes share under the same path"

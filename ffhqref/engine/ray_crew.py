@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,8 +209,7 @@ class _Dispatch:
         self._crew.end(worker)
         task, *behind = [task for _, task in worker.asked]
         self._queue.extendleft(other for other in reversed(behind) if other is not None)
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        to_blame = worker.node is None or worker.node in alive
+        to_blame = worker.node is None or node_answers(ray.nodes(), worker.node)
         if task is None:
             self._failed_starts += to_blame
             if self._failed_starts > self._crew.retries:
@@ -251,6 +251,23 @@ class _Dispatch:
                 f"stage '{self._stage.name}': the cluster started no worker within {PATIENCE / 60:.0f} minutes, free "
                 f"are {free or 'no CPUs'}; is someone else at work there? Finished work is kept"
             )
+
+
+def node_answers(nodes: Sequence[Mapping[str, Any]], node_id: str) -> bool:
+    """Return whether a node is still there; Ray itself notices its loss half a minute later.
+
+    Args:
+        nodes: as `ray.nodes` tells them.
+        node_id: the node.
+    """
+    for node in nodes:
+        if node["NodeID"] == node_id and node["Alive"]:
+            try:
+                socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=5.0).close()
+            except OSError:
+                return False
+            return True
+    return False
 
 
 def _named(row: Row) -> str:
