@@ -36,9 +36,10 @@ def describe(name: str) -> RestorerInfo:
 def zoo_frame(names: Iterable[str] | None = None, *, device: str = "cpu", cost: bool = False) -> pd.DataFrame:
     """Return the columns `COLUMNS`, a row for each restorer.
 
-    ``leak`` tells whether the published weights have seen the people of FFHQ-Ref's test split; ``here`` is ``ready``,
-    the command that fetches what is missing, or why it cannot start on this machine; ``seconds`` (of one 512x512 picture, the first call not counted) and
-    ``memory_mb`` (most that its process held beyond torch itself, or on the GPU) are null unless ``cost`` is asked for.
+    ``leak`` tells whether the published weights have seen the people of FFHQ-Ref's test split. ``here`` is ``ready``,
+    the command that fetches what is missing, or why it cannot start on this machine. ``seconds`` (of one 512x512
+    picture, the first call not counted) and ``memory_mb`` (most that its process held beyond torch itself, or on the
+    GPU) are null unless ``cost`` is asked for.
 
     Args:
         names: which; None: all.
