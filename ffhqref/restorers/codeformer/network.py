@@ -159,8 +159,8 @@ def _coloured_like(codes: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
     """Return codes with mean and spread of the latent (both [B, C, h, w]), channel by channel."""
 
     def moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        variance, mean = torch.var_mean(values, dim=(2, 3), keepdim=True)
-        return mean, (variance + 1e-5).sqrt()
+        pixels = values.flatten(2)
+        return pixels.mean(dim=2)[..., None, None], (pixels.var(dim=2) + 1e-5).sqrt()[..., None, None]
 
     (own_mean, own_spread), (mean, spread) = moments(codes), moments(latent)
     return (codes - own_mean) / own_spread * spread + mean
