@@ -16,8 +16,11 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
         "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "difface": "ffhqref.restorers.difface:DifFace",
+        "dr2": "ffhqref.restorers.dr2.restorer:DR2",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
+        "pgdiff": "ffhqref.restorers.pgdiff.restorer:PGDiff",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
         "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
         "reference": "ffhqref.restorers.simple:FirstReference",
