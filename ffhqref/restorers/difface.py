@@ -7,6 +7,7 @@ spandrel's; the U-Net is the one of `guided_diffusion`, and its file is PGDiff's
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.compat import ensure_torchvision
 from ffhqref.errors import ConfigError, DependencyError
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section
+from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section, whole_number
 from ffhqref.restorers.guided_diffusion.diffusion import Diffusion, Step
 from ffhqref.restorers.guided_diffusion.draws import Draws
 from ffhqref.restorers.guided_diffusion.restorer import DiffusionRestorer, fitted, input_size, load_unet
@@ -79,7 +80,10 @@ class DifFaceConfig:
 
     @classmethod
     def load(cls, source: DifFaceConfig | Mapping[str, Any] | str | Path | None) -> DifFaceConfig:
-        """Return a config: as it is, or from the published form (``model``, ``model_ir``, ``diffusion``); None: released.
+        """Return a config: as it is, or from a mapping or file in the published form; None: released.
+
+        The published form has ``model``, ``model_ir`` and ``diffusion``, each with ``params``; what is left out is as
+        released.
 
         Raises:
             ConfigError: not readable, or another network.
@@ -96,7 +100,7 @@ class DifFaceConfig:
         return cls(
             unet=config.unet.changed(unet, "sides", "DifFace config: model"),
             swinir=changed(config.swinir, swinir, "DifFace config: model_ir", fixed=_FIXED_SWINIR),
-            steps=int(diffusion.get("steps", config.steps)),
+            steps=whole_number(diffusion.get("steps", config.steps), "DifFace config: steps"),
         )
 
 
@@ -211,18 +215,20 @@ def build_swinir(config: SwinIRConfig) -> torch.nn.Module:
         raise DependencyError(
             f"restorer 'difface' needs the package '{error.name}', which is not installed: pip install 'ffhqref[zoo]'"
         ) from None
-    network: torch.nn.Module = SwinIR(
-        img_size=config.img_size,
-        embed_dim=config.embed_dim,
-        depths=list(config.depths),
-        num_heads=list(config.num_heads),
-        window_size=config.window_size,
-        mlp_ratio=config.mlp_ratio,
-        upscale=config.sf,
-        img_range=config.img_range,
-        upsampler="nearest+conv",
-        start_unshuffle=config.unshuffle_scale,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.meshgrid")  # its call is the older form, which still holds
+        network: torch.nn.Module = SwinIR(
+            img_size=config.img_size,
+            embed_dim=config.embed_dim,
+            depths=list(config.depths),
+            num_heads=list(config.num_heads),
+            window_size=config.window_size,
+            mlp_ratio=config.mlp_ratio,
+            upscale=config.sf,
+            img_range=config.img_range,
+            upsampler="nearest+conv",
+            start_unshuffle=config.unshuffle_scale,
+        )
     return network
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import ConfigError
-from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section, whole_numbers
+from ffhqref.restorers.guided_diffusion.config import (
+    UNetConfig,
+    changed,
+    read_tree,
+    section,
+    whole_number,
+    whole_numbers,
+)
 
 _UNET = UNetConfig(
     image_size=256,
@@ -103,8 +110,8 @@ class DR2Config:
         return cls(
             unet=config.unet.changed(section(tree, "unet", what), "factors", f"{what}: unet"),
             sparnet=changed(config.sparnet, section(tree, "spar", what), f"{what}: spar", fixed=_FIXED_SPARNET),
-            steps=int(diffusion.get("steps", config.steps)),
+            steps=whole_number(diffusion.get("steps", config.steps), f"{what}: steps"),
             respacing=whole_numbers(respacing, f"{what}: section"),
-            dr2_size=int(sizes.get("dr2_size", config.dr2_size)),
-            sr_size=int(sizes.get("sr_size", config.sr_size)),
+            dr2_size=whole_number(sizes.get("dr2_size", config.dr2_size), f"{what}: dr2_size"),
+            sr_size=whole_number(sizes.get("sr_size", config.sr_size), f"{what}: sr_size"),
         )

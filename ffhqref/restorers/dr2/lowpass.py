@@ -41,9 +41,7 @@ def imresize_weights(before: int, after: int) -> NDArray[np.float32]:
     columns = mirrored[(taps.astype(np.int64) - 1) % (2 * before)]
     matrix = np.zeros((after, before))
     np.add.at(matrix, (np.arange(after)[:, None], columns), weights)
-    matrix = matrix.astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix
+    return matrix.astype(np.float32)
 
 
 def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:

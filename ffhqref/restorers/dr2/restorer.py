@@ -206,6 +206,6 @@ class DR2(DiffusionRestorer):
 def first_step(N: int, tau: int) -> int:
     """Return ω, the index at which the chain starts, by the published table."""
     for most, ahead in ((1, 5), (2, 10), (4, 20), (8, 25)):
-        if N <= most:
+        if most >= N:
             return tau + ahead
     return tau + 30

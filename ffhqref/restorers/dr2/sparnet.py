@@ -76,7 +76,7 @@ class _Hourglass(nn.Module):
         return beside + up
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", x * torch.sigmoid(self.out_block(self._level(self.depth, x))))
+        return x * torch.sigmoid(self.out_block(self._level(self.depth, x)))
 
 
 class _Block(nn.Module):

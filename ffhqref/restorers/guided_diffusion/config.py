@@ -102,7 +102,7 @@ class UNetConfig:
             given["num_res_blocks"] = [given["num_res_blocks"]] * len(mult)
         if resolutions is not None:
             listed = whole_numbers(resolutions, f"{where}: attention_resolutions")
-            side = int(given.get("image_size", self.image_size))
+            side = whole_number(given.get("image_size", self.image_size), f"{where}: image_size")
             marks = [side >> level if attention == "sides" else 2**level for level in range(len(mult))]
             given["attention_levels"] = [level for level, mark in enumerate(marks) if mark in listed]
         return changed(self, given, where, fixed=_FIXED, ignored=_IGNORED)
@@ -188,6 +188,15 @@ def whole_numbers(value: Any, what: str) -> tuple[int, ...]:
     if isinstance(value, (list, tuple)) and all(isinstance(item, int) and not isinstance(item, bool) for item in value):
         return tuple(value)
     raise ConfigError(f"{what}={value!r}, expected whole numbers")
+
+
+def whole_number(value: Any, what: str) -> int:
+    """Return a whole number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    return whole_numbers([value], what)[0]
 
 
 def _typed(kind: str, value: Any, what: str) -> Any:

@@ -43,7 +43,7 @@ def kept_times(respacing: str | Sequence[int], steps: int = 1000) -> NDArray[np.
         counts = []
     if not counts or min(counts) < 1:
         raise ConfigError(
-            f"respacing {respacing!r}, expected '' (all), 'ddimN', 'ddpmN', or counts of sections such as '100' or '10,20'"
+            f"respacing {respacing!r}, expected '' (all), 'ddimN', 'ddpmN', or the steps of each section ('10,20')"
         )
     kept: list[int] = []
     start = 0
@@ -93,9 +93,11 @@ class Diffusion:
         """Return the chain over the kept times, its betas made from what is left of ᾱ.
 
         Raises:
-            ConfigError: see `kept_times`.
+            ConfigError: see `kept_times`; or fewer than two times, too few for the variance of the last step.
         """
         times = kept_times(respacing, steps)
+        if len(times) < 2:
+            raise ConfigError(f"respacing {respacing!r} keeps {len(times)} step of {steps}, expected at least 2")
         scale = 1000 / steps
         full = np.cumprod(1.0 - np.linspace(scale * _FIRST_BETA, scale * _LAST_BETA, steps, dtype=np.float64))
         kept = full[times]
@@ -119,7 +121,7 @@ class Diffusion:
         """Weights of x̂0 and of x in the mean of the step, and the logarithm of its smallest variance."""
         before, rest = self.alphas_before, 1.0 - self.alphas
         variance = self.betas * (1.0 - before) / rest
-        smallest = np.log(np.append(variance[1:2] if len(variance) > 1 else variance, variance[1:]))
+        smallest = np.log(np.append(variance[1], variance[1:]))
         return self.betas * np.sqrt(before) / rest, (1.0 - before) * np.sqrt(1.0 - self.betas) / rest, smallest
 
     def noised(self, picture: Tensor, index: int, noise: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class DiffusionRestorer(NetworkRestorer):
 
 
 def fitted(pictures: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Return pictures [B, 3, H, W] at another size, bicubic with antialiasing, not clamped; untouched where it is theirs."""
+    """Return pictures [B, 3, H, W] at another size, bicubic with antialiasing, not clamped; none where it is theirs."""
     from torch.nn import functional as F
 
     if tuple(pictures.shape[-2:]) == size:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import ConfigError
-from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section
+from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section, whole_number
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ class PGDiffConfig:
         tree = read_tree(source, "PGDiff")
         config = cls()
         model = section(tree, "model_and_diffusion", what)
+        sizes = section(tree, "inference", what)
         fixed = {"in_channels": 9, "out_channels": 3, "upscale_factor": 1}
         return cls(
             unet=config.unet.changed(model, "sides", f"{what}: model_and_diffusion"),
             rrdb=changed(config.rrdb, section(tree, "restorer", what), f"{what}: restorer", fixed=fixed),
             arcface=changed(config.arcface, section(tree, "arcface", what), f"{what}: arcface"),
-            steps=int(model.get("diffusion_steps", config.steps)),
-            size=int(section(tree, "inference", what).get("size", model.get("image_size", config.size))),
+            steps=whole_number(model.get("diffusion_steps", config.steps), f"{what}: diffusion_steps"),
+            size=whole_number(sizes.get("size", model.get("image_size", config.size)), f"{what}: size"),
         )
