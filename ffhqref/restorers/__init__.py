@@ -17,9 +17,9 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     {
         "bicubic": "ffhqref.restorers.simple:Bicubic",
         "codeformer": "ffhqref.restorers.codeformer.restorer:CodeFormer",
-        "gfpgan": "ffhqref.restorers.gfpgan:GFPGAN",
         "difface": "ffhqref.restorers.difface:DifFace",
         "dr2": "ffhqref.restorers.dr2.restorer:DR2",
+        "gfpgan": "ffhqref.restorers.gfpgan:GFPGAN",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "pgdiff": "ffhqref.restorers.pgdiff.restorer:PGDiff",
