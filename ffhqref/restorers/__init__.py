@@ -16,12 +16,16 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
         "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "dmdnet": "ffhqref.restorers.dmdnet.restorer:DMDNetRestorer",
+        "gpen": "ffhqref.restorers.gpen.restorer:GPEN",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
         "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
         "reference": "ffhqref.restorers.simple:FirstReference",
         "tv": "ffhqref.restorers.classical:TotalVariation",
+        "vqfr": "ffhqref.restorers.vqfr.restorer:VQFR",
+        "vqfr_v1": "ffhqref.restorers.vqfr.restorer:VQFRVersion1",
     },
     "ffhqref.restorers",
 )
