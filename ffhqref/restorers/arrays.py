@@ -33,24 +33,3 @@ def reduce_by(picture: NDArray[np.float32], factor: float) -> NDArray[np.float32
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
     small: NDArray[np.float32] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     return small
-
-
-def resized_8bit(batch: torch.Tensor, side: int, area: bool = False) -> torch.Tensor:
-    """Return pictures [B, 3, H, W] in 0..1 at ``side`` x ``side``, resized as published scripts do: OpenCV, 8 bit.
-
-    Args:
-        batch: the pictures; returned as they are where they have that size.
-        side: pixels.
-        area: OpenCV's area interpolation in place of its default, bilinear.
-
-    Returns:
-        float32 [B, 3, side, side], on the CPU where anything was resized.
-    """
-    if tuple(batch.shape[2:]) == (side, side):
-        return batch
-    import cv2
-
-    from ffhqref.images import to_tensor, to_uint8
-
-    method = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    return to_tensor([cv2.resize(picture, (side, side), interpolation=method) for picture in to_uint8(batch)])

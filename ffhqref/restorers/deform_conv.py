@@ -52,15 +52,15 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
     Returns:
         [B, out, H, W]. Outside the picture values are zero, corner by corner of the bilinear sampling.
     """
-    operator = _operator()
+    operator = _operator(x.device.type)
     if operator is not None:
         return operator(x, offset, weight, bias, padding=weight.shape[2] // 2, mask=mask)
     return plain_deform_conv2d(x, offset, mask, weight, bias)
 
 
 @cache
-def _operator() -> Any:
-    """Return torchvision's function, or None where torchvision or its compiled part is missing."""
+def _operator(device: str) -> Any:
+    """Return torchvision's function, or None where torchvision or its compiled part for the device is missing."""
     from ffhqref.compat import ensure_torchvision
 
     if ensure_torchvision() != "native":
@@ -68,7 +68,8 @@ def _operator() -> Any:
     from torchvision.ops import deform_conv2d as operator
 
     try:
-        operator(torch.zeros(1, 1, 1, 1), torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, 1))
+        one = torch.zeros(1, 1, 1, 1, device=device)
+        operator(one, one.expand(1, 2, 1, 1), one)
     except (RuntimeError, NotImplementedError):
         return None
     return operator

@@ -31,7 +31,7 @@ class SpectralConv(nn.Module):
         """Divide the weight, once."""
         if not self._folded:
             with torch.no_grad():
-                self.weight_orig /= self.weight_u @ (self.weight_orig.flatten(1) @ self.weight_v)
+                self.weight_orig.div_(self.weight_u @ (self.weight_orig.flatten(1) @ self.weight_v))
             self._folded = True
 
     def forward(self, x: Tensor) -> Tensor:

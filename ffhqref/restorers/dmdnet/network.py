@@ -116,7 +116,9 @@ class DMDNet(nn.Module):
             for part, scale in _NAMES:
                 name = f"{part}_{scale}"
                 slots[name].append(self.get_submodule(f"{name}_KV")(_cut(maps[scale], boxes, part, scale)))
-        return {name: (torch.cat([k for k, _ in kept]), torch.cat([v for _, v in kept])) for name, kept in slots.items()}
+        return {
+            name: (torch.cat([k for k, _ in kept]), torch.cat([v for _, v in kept])) for name, kept in slots.items()
+        }
 
     def restored_part(
         self, own: Tensor, part: str, scale: int, specific: Mapping[str, tuple[Tensor, Tensor]]

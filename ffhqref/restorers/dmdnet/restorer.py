@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ffhqref.errors import ConfigError, ImageError
-from ffhqref.images import SIZE, to_uint8
+from ffhqref.images import SIZE, to_tensor, to_uint8
 from ffhqref.registry import load_attribute
+from ffhqref.restorers.aligned import resized
 from ffhqref.restorers.architecture import read_architecture
-from ffhqref.restorers.arrays import resized_8bit
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.restorers.dmdnet.boxes import part_boxes
 from ffhqref.restorers.dmdnet.config import DMDNetConfig
@@ -21,7 +23,6 @@ from ffhqref.restorers.network import NetworkRestorer, signed, unsigned
 from ffhqref.weights import load_into, load_tensors
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -47,9 +48,6 @@ INFO = RestorerInfo(
 
 class DMDNetRestorer(NetworkRestorer):
     """DMDNet as the published script runs it, with landmarks found by facexlib.
-
-    Pictures with a side under 512 are made 8 bit and resized to 512x512 by area with OpenCV, as the script does;
-    larger ones stay as they are. The result has the network input's size.
 
     A case whose face is not found, in the LQ picture or in one of its references, or whose landmarks cannot be
     right, fails with that reason. The published script prints such cases and leaves them out (a quarter of
@@ -88,7 +86,7 @@ class DMDNetRestorer(NetworkRestorer):
         if landmarks == FACEXLIB:
             files |= {ALIGNMENT: alignment_path, DETECTOR: detector_path}
         super().__init__(files, device)
-        self.config = read_architecture(DMDNetConfig, config, "dmdnet")
+        self.config = read_architecture(DMDNetConfig, config)
         self.mode = mode
         self.info = replace(INFO, weights=tuple(files))
         if mode == "generic":
@@ -120,16 +118,36 @@ class DMDNetRestorer(NetworkRestorer):
         return network.eval().requires_grad_(False).to(self.device)
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
-        """Return float32 [B, 3, H, W] in 0..1 RGB, 512x512 for smaller pictures; see `base.Restorer`.
+        """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU, resized back where the batch is smaller than 512.
 
         Raises:
             ImageError: a case cannot be done; the message says which of its pictures, and why.
         """
+        return resized(self.restore_faces(batch.lq, batch.references), batch.lq.shape[-2:])
+
+    def restore_faces(self, lq: torch.Tensor, references: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return what the published script writes for LQ pictures of any size.
+
+        Pictures with a side under 512, references too, are made 8 bit and resized to 512x512 by area with OpenCV;
+        larger ones stay as they are.
+
+        Args:
+            lq: float32 [B, 3, H, W] in 0..1 RGB.
+            references: B tensors float32 [N_i, 3, H, W] in 0..1 RGB.
+
+        Returns:
+            float32 [B, 3, 512, 512], or [B, 3, H, W] where that is larger, in 0..1 RGB on the CPU, before the
+            rounding to 8 bit.
+
+        Raises:
+            ImageError: see `restore`.
+        """
         import torch
 
-        lq = _fitted(batch.lq)
-        references = [_fitted(given) if len(given) else given for given in batch.references]
-        return torch.cat([self._case(lq[index], references[index]) for index in range(len(lq))])
+        with torch.no_grad():
+            return torch.cat(
+                [self._case(case, _fitted(given)) for case, given in zip(_fitted(lq), references, strict=True)]
+            )
 
     def _case(self, lq: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         height, width = lq.shape[1:]
@@ -157,5 +175,10 @@ class DMDNetRestorer(NetworkRestorer):
 
 
 def _fitted(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures [N, 3, H, W] as the published reader does: 512x512 where a side is shorter."""
-    return resized_8bit(pictures, SIZE, area=True) if min(pictures.shape[2:]) < SIZE else pictures
+    """Return pictures [N, 3, H, W] in 0..1 as the published reader makes them: 512x512 where a side is shorter."""
+    if not len(pictures) or min(pictures.shape[2:]) >= SIZE:
+        return pictures
+    import cv2
+
+    small = to_uint8(pictures)
+    return to_tensor([np.asarray(cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_AREA)) for one in small])

@@ -7,6 +7,7 @@ their weight, which is the same product and lets a batch share one convolution.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -211,7 +212,7 @@ class Generator(nn.Module):
         self.conv1 = StyledConv(widths[0], widths[0], dim)
         self.to_rgb1 = ToRGB(2 * widths[0], dim, upsample=False)
         self.convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
-        for before, width in zip(widths, widths[1:], strict=False):
+        for before, width in pairwise(widths):
             self.convs.append(StyledConv(2 * before, width, dim, upsample=True))
             self.convs.append(StyledConv(2 * width, width, dim))
             self.to_rgbs.append(ToRGB(2 * width, dim))
@@ -242,7 +243,7 @@ class FullGenerator(nn.Module):
         self.depth = len(widths)
         first = nn.Sequential(EqualConv(3, widths[0], 1), BiasedActivation(widths[0]))
         self.add_module("ecd0", nn.Sequential(first))
-        for level, (before, width) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for level, (before, width) in enumerate(pairwise(widths), start=1):
             down = nn.Sequential(Blur((2, 2)), EqualConv(before, width, 3, stride=2), BiasedActivation(width))
             self.add_module(f"ecd{level}", nn.Sequential(down))
         self.final_linear = nn.Sequential(EqualLinear(widths[-1] * 16, config.style_dim, active=True))

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.images import SIZE
+from ffhqref.restorers.aligned import AlignedRestorer
 from ffhqref.restorers.architecture import read_architecture
-from ffhqref.restorers.arrays import resized_8bit
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import RestorerInfo
 from ffhqref.restorers.gpen.config import GPENConfig
-from ffhqref.restorers.network import NetworkRestorer, signed, unsigned
+from ffhqref.restorers.network import signed, unsigned
 from ffhqref.weights import load_into, load_tensors
 
 if TYPE_CHECKING:
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
 WEIGHTS = "gpen-bfr-512"
 
 
-class GPEN(NetworkRestorer):
+class GPEN(AlignedRestorer):
     """GPEN-BFR-512 as the published script runs it on aligned faces: no super-resolution stage, result as it comes.
-
-    Pictures of another side than the network's are made 8 bit and resized to it bilinearly with OpenCV, as the
-    script does; the result has the network's side.
 
     Args:
         path: ``GPEN-BFR-512.pth`` as released; None: from the weight registry.
@@ -51,8 +49,9 @@ class GPEN(NetworkRestorer):
         device: str = "auto",
     ) -> None:
         super().__init__({WEIGHTS: path}, device)
-        self.config = read_architecture(GPENConfig, config, "gpen")
-        self.info = replace(INFO, input_size=self.config.size)
+        self.config = read_architecture(GPENConfig, config)
+        self.side = self.config.size
+        self.info = replace(INFO, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> FullGenerator:
@@ -68,10 +67,8 @@ class GPEN(NetworkRestorer):
         load_into(network, load_tensors(path), path)
         return network.eval().requires_grad_(False).to(self.device)
 
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
-        """Return float32 [B, 3, S, S] in 0..1 RGB with S = ``config.size``; see `base.Restorer`."""
-        lq = resized_8bit(batch.lq, self.config.size)
-        return unsigned(self.network(signed(lq).to(self.device))).cpu()
+    def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
+        return unsigned(self.network(signed(face.to(self.device))))
 
 
 INFO = RestorerInfo(

@@ -108,7 +108,7 @@ class LevelQuantizerConfig:
     """Codebook of one level of version 1."""
 
     FIXED: ClassVar[Mapping[str, Any]] = {"type": "L2VectorQuantizerKmeans"}
-    IGNORED: ClassVar[frozenset[str]] = frozenset(
+    UNUSED: ClassVar[frozenset[str]] = frozenset(
         {"reservoir_size", "reestimate_iters", "reestimate_maxiters", "warmup_iters"}
     )
 
@@ -129,7 +129,7 @@ def _published_quantizer() -> dict[str, LevelQuantizerConfig]:
 class VQFRv1Config:
     """Version 1. Defaults: the published network."""
 
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"fix_keys"})
+    UNUSED: ClassVar[frozenset[str]] = frozenset({"fix_keys"})
 
     size: int = 512
     """Side of the picture in pixels; the published script's, not an argument of the constructor."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError
+from ffhqref.images import SIZE
+from ffhqref.restorers.aligned import AlignedRestorer
 from ffhqref.restorers.architecture import read_architecture
-from ffhqref.restorers.arrays import resized_8bit
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.restorers.network import NetworkRestorer, signed, unsigned
+from ffhqref.restorers.base import RestorerInfo
+from ffhqref.restorers.network import signed, unsigned
 from ffhqref.restorers.vqfr.config import VQFRConfig, VQFRv1Config
 from ffhqref.weights import load_into, load_tensors
 
@@ -35,12 +36,8 @@ INFO = RestorerInfo(
 )
 
 
-class VQFR(NetworkRestorer):
+class VQFR(AlignedRestorer):
     """VQFR version 2 as the published script runs it on aligned faces.
-
-    Pictures of another side than the network's are made 8 bit and resized to it bilinearly with OpenCV, as the
-    script does; the result has the network's side. Cases are worked on one by one, since another batch size rounds
-    otherwise and can turn a close choice between two codes.
 
     Args:
         path: ``VQFR_v2.pth`` as released; None: from the weight registry.
@@ -65,9 +62,10 @@ class VQFR(NetworkRestorer):
         if not 0 <= fidelity_ratio <= 1:
             raise ConfigError(f"vqfr: fidelity_ratio must be within 0 to 1, not {fidelity_ratio}")
         super().__init__({"vqfr-v2": path}, device)
-        self.config = read_architecture(VQFRConfig, config, "vqfr")
+        self.config = read_architecture(VQFRConfig, config)
+        self.side = self.config.size
         self.fidelity_ratio = fidelity_ratio
-        self.info = replace(INFO, input_size=self.config.size)
+        self.info = replace(INFO, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> VQFRv2:
@@ -83,15 +81,11 @@ class VQFR(NetworkRestorer):
         load_into(network, load_tensors(path, wrappers=WRAPPERS), path)
         return network.eval().requires_grad_(False).to(self.device)
 
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
-        """Return float32 [B, 3, S, S] in 0..1 RGB with S = ``config.size``; see `base.Restorer`."""
-        import torch
-
-        lq = signed(resized_8bit(batch.lq, self.config.size)).to(self.device)
-        return unsigned(torch.cat([self.network(case[None], self.fidelity_ratio) for case in lq])).cpu()
+    def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
+        return unsigned(self.network(signed(face.to(self.device)), self.fidelity_ratio))
 
 
-class VQFRVersion1(NetworkRestorer):
+class VQFRVersion1(AlignedRestorer):
     """VQFR version 1, with the pre- and post-processing of `VQFR`. It has no fidelity ratio.
 
     Args:
@@ -113,12 +107,13 @@ class VQFRVersion1(NetworkRestorer):
         device: str = "auto",
     ) -> None:
         super().__init__({"vqfr-v1": path}, device)
-        self.config = read_architecture(VQFRv1Config, config, "vqfr_v1")
+        self.config = read_architecture(VQFRv1Config, config)
+        self.side = self.config.size
         self.info = replace(
             INFO,
             name="vqfr_v1",
             summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
-            input_size=self.config.size,
+            input_size=self.side if self.side == SIZE else None,
             weights=("vqfr-v1",),
         )
 
@@ -136,9 +131,5 @@ class VQFRVersion1(NetworkRestorer):
         load_into(network, load_tensors(path, wrappers=WRAPPERS), path)
         return network.eval().requires_grad_(False).to(self.device)
 
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
-        """Return float32 [B, 3, S, S] in 0..1 RGB with S = ``config.size``; see `base.Restorer`."""
-        import torch
-
-        lq = signed(resized_8bit(batch.lq, self.config.size)).to(self.device)
-        return unsigned(torch.cat([self.network(case[None]) for case in lq])).cpu()
+    def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
+        return unsigned(self.network(signed(face.to(self.device))))
