@@ -18,8 +18,7 @@ CONFIG = {
     "align_from_patch": 4,
     "inpfeat_extraction_opt": {"in_dim": 3, "out_dim": 8},
     "align_opt": {
-        f"Level_{rate}": {"cond_channels": 8, "cond_downscale_rate": rate, "deformable_groups": 4}
-        for rate in (4, 2, 1)
+        f"Level_{rate}": {"cond_channels": 8, "cond_downscale_rate": rate, "deformable_groups": 4} for rate in (4, 2, 1)
     },
     "quantizer_opt": {"Level_4": {"in_dim": 64, "num_code": 16, "code_dim": 8}},
 }
