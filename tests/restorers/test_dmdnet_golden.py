@@ -93,7 +93,7 @@ def run(request, golden, network, tmp_path_factory):
         inputs = {}
         handles = [
             network.get_submodule(name).register_forward_pre_hook(
-                lambda _module, given, name=name: inputs.__setitem__(name, given[0])
+                lambda _module, given, name=name, inputs=inputs: inputs.__setitem__(name, given[0])
             )
             for name in [*queries, *(f"{name}_Attention" for name in PARTS)]
         ]

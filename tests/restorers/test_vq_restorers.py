@@ -249,8 +249,8 @@ def test_boxes_are_those_of_a_face_worked_out_by_hand():
         (lambda points: points[:5], "68 finite landmarks"),
         (lambda points: points * np.nan, "68 finite landmarks"),
         (lambda points: points * 0 + 300, "left eye"),  # no extent
-        (lambda points: points - [185, 0], "left eye .* leaves|left eye"),
-        (lambda points: points + [400, 0], "right eye|left eye|mouth"),
+        (lambda points: points - np.array([185, 0]), "left eye"),
+        (lambda points: points + np.array([400, 0]), "left eye"),
     ],
 )
 def test_landmarks_that_cannot_be_right_are_refused(change, words):
@@ -316,7 +316,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
     write(20.0)  # background everywhere
     assert SCORE == 0.8
     picture = np.zeros((512, 512, 3), np.uint8)
-    with pytest.raises(ImageError, match="^no face found$"):
+    with pytest.raises(ImageError, match=r"^no face found$"):
         FacexlibLandmarks(files)(picture)
     options = {key: value for key, value in TINY["dmdnet"]["options"](tmp_path).items() if key != "landmarks"}
     restorer = make_restorer(
@@ -324,7 +324,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
         alignment_path=files["facexlib-awing"], detector_path=files["facexlib-retinaface-r50"],
     )  # fmt: skip
     assert set(restorer.weights_sha256) == {"dmdnet", *files} == set(restorer.info.weights)
-    with pytest.raises(ImageError, match="^the LQ picture: no face found$"):
+    with pytest.raises(ImageError, match=r"^the LQ picture: no face found$"):
         restorer.restore(RestorationBatch(to_tensor([picture]), [torch.zeros(2, 3, 512, 512)], [0]))
     swapped = FacexlibLandmarks({**files, "facexlib-retinaface-r50": options["path"]})
     with pytest.raises(WeightsError, match="RetinaFace"):
