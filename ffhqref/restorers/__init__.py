@@ -8,19 +8,24 @@ from typing import Any
 
 from ffhqref.errors import ConfigError, FfhqrefError, one_line
 from ffhqref.registry import Registry, check_options, load_attribute
-from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
-__all__ = ["RESTORERS", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
+__all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
 
 RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
+        "best_of": "ffhqref.restorers.composed.best_of:BestOf",
         "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "chain": "ffhqref.restorers.composed.chain:Chain",
+        "colour_transfer": "ffhqref.restorers.composed.colour:ColourTransfer",
+        "command": "ffhqref.restorers.command.restorer:CommandRestorer",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
         "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
         "reference": "ffhqref.restorers.simple:FirstReference",
+        "tiled": "ffhqref.restorers.composed.tiled:Tiled",
         "tv": "ffhqref.restorers.classical:TotalVariation",
     },
     "ffhqref.restorers",

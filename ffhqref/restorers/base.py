@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -56,6 +57,20 @@ class RestorationBatch:
         return int(self.lq.shape[0])
 
 
+@dataclass(frozen=True)
+class PartialResult:
+    """What `Restorer.restore` may return in place of a tensor when it knows which cases of the batch failed, and why.
+
+    Those become failure rows with the reason, and are not tried again. (A restorer that raises is called again for
+    each case alone.)
+    """
+
+    pictures: torch.Tensor
+    """float32 [B, 3, H, W] in 0..1 RGB; whatever it likes where a case failed."""
+    reasons: Mapping[int, str]
+    """Index in the batch to the reason, one line."""
+
+
 @runtime_checkable
 class Restorer(Protocol):
     """A method under test. Heavy work (loading weights) belongs in the constructor or the first call.
@@ -69,6 +84,10 @@ class Restorer(Protocol):
       restorers of other packages, the source file of the class.
     - ``weights_sha256``: hashes of the weight files by name; part of every content key.
     - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
+    - ``key_options``: what of its options the results depend on (else all), part of every content key.
+    - ``one_at_a_time``: whether only one process may use it (else: when ``device`` is a GPU).
+    - ``in_process``: False: a program of its own does the work, and its memory cannot be told.
+    - ``groups_references``: True: cases that have the same references are put next to one another.
     """
 
     @property
@@ -76,6 +95,6 @@ class Restorer(Protocol):
         """Return the description; it must not change during a run."""
         ...
 
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
+    def restore(self, batch: RestorationBatch) -> torch.Tensor | PartialResult:
         """Return float32 [B, 3, H, W] in 0..1 RGB, one picture for each case, in the batch's order."""
         ...
