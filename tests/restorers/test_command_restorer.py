@@ -623,13 +623,13 @@ def test_key_follows_weights_watched_files_and_commit(checkout, interpreter, tmp
     (checkout / "lib" / "net.py").write_text("2")
     weights.write_bytes(b"1")
     keys.append(key())
-    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"]):
-        subprocess.run(["git", *command], cwd=checkout, check=True, capture_output=True)
+    commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a"]
+    for command in (["git", "init", "-q"], commit):
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True)
     keys.append(key())
     subprocess.run(["git", "pack-refs", "--all"], cwd=checkout, check=True)
     assert key() == keys[-1]
-    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "b"]
-    subprocess.run(command, cwd=checkout, check=True, capture_output=True)
+    subprocess.run(commit, cwd=checkout, check=True, capture_output=True)
     keys.append(key())
     subprocess.run(["git", "checkout", "-q", "--detach", "HEAD~1"], cwd=checkout, check=True)
     assert key() == keys[2], "the same commit, detached"
