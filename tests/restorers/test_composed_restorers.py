@@ -1,6 +1,7 @@
 """Composed restorers: against the parts run by hand, closed forms, SciPy, and what must be refused."""
 
 import dataclasses
+import itertools
 import sys
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_colours_come_from_the_input_of_the_wrapped_restorer(how, function):
     made = make_restorer("chain", steps=["tv", inner]).restore(batch)
     cleaned = make_restorer("tv").restore(batch)
     torch.testing.assert_close(made, function(cleaned * 0.5, cleaned).clamp(0, 1))
-    with pytest.raises(ConfigError, match="how=wavelett. Did you mean 'wavelet'"):
+    with pytest.raises(ConfigError, match=r"how=wavelett. Did you mean 'wavelet'"):
         make_restorer("colour_transfer", of="tv", how="wavelett")
     with pytest.raises(ConfigError, match="levels=0, expected a whole number from 1 to 8"):
         make_restorer("colour_transfer", of="tv", levels=0)
@@ -311,8 +312,8 @@ def test_tiles_cover_without_leaving(length, size, data):
     overlap = data.draw(st.integers(0, size - 1))
     begins = starts(length, size, overlap)
     assert begins[0] == 0 and begins == sorted(set(begins))
-    assert begins[-1] + size == length or length <= size and begins == [0]
-    assert all(b - a <= size - overlap for a, b in zip(begins, begins[1:], strict=False))
+    assert begins == [0] if length <= size else begins[-1] + size == length
+    assert all(after - before <= size - overlap for before, after in itertools.pairwise(begins))
 
 
 @settings(max_examples=20, deadline=None)

@@ -82,8 +82,8 @@ def _read(
     return picture
 
 
-def swapped(outputs: Sequence[NDArray[np.uint8]], inputs: Sequence[NDArray[np.uint8]]) -> list[int]:
-    """Return which outputs look as if they were of another case of the same call.
+def swapped(outputs: Sequence[NDArray[np.uint8]], inputs: Sequence[NDArray[np.uint8]]) -> dict[int, int]:
+    """Return which outputs look as if they were of another case of the same call, and of which.
 
     Whatever a restorer does to a face, what is left of it at 16x16 pixels stays near its own input. The outputs are
     given to the inputs so that all agree best (an optimal assignment of correlations of luma); an output given to
@@ -95,13 +95,19 @@ def swapped(outputs: Sequence[NDArray[np.uint8]], inputs: Sequence[NDArray[np.ui
         inputs: in the same order.
     """
     if len(outputs) < 2:
-        return []
+        return {}
     from scipy.optimize import linear_sum_assignment
 
-    likeness = np.stack([_thumb(one) for one in outputs]) @ np.stack([_thumb(one) for one in inputs]).T
-    rows, columns = linear_sum_assignment(likeness, maximize=True)
+    likeness = likenesses(outputs, inputs)
     own = np.diag(likeness)
-    return [int(row) for row, column in zip(rows, columns, strict=True) if likeness[row, column] > own[row] + MARGIN]
+    assigned = zip(*linear_sum_assignment(likeness, maximize=True), strict=True)
+    return {int(row): int(column) for row, column in assigned if likeness[row, column] > own[row] + MARGIN}
+
+
+def likenesses(some: Sequence[NDArray[np.uint8]], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """Return the correlation of each of some pictures with each of others at 16x16 pixels, [some, others]."""
+    made: NDArray[np.float64] = np.stack([_thumb(one) for one in some]) @ np.stack([_thumb(one) for one in others]).T
+    return made
 
 
 def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
