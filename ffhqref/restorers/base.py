@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ffhqref.errors import FfhqrefError
+
 if TYPE_CHECKING:
     import torch
 
@@ -69,6 +71,19 @@ class PartialResult:
     """float32 [B, 3, H, W] in 0..1 RGB; whatever it likes where a case failed."""
     reasons: Mapping[int, str]
     """Index in the batch to the reason, one line."""
+
+
+def complete(result: torch.Tensor | PartialResult) -> torch.Tensor:
+    """Return the pictures of a result in which no case failed, for callers that want all or nothing.
+
+    Raises:
+        FfhqrefError: a case failed; with the first reason.
+    """
+    if isinstance(result, PartialResult):
+        for reason in result.reasons.values():
+            raise FfhqrefError(reason)
+        return result.pictures
+    return result
 
 
 @runtime_checkable

@@ -195,6 +195,14 @@ def test_recipe_of_the_docs_is_one():
     assert {item.name for item in dataclasses.fields(Recipe)} <= fields, "every field has its line"
 
 
+def test_recipes_are_on_the_zoo_page(ffhqref):
+    done = ffhqref("zoo", "lq", "diffbir", "meintime", "--markdown", "zoo.md")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split(" | ")[0]: line for line in (ffhqref.folder / "zoo.md").read_text().splitlines()}
+    assert "†" in rows["| diffbir"] and "not run with its weights" in rows["| diffbir"]
+    assert "1 or more" in rows["| meintime"] and "†" not in rows["| lq"]
+
+
 def test_missing_weights_are_told_with_their_source(checkout, tmp_path):
     options = checkout("diffbir")
     (tmp_path / "weights" / "v2.pth").unlink()

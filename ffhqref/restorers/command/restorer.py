@@ -63,6 +63,11 @@ class CommandRestorer:
         WeightsError: a weight file that the recipe names is missing.
     """
 
+    info = RestorerInfo(
+        name="command", summary="any method through its own program (docs/restorers.md)", max_references=None,
+        input_size=None, licence="that of the method", proved_against="programs that fail in every way we thought of",
+    )  # fmt: skip
+    """Of the kind; an instance's own is its recipe's."""
     version = "1"
     in_process = False
     one_at_a_time = True
@@ -98,9 +103,7 @@ class CommandRestorer:
         self._keep = keep
         self.batch_size = batch_size or BATCH[self.recipe.group]
         self.groups_references = self.recipe.group == "identity"
-        self.info: RestorerInfo = dataclasses.replace(
-            self.recipe.info, uses_seed=self.recipe.info.uses_seed or self.recipe.uses_seed
-        )
+        self.info = dataclasses.replace(self.recipe.info, uses_seed=self.recipe.info.uses_seed or self.recipe.uses_seed)
         root = self._checkout or Path.cwd()
         self.weights_sha256 = hash_weights(self.recipe, root, self._values)
         fields = {key: value for key, value in dataclasses.asdict(self.recipe).items() if key not in NO_PART_OF_RESULTS}

@@ -12,7 +12,7 @@ from ffhqref.errors import ConfigError
 from ffhqref.images import to_tensor, to_uint8
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
-from ffhqref.restorers.base import PartialResult, RestorationBatch
+from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
 from ffhqref.seeding import case_seed
 
@@ -38,6 +38,12 @@ class BestOf(Composed):
     Raises:
         ConfigError: the restorer does not draw, or the metric needs the ground truth.
     """
+
+    info = RestorerInfo(
+        name="best_of", summary="the best of several seeds of a restorer, picked without ground truth",
+        max_references=None, input_size=None, licence="that of its parts", proved_against="its draws judged by hand",
+    )  # fmt: skip
+    """Of the kind; an instance's own follows from its parts."""
 
     def __init__(
         self, of: Any = None, n: int = 4, by: Any = "niqe", device: str = "cpu", batch_size: int | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError
-from ffhqref.restorers.base import PartialResult, RestorationBatch
+from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part, subset
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ class Chain(Composed):
     Raises:
         ConfigError: no steps, or one of them cannot be made.
     """
+
+    info = RestorerInfo(
+        name="chain", summary="restorers one after the other", max_references=None, input_size=None,
+        licence="that of its parts", proved_against="its steps run by hand",
+    )  # fmt: skip
+    """Of the kind; an instance's own follows from its parts."""
 
     def __init__(self, steps: Sequence[Any] | None = None, device: str = "cpu", batch_size: int | None = None) -> None:
         if not steps or not isinstance(steps, (list, tuple)):

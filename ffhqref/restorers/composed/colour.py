@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.restorers.base import PartialResult, RestorationBatch
+from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.colour import LEVELS, adain_transfer, wavelet_transfer
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
 
@@ -28,6 +28,12 @@ class ColourTransfer(Composed):
         device: handed to the restorer.
         batch_size: see `Composed`.
     """
+
+    info = RestorerInfo(
+        name="colour_transfer", summary="a restorer's result with the colours of its input", max_references=None,
+        input_size=None, licence="that of its parts", proved_against="wavelets: SciPy's convolution; AdaIN: closed form",
+    )  # fmt: skip
+    """Of the kind; an instance's own follows from its parts."""
 
     def __init__(
         self, of: Any = None, how: str = "wavelet", levels: int = LEVELS, device: str = "cpu",

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError
-from ffhqref.restorers.base import PartialResult, RestorationBatch
+from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
 from ffhqref.seeding import case_seed
 
@@ -30,6 +30,12 @@ class Tiled(Composed):
     Raises:
         ConfigError: wrong numbers, or a restorer that takes pictures of another size.
     """
+
+    info = RestorerInfo(
+        name="tiled", summary="a restorer on overlapping tiles", max_references=None, input_size=None,
+        licence="that of its parts", proved_against="pointwise restorers, unchanged by tiling",
+    )  # fmt: skip
+    """Of the kind; an instance's own follows from its parts."""
 
     def __init__(
         self, of: Any = None, size: int | None = None, overlap: int = 32, device: str = "cpu",
