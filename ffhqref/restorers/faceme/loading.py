@@ -57,8 +57,10 @@ def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor],
     Raises:
         WeightsError: tensors are missing, left over, or of another shape.
     """
-    from accelerate import init_empty_weights
-
+    try:
+        from accelerate import init_empty_weights
+    except ImportError:
+        raise DependencyError("restorer 'faceme' needs accelerate: pip install 'ffhqref[diffusion]'") from None
     with init_empty_weights(include_buffers=False):  # buffers that no file holds must be computed
         network = make()
     load_into(network, tensors, path, assign=True)
