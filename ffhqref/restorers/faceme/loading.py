@@ -67,6 +67,16 @@ def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor],
     return network.eval()
 
 
+def moved(network: nn.Module, device: str, dtype: torch.dtype) -> Any:
+    """Return a network on a device and in a number type, without the warning of diffusers' own ``to``.
+
+    It is about layers that must stay float32, of which these networks have none.
+    """
+    from torch import nn
+
+    return nn.Module.to(network, device, dtype)
+
+
 def load_unet(base: str | Path) -> nn.Module:
     """Return the U-Net of a base folder, a diffusers ``UNet2DConditionModel``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch
 from ffhqref.errors import ConfigError, ImageError
 from ffhqref.restorers.faceme.clip import IdentityEncoder, clip_pixels, cut_face, load_identity_encoder, unit_length
 from ffhqref.restorers.faceme.config import FaceMeConfig
-from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae
+from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.restorers.faceme.lora import merge_lora
 from ffhqref.restorers.faceme.mix import Mix, load_mix
 from ffhqref.restorers.faceme.prompt import TextEncoders, TextStates, insert_identity, time_ids
@@ -101,15 +101,14 @@ class FaceMe:
         self.id_encoder: IdentityEncoder = load_identity_encoder(files.photomaker, config.id_encoder).to(device)
         self.scheduler = load_scheduler(files.base)
         self.positive, self.negative, self.position = _encoded(files.base, prompts, device)
-        vae: Any = load_vae(files.base)
-        self.vae = vae.to(device, torch.float32)
-        self.reduction: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae = moved(load_vae(files.base), device, torch.float32)
+        self.reduction: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         """Side of a picture in sides of its latent: 8."""
         unet = load_unet(files.base)
         if lora:
             merge_lora(unet, load_tensors(files.photomaker, wrappers=("lora_weights",)), files.photomaker)
-        self.unet: Any = unet.to(device, dtype)
-        self.controlnet: Any = load_controlnet(files.controlnet).to(device, dtype)
+        self.unet = moved(unet, device, dtype)
+        self.controlnet = moved(load_controlnet(files.controlnet), device, dtype)
 
     @torch.no_grad()
     def identity_tokens(self, pictures: Sequence[NDArray[np.uint8]], faces: Sequence[ReferenceFace]) -> torch.Tensor:

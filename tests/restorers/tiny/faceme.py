@@ -106,6 +106,7 @@ def options(folder):
     tokenizer(base / "tokenizer")
     words = tokenizer(base / "tokenizer_2")
     text = {"vocab_size": words, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77}
+    text.update(bos_token_id=words - 2, eos_token_id=2, pad_token_id=words - 1)  # 2: as in SDXL's files
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name, kind, width in (
@@ -113,9 +114,9 @@ def options(folder):
             ("text_encoder_2", CLIPTextModelWithProjection, 16),
         ):
             config = {**text, "hidden_size": width, "intermediate_size": width, "projection_dim": width}
-            network = kind(CLIPTextConfig(**config, eos_token_id=2))
+            network = kind(CLIPTextConfig(**config))
             bare = not any(key.startswith("text_model.") for key, _ in state_of(network))
-            write(base / name, network, {**config, "eos_token_id": 2}, "model", "text_model." if bare else "")
+            write(base / name, network, config, "model", "text_model." if bare else "")
         blocks = {**SDXL, "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
         unet = UNet2DConditionModel.from_config(blocks)
         write(base / "unet", unet, blocks)
