@@ -218,6 +218,39 @@ def test_a_reference_without_a_face_is_an_error_of_the_case(options):
         restorer.restore(batch(2))
 
 
+def test_a_reference_without_a_face_is_a_failure_row_and_its_neighbours_are_restored(options, tmp_path):
+    from ffhqref.images import save_png
+    from ffhqref.restorers.stage import RestoreStage
+
+    class OneBlind(type(options["faces"])):
+        def __call__(self, picture):
+            return super().__call__(picture) if picture.any() else None
+
+    rng = np.random.default_rng(0)
+    for name in ("lq", "face"):
+        save_png(tmp_path / f"{name}.png", rng.integers(0, 256, (512, 512, 3), dtype=np.uint8))
+    save_png(tmp_path / "black.png", np.zeros((512, 512, 3), np.uint8))
+    rows = [
+        {
+            "benchmark": "b", "case_id": name, "lq_path": "lq.png", "lq_sha256": None, "reference_paths": [name],
+            "reference_sha256": [None], "seed": 1, "age": None, "out_path": f"out/{name}",
+        }
+        for name in ("face.png", "black.png")
+    ]  # fmt: skip
+    stage = RestoreStage(tmp_path, "faceme", {**options, "faces": OneBlind(), "steps": 1}, batch_size=2)
+    good, blind = stage.process(rows)
+    assert good["status"] == "ok" and (tmp_path / good["output_path"]).is_file()
+    assert blind["status"] == "failed" and blind["error"] == "no face found in reference 1 of 1 (centre)"
+
+
+def test_half_precision_is_near(options):
+    full, half = (
+        make_restorer("faceme", device="cpu", **options, dtype=dtype).restore(batch())
+        for dtype in ("float32", "bfloat16")
+    )
+    assert not torch.equal(full, half) and (full - half).abs().mean() < 0.02
+
+
 def test_sides_must_fit_the_latent(options):
     with pytest.raises(ImageError, match="multiples of 8, not 60x60"):
         make_restorer("faceme", device="cpu", **options).restore(batch(side=60))

@@ -164,8 +164,7 @@ class FaceMe:
         """
         posterior = self.vae.encode(control.to(self.device)).latent_dist
         latent = (posterior.mean + posterior.std * draws.posterior.to(self.device)) * self.vae.config.scaling_factor
-        # the times of a schedule do not matter here
-        return Schedule(self.scheduler, 1).start(latent, draws.start.to(self.device))
+        return Schedule(self.scheduler, len(draws.steps)).start(latent, draws.start.to(self.device))
 
     @torch.no_grad()
     def predict(self, x: torch.Tensor, t: int, given: Conditions) -> torch.Tensor:
