@@ -99,6 +99,8 @@ class FaceMeRestorer(NetworkRestorer):
         WeightsError: a file is missing, damaged, or not the published one.
     """
 
+    info = INFO
+
     def __init__(
         self,
         base: str | Path | None = None,
