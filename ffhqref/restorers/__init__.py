@@ -24,6 +24,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "difface": "ffhqref.restorers.difface:DifFace",
         "dmdnet": "ffhqref.restorers.dmdnet.restorer:DMDNetRestorer",
         "dr2": "ffhqref.restorers.dr2.restorer:DR2",
+        "faceme": "ffhqref.restorers.faceme.restorer:FaceMeRestorer",
         "gfpgan": "ffhqref.restorers.gfpgan:GFPGAN",
         "gpen": "ffhqref.restorers.gpen.restorer:GPEN",
         "lq": "ffhqref.restorers.simple:LowQuality",
