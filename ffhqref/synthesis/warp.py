@@ -184,7 +184,7 @@ def displacement(places: NDArray[np.float64], points: NDArray[np.float64], chang
     yaw, pitch = np.radians(change.yaw), np.radians(change.pitch)
     offset = places - centre
     depth = _relief(places, points) - _relief(points[[0, 1, 3, 4]], points).mean()
-    window = np.exp(-((np.hypot(offset[..., 0], offset[..., 1]) / (2.0 * distance)) ** 4))
+    window = _window(offset, distance)
     moved = np.stack(
         [
             window * (depth * np.sin(yaw) - offset[..., 0] * (1.0 - np.cos(yaw))),
@@ -208,8 +208,14 @@ def _relief(places: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray
 def _light(grid: NDArray[np.float64], points: NDArray[np.float64], change: Change) -> NDArray[np.float64]:
     """Return a factor for each place: a head's slopes towards the light are brighter."""
     centre, width = _centre(points), HEAD_WIDTH * _distance(points)
-    slope = (HEAD_HEIGHT / HEAD_WIDTH / width) * (grid - centre) * _bump(grid, centre, width)[..., None]
+    near = _bump(grid, centre, width) * _window(grid - centre, _distance(points))
+    slope = (HEAD_HEIGHT / HEAD_WIDTH / width) * (grid - centre) * near[..., None]
     return np.clip(1.0 + slope @ np.array(change.light), 0.5, 1.6)
+
+
+def _window(offset: NDArray[np.float64], distance: float) -> NDArray[np.float64]:
+    """Return 1 on the face, falling to 0 some two eye distances from its centre."""
+    return np.asarray(np.exp(-((np.hypot(offset[..., 0], offset[..., 1]) / (2.0 * distance)) ** 4)))
 
 
 def _bump(places: NDArray[np.float64], centre: NDArray[np.float64], width: float) -> NDArray[np.float64]:
