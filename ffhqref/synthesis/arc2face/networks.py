@@ -81,7 +81,9 @@ def load(config: Arc2FaceConfig, files: Mapping[str, Path], device: str, dtype: 
         network.to_empty(device=device)
         load_into(network, tensors, files[name])
         _fill_buffers(network)
-        network.to(dtype)
+        torch.nn.Module.to(
+            network, dtype=dtype
+        )  # diffusers' own warns of modules to keep in float32, of which none are
     return made
 
 
