@@ -51,6 +51,8 @@ class VQFR(AlignedRestorer):
         WeightsError: the file is missing, damaged, or of another architecture.
     """
 
+    info = INFO
+
     def __init__(
         self,
         path: str | Path | None = None,
@@ -99,6 +101,13 @@ class VQFRVersion1(AlignedRestorer):
         WeightsError: the file is missing, damaged, or of another architecture.
     """
 
+    info = replace(
+        INFO,
+        name="vqfr_v1",
+        summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
+        weights=("vqfr-v1",),
+    )
+
     def __init__(
         self,
         path: str | Path | None = None,
@@ -109,13 +118,7 @@ class VQFRVersion1(AlignedRestorer):
         super().__init__({"vqfr-v1": path}, device)
         self.config = read_architecture(VQFRv1Config, config)
         self.side = self.config.size
-        self.info = replace(
-            INFO,
-            name="vqfr_v1",
-            summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
-            input_size=self.side if self.side == SIZE else None,
-            weights=("vqfr-v1",),
-        )
+        self.info = replace(type(self).info, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> VQFRv1:
