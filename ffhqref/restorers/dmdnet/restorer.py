@@ -69,6 +69,8 @@ class DMDNetRestorer(NetworkRestorer):
         WeightsError: a file is missing, damaged, or of another architecture.
     """
 
+    info = INFO
+
     def __init__(
         self,
         path: str | Path | None = None,

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 WEIGHTS = "gpen-bfr-512"
 
+INFO = RestorerInfo(
+    name="gpen",
+    summary="StyleGAN2 generator whose noise inputs are the maps of an encoder of the LQ picture",
+    licence="none stated (weights); the implementation is Apache-2.0",
+    commercial_use=False,
+    trained_on=("FFHQ",),
+    paper="Yang et al., GPEN, CVPR 2021, arXiv 2105.06070",
+    weights=(WEIGHTS,),
+    proved_against="outputs of the published code on random weights, reduced and full size, within 1e-5 relative",
+)
+
 
 class GPEN(AlignedRestorer):
     """GPEN-BFR-512 as the published script runs it on aligned faces: no super-resolution stage, result as it comes.
@@ -38,6 +49,7 @@ class GPEN(AlignedRestorer):
         WeightsError: the file is missing, damaged, or of another architecture.
     """
 
+    info = INFO
     eight_bit_rule = "truncate"
     """The published script cuts off (restorers.md section 2, hazard 7)."""
 
@@ -69,15 +81,3 @@ class GPEN(AlignedRestorer):
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
         return unsigned(self.network(signed(face.to(self.device))))
-
-
-INFO = RestorerInfo(
-    name="gpen",
-    summary="StyleGAN2 generator whose noise inputs are the maps of an encoder of the LQ picture",
-    licence="none stated (weights); the implementation is Apache-2.0",
-    commercial_use=False,
-    trained_on=("FFHQ",),
-    paper="Yang et al., GPEN, CVPR 2021, arXiv 2105.06070",
-    weights=(WEIGHTS,),
-    proved_against="outputs of the published code on random weights, reduced and full size, within 1e-5 relative",
-)

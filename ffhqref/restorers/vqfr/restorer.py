@@ -35,6 +35,13 @@ INFO = RestorerInfo(
     proved_against="outputs of the published code on random weights of a reduced network, within 1e-5 relative",
 )
 
+INFO_V1 = replace(
+    INFO,
+    name="vqfr_v1",
+    summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
+    weights=("vqfr-v1",),
+)
+
 
 class VQFR(AlignedRestorer):
     """VQFR version 2 as the published script runs it on aligned faces.
@@ -50,6 +57,8 @@ class VQFR(AlignedRestorer):
         ConfigError: the architecture is not one, or ``fidelity_ratio`` is not within 0..1.
         WeightsError: the file is missing, damaged, or of another architecture.
     """
+
+    info = INFO
 
     def __init__(
         self,
@@ -99,6 +108,8 @@ class VQFRVersion1(AlignedRestorer):
         WeightsError: the file is missing, damaged, or of another architecture.
     """
 
+    info = INFO_V1
+
     def __init__(
         self,
         path: str | Path | None = None,
@@ -109,13 +120,7 @@ class VQFRVersion1(AlignedRestorer):
         super().__init__({"vqfr-v1": path}, device)
         self.config = read_architecture(VQFRv1Config, config)
         self.side = self.config.size
-        self.info = replace(
-            INFO,
-            name="vqfr_v1",
-            summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
-            input_size=self.side if self.side == SIZE else None,
-            weights=("vqfr-v1",),
-        )
+        self.info = replace(INFO_V1, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> VQFRv1:
