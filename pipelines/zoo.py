@@ -6,9 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from ffhqref.cli import conf_folder
 from ffhqref.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.base import RestorerInfo
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     from ffhqref.restorers.zoo import to_markdown, zoo_frame
 
-    frame = zoo_frame(options.names or None, device=options.device, cost=options.measure)
+    frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
     if options.markdown:
         from ffhqref.images import write_atomic
 
@@ -51,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(*map(Text, cells))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0
+
+
+def _recipes() -> dict[str, RestorerInfo]:
+    """Return the descriptions of the methods whose recipes come with the configs."""
+    import yaml
+
+    from ffhqref.restorers.command.recipe import Recipe
+
+    found = {}
+    for path in sorted((conf_folder() / "restorer").glob("*.yaml")):
+        for name, options in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            if options and options.get("name") == "command":
+                found[name] = Recipe.of(options["recipe"], options.get("parameters") or {}).info
+    return found
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError, FfhqrefError, one_line
@@ -33,7 +33,13 @@ def describe(name: str) -> RestorerInfo:
     return found
 
 
-def zoo_frame(names: Iterable[str] | None = None, *, device: str = "cpu", cost: bool = False) -> pd.DataFrame:
+def zoo_frame(
+    names: Iterable[str] | None = None,
+    *,
+    device: str = "cpu",
+    cost: bool = False,
+    recipes: Mapping[str, RestorerInfo] | None = None,
+) -> pd.DataFrame:
     """Return the columns `COLUMNS`, a row for each restorer.
 
     ``leak`` tells whether the published weights have seen the people of FFHQ-Ref's test split. ``here`` is ``ready``,
@@ -45,6 +51,7 @@ def zoo_frame(names: Iterable[str] | None = None, *, device: str = "cpu", cost: 
         names: which; None: all.
         device: where costs are measured.
         cost: measure those that are ready, each in a process of its own.
+        recipes: methods that run through their own programs (`command`), by name; never ready by themselves.
     """
     import pandas as pd
 
@@ -52,9 +59,10 @@ def zoo_frame(names: Iterable[str] | None = None, *, device: str = "cpu", cost: 
 
     tested = BenchmarkInfo("ffhq_ref", "FFHQ-Ref test", people_from="FFHQ")
     rows = []
-    for name in RESTORERS.names() if names is None else names:
-        info = describe(name)
-        here = _readiness(name, info)
+    others = recipes or {}
+    for name in [*RESTORERS.names(), *others] if names is None else names:
+        info = others[name] if name in others else describe(name)
+        here = "a checkout of its code (docs/restorers.md)" if name in others else _readiness(name, info)
         measured = _measured(name, device) if cost and here == "ready" else {}
         rows.append(
             {
@@ -119,7 +127,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
 
     import torch
 
-    from ffhqref.restorers.base import RestorationBatch
+    from ffhqref.restorers.base import RestorationBatch, complete
 
     info = restorer.info
     cuda = str(getattr(restorer, "device", "cpu")).startswith("cuda")
@@ -138,7 +146,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     with torch.no_grad():
         for _ in range(1 + repeats):
             start = time.perf_counter()
-            restorer.restore(batch).cpu()
+            complete(restorer.restore(batch)).cpu()
             seconds.append(time.perf_counter() - start)
             if sum(seconds) > 30:
                 break

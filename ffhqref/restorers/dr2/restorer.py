@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError
 from ffhqref.images import resize, to_tensor, to_uint8
-from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo, complete
 from ffhqref.restorers.dr2.config import DR2Config
 from ffhqref.restorers.dr2.lowpass import low_pass
 from ffhqref.restorers.guided_diffusion.diffusion import Diffusion, Step
@@ -200,7 +200,7 @@ class DR2(DiffusionRestorer):
         picture = self.enlarged(self.removed(batch.lq, draws))
         if self.enhancer is None:
             return unsigned(self.sparnet(picture))
-        return self.enhancer.restore(replace(batch, lq=unsigned(picture).cpu()))
+        return complete(self.enhancer.restore(replace(batch, lq=unsigned(picture).cpu())))
 
 
 def first_step(N: int, tau: int) -> int:
