@@ -40,6 +40,7 @@ INFO_V1 = replace(
     name="vqfr_v1",
     summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
     weights=("vqfr-v1",),
+    proved_against="outputs of the published code on random weights of a reduced network, within 2e-5 relative",
 )
 
 
