@@ -31,6 +31,7 @@ PIPELINES = {
 }
 
 COMMANDS = {
+    "zoo": "every restorer: licence, references, weights, leak mark, proof, cost (options: ffhqref zoo --help)",
     "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
 }
 """Pipelines that have arguments of their own in place of a Hydra config."""
