@@ -14,7 +14,7 @@ import pytest
 
 from ffhqref import tables
 from ffhqref.hashing import sha256_file
-from ffhqref.images import save_png
+from ffhqref.images import read_rgb, save_png
 from ffhqref.synthesis.layout import read_layout
 
 from .conftest import REPOSITORY
@@ -246,3 +246,37 @@ def test_arc2face_runs_from_normal_maps_with_small_random_networks(ffhqref, work
     assert (posed["status"] == "accepted").sum() == len(plan) - 1 == len(pictures(workspace))
     assert set(attempts["source"]) == {"synthetic:arc2face"}
     assert "real weights never run" in (workspace / "synthetic" / "datacard.md").read_text()
+
+
+PLUGIN = """
+from ffhqref.synthesis.base import RendererInfo
+class Mirror:
+    info = RendererInfo("mirror", "mirrored photographs")
+    batch_size = 2
+    def __init__(self, shift=0):
+        self.shift, self.signature = shift, f"mirror:{shift}"
+    def render(self, requests):
+        return [request.identity[:, ::-1].copy() for request in requests]
+"""
+
+
+def test_a_renderer_of_another_package(ffhqref, workspace, tmp_path):
+    info = tmp_path / "site" / "mirror-1.0.dist-info"
+    info.mkdir(parents=True)
+    (tmp_path / "site" / "mirror_package.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mirror\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ffhqref.renderers]\nmirror = mirror_package:Mirror\n")
+    environment = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path / 'site'}"}
+    done = ffhqref(
+        "synthesize", f"root={workspace}", "limit=1", "synthesis=mirror", "+synthesis.renderer.shift=1", *FEW,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    references = tables.read_table(workspace, "synthetic_references")
+    assert set(references["source"]) == {"synthetic:mirror"}
+    made = references[references["status"] == "accepted"]
+    root, target = tables.read_metadata(workspace, "images")["dataset_root"], references["target_id"].iloc[0]
+    path = tables.read_table(workspace, "images").set_index("image_id")["path"][target]
+    expected = read_rgb(f"{root}/{path}", 512)[:, ::-1]
+    assert len(made)
+    assert all(np.array_equal(read_rgb(workspace / name), expected) for name in made["path"])
