@@ -32,7 +32,7 @@ def wavelet_transfer(pictures: torch.Tensor, colours: torch.Tensor, levels: int 
     Returns:
         Float [B, 3, H, W], not clamped.
     """
-    return pictures - _blurred(pictures, levels) + _blurred(colours, levels)
+    return _split(pictures, levels)[0] + _split(colours, levels)[1]
 
 
 def adain_transfer(pictures: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
@@ -51,17 +51,24 @@ def adain_transfer(pictures: torch.Tensor, colours: torch.Tensor) -> torch.Tenso
     return ((own - mean) / spread * wanted_spread + wanted_mean + 1) / 2
 
 
-def _blurred(pictures: torch.Tensor, levels: int) -> torch.Tensor:
+def _split(pictures: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return details and low frequencies, which add up to the pictures.
+
+    Details are summed level by level as in the published code: its callers cut off to 8 bit, and the last bit counts.
+    """
     import torch
     from torch.nn import functional
 
     taps = torch.tensor([0.25, 0.5, 0.25], dtype=pictures.dtype, device=pictures.device)
     kernel = torch.outer(taps, taps).expand(pictures.shape[1], 1, 3, 3)
+    details = torch.zeros_like(pictures)
     for level in range(levels):
         step = 2**level
         padded = functional.pad(pictures, (step, step, step, step), mode="replicate")
-        pictures = functional.conv2d(padded, kernel, groups=pictures.shape[1], dilation=step)
-    return pictures
+        low = functional.conv2d(padded, kernel, groups=pictures.shape[1], dilation=step)
+        details = details + (pictures - low)
+        pictures = low
+    return details, pictures
 
 
 def _statistics(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
