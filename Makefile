@@ -14,7 +14,7 @@ STAMP := $(VENV)/.ready
 
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test lint format benchmark clean
+.PHONY: setup demo test test-slow lint format benchmark clean
 
 setup: $(STAMP)
 
@@ -32,7 +32,10 @@ demo: setup
 	$(BIN)/ffhqref run root=$(ROOT)
 
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ffhqref.errors import ConfigError, did_you_mean
 
@@ -23,7 +23,9 @@ def read_architecture(
 
     Args:
         kind: a frozen dataclass whose fields carry the names of the published constructor's arguments, of type int,
-            float, bool, ``tuple[int, ...]`` or ``tuple[str, ...]``, and whose defaults are the published model.
+            float, bool, ``tuple[int, ...]``, ``tuple[str, ...]``, another such dataclass or ``dict[str, …]`` of one,
+            and whose defaults are the published model. A nested one may say what is fixed and unused in it by
+            class variables ``FIXED`` and ``UNUSED``.
         source: such an object, a mapping of arguments, the path of a JSON or YAML file with one, or None (the
             published model).
         fixed: arguments that only one value is built for; others are refused rather than misread.
@@ -38,12 +40,19 @@ def read_architecture(
         return source
     where = f"{kind.__name__} {source}" if isinstance(source, str | Path) else kind.__name__
     values = _mapping(source, where)
+    fixed, unused = fixed or getattr(kind, "FIXED", {}), unused or getattr(kind, "UNUSED", ())
     types = {item.name: str(item.type) for item in fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
     typed: dict[str, Any] = {}
     for key, value in values.items():
-        if fixed and key in fixed:
+        if key in fixed:
             if value != fixed[key]:
                 raise ConfigError(f"{where}: {key}={value!r} is not built, only {key}={fixed[key]!r}")
+        elif key in types and is_dataclass(hints[key]):
+            typed[key] = read_architecture(hints[key], value)
+        elif key in types and get_origin(hints[key]) is dict:
+            inner = get_args(hints[key])[1]
+            typed[key] = {str(name): read_architecture(inner, item) for name, item in _mapping(value, where).items()}
         elif key in types:
             typed[key] = _typed(value, types[key], f"{where}: {key}")
         elif key not in unused:

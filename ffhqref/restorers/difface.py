@@ -129,6 +129,8 @@ class DifFace(DiffusionRestorer):
         WeightsError: a file is missing or not the published one.
     """
 
+    info = INFO
+
     def __init__(
         self,
         path: str | Path | None = None,

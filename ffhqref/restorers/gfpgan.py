@@ -33,7 +33,7 @@ INFO = RestorerInfo(
     licence="Apache-2.0",
     trained_on=("FFHQ",),
     paper="arXiv:2101.04061",
-    weights=tuple(f"gfpgan-{release}" for release in RELEASES),
+    weights=("gfpgan-1.3",),
     proved_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
 )
 
@@ -82,6 +82,8 @@ class GFPGAN(AlignedRestorer):
         DependencyError: spandrel is not installed.
         WeightsError: the file is missing, damaged, or not the published one.
     """
+
+    info = INFO
 
     def __init__(
         self,

@@ -156,8 +156,10 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """Return the table as Markdown, the columns that say nothing left out."""
-    kept = [name for name in frame.columns if frame[name].notna().any() and (frame[name] != "").any()]
+    """Return the table as Markdown: what holds everywhere, and where costs were measured, what holds here too."""
+    ours = ("here", "seconds", "memory_mb")
+    measured = frame["seconds"].notna().any()
+    kept = [name for name in frame.columns if measured or name not in ours]
     lines = ["| " + " | ".join(kept) + " |", "|" + "---|" * len(kept)]
     for row in frame[kept].itertuples(index=False):
         cells = ("" if value != value else f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)

@@ -68,6 +68,8 @@ class DR2(DiffusionRestorer):
         WeightsError: a file is missing or not the published one.
     """
 
+    info = INFO
+
     def __init__(
         self,
         path: str | Path | None = None,

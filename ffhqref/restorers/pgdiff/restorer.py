@@ -78,6 +78,8 @@ class PGDiff(DiffusionRestorer):
         WeightsError: a file is missing or not the published one.
     """
 
+    info = INFO
+
     eight_bit_rule = "truncate"
 
     def __init__(
