@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.engine import Engine, LocalEngine, Stage, run_stage
+from ffhqref.engine import Engine, LocalEngine, RayEngine, Stage, run_stage
 from ffhqref.engine.base import Row
 from ffhqref.errors import ConfigError, did_you_mean
 from ffhqref.identity.vectors import Embeddings
@@ -51,9 +51,19 @@ class Context:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
+    def stage_device(self) -> str:
+        """The device of networks inside stages: on a cluster, what its nodes have."""
+        wanted = str(self.config["device"])
+        if not isinstance(self.engine, RayEngine) or self.engine.address is None or wanted not in ("auto", "cuda"):
+            return self.device
+        if wanted == "cuda" and not self.engine.gpus:
+            raise ConfigError("device=cuda: no node of the cluster has a GPU; use device=auto or device=cpu")
+        return "cuda" if self.engine.gpus else "cpu"
+
+    @property
     def workers(self) -> int:
         """How many threads or processes of this machine may work at once."""
-        return max(1, int(getattr(self.engine, "workers", 0) or 0))
+        return max(1, self.engine.workers)
 
     def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Run a stage over rows with this run's engine, journal and progress."""
@@ -78,11 +88,13 @@ def open_context(config: Any) -> Iterator[Context]:
         raise ConfigError(f"weights_dir={settings['weights_dir']}: no such folder")
     if not isinstance(settings["root"], (str, int)) or not str(settings["root"]).strip():
         raise ConfigError(f"root={settings['root']}: expected a folder, for instance root=workspace")
-    _device(str(settings["device"]))
-    engine = make_engine(settings["engine"])
+    engine = make_engine(settings)
+    _device(str(settings["device"]), engine)
     workspace = Workspace(str(settings["root"]))
     workspace.lock()
     with Reporter() as reporter, contextlib.closing(engine):
+        if isinstance(engine, RayEngine) and engine.address is not None:
+            engine.connect()  # a wrong address, and nodes that will not do, end here
         yield Context(settings, workspace, engine, reporter)
 
 
@@ -107,16 +119,31 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
     return list(plain_values.where(plain_values.notna(), None).itertuples(index=False))
 
 
-def make_engine(options: dict[str, Any]) -> Engine:
+def make_engine(settings: dict[str, Any]) -> Engine:
     """Return the engine that the config names."""
-    options = dict(options)
+    options = dict(settings["engine"])
     name = options.pop("name", "local")
+    if name == "ray":
+        root = Path(str(settings["root"])).expanduser()
+        return RayEngine(**options, root=root, places=_named_files(settings))
     if name != "local":
-        raise ConfigError(f"unknown engine '{name}'.{did_you_mean(name, ['local'])} Known: local")
+        raise ConfigError(f"unknown engine '{name}'.{did_you_mean(name, ['local', 'ray'])} Known: local, ray")
     workers = options.pop("workers", None)
     if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ConfigError(f"engine.workers={workers}: expected a number of processes, 0 or more, or null")
     return LocalEngine(workers)
+
+
+def _named_files(value: Any) -> list[Path]:
+    """Return the files and folders that a config names and that are there, absolute, each once."""
+    if isinstance(value, dict):
+        value = [item for key, item in value.items() if key not in ("root", "merge")]
+    if isinstance(value, list):
+        return list(dict.fromkeys(path for item in value for path in _named_files(item)))
+    if not isinstance(value, str) or "/" not in value:
+        return []
+    path = Path(value).expanduser()
+    return [path.absolute()] if path.exists() else []
 
 
 def _boolean(settings: dict[str, Any], key: str, prefix: str = "") -> None:
@@ -124,9 +151,14 @@ def _boolean(settings: dict[str, Any], key: str, prefix: str = "") -> None:
         raise ConfigError(f"{prefix}{key}={settings[key]}: expected true or false")
 
 
-def _device(name: str) -> None:
+def _device(name: str, engine: Engine) -> None:
     if name in ("auto", "cpu"):
         return
+    if isinstance(engine, RayEngine):
+        if name.startswith("cuda:"):
+            raise ConfigError(f"device={name}: engine=ray gives each worker a GPU of its own; use device=cuda")
+        if engine.address is not None:
+            return  # this machine's devices say nothing about the cluster's
     import torch
 
     try:

@@ -31,6 +31,7 @@ def make_stages(context: Context) -> list[RestoreStage]:
     chosen = group_of(context.config, "restorer")
     if not chosen:
         raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
+    device = context.device if context.config["dry_run"] else context.stage_device  # a dry run is in this process
     stages = []
     for method, given in chosen.items():
         if method == GROUND_TRUTH:
@@ -41,7 +42,7 @@ def make_stages(context: Context) -> list[RestoreStage]:
             method,
             {key: value for key, value in options.items() if key != "name"},
             restorer=options.get("name"),
-            device=context.device,
+            device=device,
             retry_failed=context.config["retry_failed"],
         )
         stages.append(stage)

@@ -41,7 +41,7 @@ def make_metrics(context: Context) -> MetricSet:
 
 def _runtime(context: Context) -> Runtime:
     folder = context.config["weights_dir"]
-    return Runtime(context.device, Path(folder) if folder else None, bool(context.config["download"]))
+    return Runtime(context.stage_device, Path(folder) if folder else None, bool(context.config["download"]))
 
 
 def _set_metrics(context: Context) -> list[str]:

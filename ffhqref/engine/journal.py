@@ -63,6 +63,8 @@ class Journal:
 
     def add(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Append results by key; they survive the death of the process once this returns, not that of the machine."""
+        if not results:
+            return
         encoded = {key: {name: _encode(value) for name, value in result.items()} for key, result in results.items()}
         lines = [json.dumps({"key": key, "result": result}, separators=(",", ":")) for key, result in encoded.items()]
         self._stream.write(("\n".join(lines) + "\n").encode())

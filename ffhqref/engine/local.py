@@ -6,19 +6,13 @@ import os
 import pickle
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
-from ffhqref.engine.base import Row, Stage
+from ffhqref.engine.base import Results, Row, Stage
+from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
 from ffhqref.errors import EngineError
-
-_STAGES: OrderedDict[bytes, Stage] = OrderedDict()
-"""Of a worker process: the stages it has set up, latest last."""
-
-_STAGES_KEPT = 2
-"""A worker forgets older ones, so that at most this many networks are in its memory."""
 
 
 class LocalEngine:
@@ -28,11 +22,13 @@ class LocalEngine:
         workers: processes; 0 or 1: all in this process; None: one for each usable core.
     """
 
+    distributed = False
+
     def __init__(self, workers: int | None = 1) -> None:
         self.workers = usable_cores() if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
         """Yield (index of the batch, its results) as they finish.
 
         Raises:
@@ -90,35 +86,16 @@ class LocalEngine:
         return self._pool
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
 def _start_worker(parent: int, threads: int) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    import cv2
-
-    cv2.setNumThreads(threads)
+    limit_threads(threads)
 
 
 def _process(packed: bytes, batch: list[Row]) -> list[dict[str, Any]]:
-    stage = _STAGES.get(packed)
-    if stage is None:
-        while len(_STAGES) >= _STAGES_KEPT:
-            _STAGES.popitem(last=False)
-        stage = pickle.loads(packed)  # noqa: S301 - our own bytes, from the parent process
-        stage.setup()
-        _STAGES[packed] = stage
-    return stage.process(batch)
+    return stage_of(packed).process(batch)
 
 
 def _die_with(parent: int) -> None:

@@ -52,7 +52,7 @@ def run_stage(
         chunks = [items[start : start + size] for start in range(0, len(items), size)]
         for index, results in engine.imap(stage, [[row for _, row in chunk] for chunk in chunks]) if chunks else ():
             chunk = chunks[index]
-            journal.add({key: result for (key, _), result in zip(chunk, results, strict=True)})
+            journal.add({key: result for (key, _), result in zip(chunk, results, strict=True) if result is not None})
             done += len(chunk)
             if progress:
                 progress(stage.name, done, total)

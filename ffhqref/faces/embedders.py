@@ -73,7 +73,7 @@ class OnnxEmbedder:
         std: divided by after that.
         template: five-point layout of the crop it was trained on.
         batch_size: faces a call, when the file allows more than one.
-        threads: threads of the session; 0 lets onnxruntime choose.
+        threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OnnxEmbedder:
         except ImportError:
             raise DependencyError("an ONNX embedder needs onnxruntime: pip install 'ffhqref[faces]'") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or _environment_threads()
         options.log_severity_level = 3
         # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -106,6 +106,7 @@ class OnnxEmbedder:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated types
             raise WeightsError(f"embedder: {file} is no usable ONNX network ({str(error).splitlines()[0]})") from None
+        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         entry = self._session.get_inputs()[0]
         shape = list(entry.shape)
         if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int):
@@ -132,6 +133,12 @@ class OnnxEmbedder:
         _check_faces(faces, self.face_size, (np.uint8, np.float32))
         parts = [self._run(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
         return _normalise(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
+
+
+def _environment_threads() -> int:
+    """Return what this process is told to use, as workers beside each other are; 0 where nothing is said."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() else 0
 
 
 def insightface_embedder(path: str | Path | None, **options: Any) -> OnnxEmbedder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.datasets.stage import MIN_SIDE, hash_or_nothing, reason_without
-from ffhqref.engine.base import Row
+from ffhqref.engine.base import GPU_SHARE, Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.errors import ImageError
 from ffhqref.faces import make_embedder
@@ -50,6 +50,7 @@ class EmbedStage:
         self.signature, self.dim = f"{made.signature}|{crop}", made.dim
         self.threaded = bool(getattr(made, "threaded", True))
         """Whether other threads go on while the network works."""
+        self.gpus = GPU_SHARE if str(getattr(made, "device", "cpu")).startswith("cuda") else 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_embedder": None}  # networks do not pickle; a worker loads its own

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.engine.base import Row
+from ffhqref.engine.base import Results, Row
 from ffhqref.errors import ImageError, TableError
 from ffhqref.hashing import content_key
 
@@ -176,13 +176,14 @@ def embed_pictures(
 
     In this process ``threads`` threads read, resize and crop while the network runs on the batch before. An embedder
     that holds the interpreter's lock while it works (dlib's) would stop them: such a one is spread over the processes
-    of ``engine`` instead. Either way the same functions run on the same pixels, so the vectors are the same.
+    of ``engine`` instead, and any is over the machines of a cluster. Either way the same functions run on the same
+    pixels in the same batches, so the vectors are the same.
 
     Args:
         stage: root, embedder and crop.
         rows: image_id, path, sha256 of each picture.
         folder: of the `EmbeddingStore`.
-        engine: spreads embedders that hold the lock; None: never.
+        engine: spreads embedders that hold the lock, and all where it is ``distributed``; None: never.
         threads: that read and crop.
         progress: told (stage name, done, all) as work goes on; a picture that occurs twice counts once.
     """
@@ -194,12 +195,11 @@ def embed_pictures(
             progress(stage.name, done, total)
         errors: dict[str, str] = {}
         todo = list(pending.values())
-        spread = engine is not None and not stage.threaded
+        spread = engine is not None and (engine.distributed or not stage.threaded)
         for batch, results in _through(engine, stage, todo) if spread and engine else _overlapped(stage, todo, threads):
-            good = [(row, result["vector"]) for row, result in zip(batch, results, strict=True) if "vector" in result]
-            for row, result in zip(batch, results, strict=True):
-                if "error" in result:
-                    errors[row["sha256"]] = result["error"]
+            done_rows = [(row, result) for row, result in zip(batch, results, strict=True) if result is not None]
+            good = [(row, result["vector"]) for row, result in done_rows if "vector" in result]
+            errors.update({row["sha256"]: result["error"] for row, result in done_rows if "error" in result})
             if good:
                 store.append(
                     [row["image_id"] for row, _ in good],
@@ -217,16 +217,17 @@ def embed_pictures(
         )
 
 
-Results = Iterator[tuple[Sequence[Row], list[dict[str, Any]]]]
+Batches = Iterator[tuple[Sequence[Row], Results]]
 
 
-def _through(engine: Engine, stage: EmbedStage, rows: Sequence[Row]) -> Results:
-    chunks = [rows[start : start + stage.batch_size] for start in range(0, len(rows), stage.batch_size)]
+def _through(engine: Engine, stage: EmbedStage, rows: Sequence[Row]) -> Batches:
+    size = BATCH if stage.threaded else stage.batch_size
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
     for index, results in engine.imap(stage, chunks) if chunks else ():
         yield chunks[index], results
 
 
-def _overlapped(stage: EmbedStage, rows: Sequence[Row], threads: int) -> Results:
+def _overlapped(stage: EmbedStage, rows: Sequence[Row], threads: int) -> Batches:
     """Yield batches in order; up to three batches of faces are read ahead, however many rows there are."""
     if not rows:
         return

@@ -58,6 +58,8 @@ class Metric(Protocol):
         higher_is_better: direction.
         needs: subset of {"gt", "references"}.
 
+    One with a network tells where it works by ``device`` (else ``"cpu"``), so that a cluster gives it a GPU.
+
     The value of a case must not depend on the other cases of its batch.
     """
 

@@ -104,6 +104,7 @@ class LMD:
 
     def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
         self._landmarks = Landmarks(path, runtime)
+        self.device = (runtime or Runtime()).device
         self._kept: tuple[str, NDArray[np.float64]] | None = None
         self.signature = f"lmd|{self._landmarks.signature}|mean L2 px|vs gt|v1"
 
@@ -143,6 +144,7 @@ class FaceLPIPS:
         runtime: Runtime | None = None,
     ) -> None:
         self._runtime = runtime or Runtime()
+        self.device = self._runtime.device
         _need_facexlib("flpips_parsenet")
         file = weights.require(
             "facexlib-parsenet", path=path, folder=self._runtime.weights_dir, download=self._runtime.download

@@ -87,6 +87,7 @@ class GreyVectoriser:
 
     def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
         self._runtime = runtime or Runtime()
+        self.device = self._runtime.device
         file = weights.require(
             "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )

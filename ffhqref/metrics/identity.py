@@ -54,6 +54,7 @@ class EmbedderVectoriser:
         self._name, self._options, self.crop = embedder, dict(options), crop
         self._embedder: Any = make_embedder(embedder, **self._options)
         self.signature = f"{self._embedder.signature}|crop={crop}"
+        self.device = str(getattr(self._embedder, "device", "cpu"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_embedder": None}  # networks do not pickle; a worker loads its own
@@ -153,6 +154,7 @@ class IDS:
                     f"ids: {what} '{value}' is not known.{did_you_mean(value, known)} Known: {', '.join(known)}"
                 )
         self.bank, self.target, self.unit, self.drop_below = bank, target, unit, drop_below
+        self.device = str(getattr(bank.vectoriser, "device", "cpu"))
         self.needs = frozenset({"gt" if target == "gt" else "references"})
         self.higher_is_better = unit == "cosine"
         dropped = "" if drop_below is None else f"|pairs under {drop_below:g} dropped"

@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -50,6 +51,7 @@ class PyiqaMetric:
 
     def __init__(self, name: str, runtime: Runtime | None = None) -> None:
         self._runtime = runtime or Runtime()
+        self.device = self._runtime.device
         self._network: Any = None
         version = _pyiqa_version()
         if name in _PLAIN:  # importing pyiqa takes seconds: not before there is work to do
@@ -66,9 +68,17 @@ class PyiqaMetric:
         self.name = name
         self.higher_is_better = not configs[name].get("lower_better", False)
         self.needs = frozenset[str]({"gt"} if configs[name]["metric_mode"] == "FR" else ())
-        self._network, files = _build(name, self._runtime)
+        network, files = _build(name, self._here())
+        self._network = network if self._here() == self._runtime else None
         against = "|vs gt" if self.needs else ""
         self.signature = "|".join([f"pyiqa:{name}", f"pyiqa {version}", *files, "rgb"]) + f"{against}|v1"
+
+    def _here(self) -> Runtime:
+        """Return what serves to look at the network where it is not run: a cluster's head may have no GPU."""
+        import torch
+
+        usable = not self.device.startswith("cuda") or torch.cuda.is_available()
+        return self._runtime if usable else replace(self._runtime, device="cpu")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_network": None}

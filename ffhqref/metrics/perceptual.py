@@ -38,6 +38,7 @@ class _FeatureMetric:
 
     def __init__(self, runtime: Runtime | None) -> None:
         self._runtime = runtime or Runtime()
+        self.device = self._runtime.device
         self._tensors: dict[str, torch.Tensor] | None = None
         self._kept: tuple[str, list[torch.Tensor]] | None = None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from ffhqref.engine import Engine, Row, run_stage
+from ffhqref.engine.base import GPU_SHARE
 from ffhqref.engine.run import Progress
 from ffhqref.errors import ConfigError, DependencyError, FfhqrefError, ImageError, WeightsError
 from ffhqref.hashing import content_key
@@ -151,6 +152,8 @@ class ScoreStage:
     def __init__(self, metrics: Mapping[str, Metric], size: int | None = SIZE, cases_per_batch: int = 8) -> None:
         self.metrics, self.size = dict(metrics), size
         self.batch_size = max(1, cases_per_batch * len(self.metrics))
+        on_gpu = any(str(getattr(metric, "device", "cpu")).startswith("cuda") for metric in self.metrics.values())
+        self.gpus = GPU_SHARE if on_gpu else 0.0
         share_banks(list(self.metrics.values()))
         self._pictures: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
 
@@ -166,6 +169,10 @@ class ScoreStage:
 
     def setup(self) -> None:
         """Do nothing: metrics load their networks when they are first called."""
+
+    def failure(self, row: Row, reason: str) -> dict[str, Any]:  # noqa: ARG002
+        """Return the result of a row that could not be tried to the end."""
+        return {"value": None, "status": "failed", "error": reason, "retry": True}
 
     def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
         """Return whether the result stands; what failed for reasons outside the pictures is tried again."""

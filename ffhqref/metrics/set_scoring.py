@@ -11,6 +11,7 @@ import numpy as np
 
 from ffhqref import weights
 from ffhqref.engine import Engine, Row, run_stage
+from ffhqref.engine.base import GPU_SHARE
 from ffhqref.engine.run import Progress
 from ffhqref.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
 from ffhqref.hashing import content_key
@@ -54,6 +55,7 @@ class FeatureStage:
 
     def __init__(self, features: Features, size: int = SIZE) -> None:
         self.features, self.size = features, size
+        self.gpus = GPU_SHARE if str(getattr(features, "device", "cpu")).startswith("cuda") else 0.0
 
     def key(self, row: Row) -> str:
         """Return the content key."""

@@ -61,6 +61,7 @@ class InceptionFeatures:
         from ffhqref.metrics.iqa import _pyiqa_configs
 
         self._runtime = runtime or Runtime()
+        self.device = self._runtime.device
         _pyiqa_configs()
         file = weights.require(
             "inception-fid", path=path, folder=self._runtime.weights_dir, download=self._runtime.download

@@ -110,6 +110,11 @@ class RestoreStage:
         return str(getattr(self.restorer, "device", "cpu"))
 
     @property
+    def gpus(self) -> float:
+        """The part of a GPU that a worker of a cluster needs."""
+        return 1.0 if self._place.startswith("cuda") else 0.0
+
+    @property
     def _rule(self) -> str:
         return str(getattr(self.restorer, "eight_bit_rule", "round"))
 
@@ -158,6 +163,10 @@ class RestoreStage:
             made = self._restore([case for _, case in members])
             results.update(zip([index for index, _ in members], made, strict=True))
         return [results[index] for index in range(len(rows))]
+
+    def failure(self, row: Row, reason: str) -> dict[str, Any]:
+        """Return the result of a case that could not be tried to the end."""
+        return self._result(row, error=reason)
 
     def intact(self, row: Row, result: Row) -> bool:
         """Return whether the restored file is there and unchanged; a remembered failure stands unless retried."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "gpen-bfr-512"
 
-
 INFO = RestorerInfo(
     name="gpen",
     summary="StyleGAN2 generator whose noise inputs are the maps of an encoder of the LQ picture",
@@ -51,7 +50,6 @@ class GPEN(AlignedRestorer):
     """
 
     info = INFO
-
     eight_bit_rule = "truncate"
     """The published script cuts off (restorers.md section 2, hazard 7)."""
 

@@ -35,6 +35,14 @@ INFO = RestorerInfo(
     proved_against="outputs of the published code on random weights of a reduced network, within 1e-5 relative",
 )
 
+INFO_V1 = replace(
+    INFO,
+    name="vqfr_v1",
+    summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
+    weights=("vqfr-v1",),
+    proved_against="outputs of the published code on random weights of a reduced network, within 2e-5 relative",
+)
+
 
 class VQFR(AlignedRestorer):
     """VQFR version 2 as the published script runs it on aligned faces.
@@ -101,12 +109,7 @@ class VQFRVersion1(AlignedRestorer):
         WeightsError: the file is missing, damaged, or of another architecture.
     """
 
-    info = replace(
-        INFO,
-        name="vqfr_v1",
-        summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
-        weights=("vqfr-v1",),
-    )
+    info = INFO_V1
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class VQFRVersion1(AlignedRestorer):
         super().__init__({"vqfr-v1": path}, device)
         self.config = read_architecture(VQFRv1Config, config)
         self.side = self.config.size
-        self.info = replace(type(self).info, input_size=self.side if self.side == SIZE else None)
+        self.info = replace(INFO_V1, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> VQFRv1:

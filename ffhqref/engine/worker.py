@@ -1,0 +1,44 @@
+"""What a worker process does, whichever engine started it: keep the stages it has set up, and use few threads."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+
+from ffhqref.engine.base import Stage
+
+_STAGES: OrderedDict[bytes, Stage] = OrderedDict()
+"""Of this worker process: the stages it has set up, latest last."""
+
+_STAGES_KEPT = 2
+"""A worker forgets older ones, so that at most this many networks are in its memory."""
+
+
+def stage_of(packed: bytes) -> Stage:
+    """Return the stage of a pickle, set up; one that this process met lately is not loaded again."""
+    stage = _STAGES.get(packed)
+    if stage is None:
+        while len(_STAGES) >= _STAGES_KEPT:
+            _STAGES.popitem(last=False)
+        stage = pickle.loads(packed)  # noqa: S301 - our own bytes, from the process that hands out the work
+        stage.setup()
+        _STAGES[packed] = stage
+    return stage
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process and those it starts compute with so many threads each."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import cv2
+
+    cv2.setNumThreads(threads)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
