@@ -15,6 +15,7 @@ from typing import Any
 
 from ffhqref import __version__
 from ffhqref.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
+from ffhqref.registry import Registry
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -25,10 +26,12 @@ PIPELINES = {
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
     "train": "reference set -> ReF-LDM checkpoints: model=[vqgan,ldm,refldm], train=tiny|paper",
+    "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 
 COMMANDS = {
+    "zoo": "every restorer: licence, references, weights, leak mark, proof, cost (options: ffhqref zoo --help)",
     "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
 }
 """Pipelines that have arguments of their own in place of a Hydra config."""
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<9}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
+        lines = "\n".join(f"  {name:<12}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
         sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
         return 0
     name = arguments[0]
@@ -199,15 +202,18 @@ def _register_plugins(config_folder: Path) -> None:
 
     import ffhqref.metrics
     import ffhqref.restorers
+    import ffhqref.synthesis
 
     store = ConfigStore.instance()
-    for group, registry in (
-        ("restorer", ffhqref.restorers.RESTORERS),
-        ("metric", ffhqref.metrics.METRICS),
-    ):
+    nodes: tuple[tuple[str, Registry[Any], Callable[[str], dict[str, Any]]], ...] = (
+        ("restorer", ffhqref.restorers.RESTORERS, lambda name: {name: {}}),
+        ("metric", ffhqref.metrics.METRICS, lambda name: {name: {}}),
+        ("synthesis", ffhqref.synthesis.RENDERERS, lambda name: {"renderer": {"name": name}}),
+    )
+    for group, registry, node in nodes:
         for name in registry.plugin_names():
             if not (config_folder / group / f"{name}.yaml").exists():
-                store.store(group=group, name=name, node={name: {}}, provider=f"entry point {name}")
+                store.store(group=group, name=name, node=node(name), provider=f"entry point {name}")
 
 
 def _command(name: str, arguments: Sequence[str]) -> int:
@@ -227,6 +233,7 @@ def _list_names() -> int:
     import ffhqref.faces.detect
     import ffhqref.metrics
     import ffhqref.restorers
+    import ffhqref.synthesis
 
     folder = conf_folder()
     groups = {
@@ -238,6 +245,7 @@ def _list_names() -> int:
         "restorer": set(ffhqref.restorers.RESTORERS),
         "metric": set(ffhqref.metrics.METRICS),
         "engine": set(),
+        "synthesis": set(ffhqref.synthesis.RENDERERS),
     }
     for group, names in groups.items():
         names |= {path.stem for path in (folder / group).glob("*.yaml")}

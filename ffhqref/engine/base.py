@@ -23,11 +23,14 @@ class Stage(Protocol):
         version: part of every content key; raised when results change.
         batch_size: rows handed to one `process` call.
 
-    A cluster's engine also looks at these where a stage has them:
+    An engine and `run_stage` also look at these where a stage has them:
 
-    - ``gpus``: the part of a GPU that a worker needs (else 0: none). 1 gives one worker each GPU.
-    - ``failure(row, reason)``: the result of a row that ends its worker process each time it is tried. Without it such
-      a row ends the run, once everything else is done.
+    - ``one_at_a_time``: no two batches may run at once on a machine.
+    - ``group(row) -> str``: rows of one group are put next to one another, so that they share batches as far as those
+      reach.
+    - ``gpus``: the part of a GPU that a worker of a cluster needs (else 0: none). 1 gives one worker each GPU.
+    - ``failure(row, reason)``: the result of a row that ends its worker process each time it is tried on a cluster.
+      Without it such a row ends the run, once everything else is done.
     """
 
     name: str

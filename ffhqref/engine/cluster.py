@@ -75,7 +75,7 @@ class RayEngine:
         self._places = [Path(ffhqref.__file__).parent, *places]
         self._marker: Path | None = None
         self._connected = self._ours = False
-        self._crew: tuple[float, Crew] | None = None
+        self._crew: tuple[tuple[float, bool], Crew] | None = None
 
     def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
         """Yield (index of the batch, its results) as they finish.
@@ -86,9 +86,11 @@ class RayEngine:
         """
         self.connect()
         gpus = float(getattr(stage, "gpus", 0.0))
-        if self._crew is None or self._crew[0] != gpus:
+        # a GPU stage already has one worker for each GPU; others that go one at a time get one worker in all
+        alone = not gpus and bool(getattr(stage, "one_at_a_time", False))
+        if self._crew is None or self._crew[0] != (gpus, alone):
             self._dismiss()
-            self._crew = (gpus, self._new_crew(gpus))
+            self._crew = ((gpus, alone), self._new_crew(gpus, alone))
         yield from self._crew[1].imap(stage, batches)
 
     def connect(self) -> None:
@@ -206,24 +208,24 @@ class RayEngine:
         places = [*([] if self._marker is None else [self._marker]), *self._places]
         return Site.here(places, self._cpus)
 
-    def _new_crew(self, gpus: float) -> Crew:
+    def _new_crew(self, gpus: float, alone: bool) -> Crew:
         ray = _ray()
         _, worker = remote_parts()
         # on a GPU node the GPUs are what is short: each is used, however few CPUs there are
         resources = {"num_gpus": gpus, "num_cpus": 0} if gpus else {"num_cpus": self._cpus}
         actor = ray.remote(worker).options(max_restarts=0, **resources)
-        room = self._room(gpus)
+        room = self._room(gpus, 1 if alone else self._most)
         if not room():
             needs = f"{gpus:g} GPUs" if gpus else f"engine.cpus_per_worker={self._cpus} CPUs"
             raise EngineError(f"engine=ray: no node of the cluster has {needs}, which every worker needs")
         return Crew(actor, self._site(), self._check, room, self._retries)
 
-    def _room(self, gpus: float) -> Callable[[], int]:
+    def _room(self, gpus: float, most: int | None) -> Callable[[], int]:
         kind, share = ("GPU", gpus) if gpus else ("CPU", float(self._cpus))
 
         def room() -> int:
             count = sum(int(node["Resources"].get(kind, 0) / share) for node in _nodes(_ray()))
-            return count if self._most is None else min(count, self._most)
+            return count if most is None else min(count, most)
 
         return room
 

@@ -51,6 +51,9 @@ class Where(Base):
 class OnGpu(Where):
     gpus = 1.0
 
+class Alone(Base):
+    one_at_a_time = True
+
 class Waits(Base):
     def one(self, x):
         self.note(x)
@@ -144,6 +147,12 @@ def test_a_stage_on_gpus_gets_one_worker_for_each(engine, stages, tmp_path):
     found = run_stage(stages.OnGpu(tmp_path / "n"), rows(6), engine=engine, journal_dir=tmp_path)
     assert len({result["node"] for result in found}) == 2
     assert {result["CUDA_VISIBLE_DEVICES"] for result in found} == {"0"}
+
+
+def test_a_stage_that_goes_one_at_a_time_gets_one_worker_in_all(engine, stages, tmp_path):
+    run_stage(stages.Alone(tmp_path), rows(12), engine=engine, journal_dir=tmp_path)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 12 and len({line.split()[0] for line in lines}) == 1
 
 
 def test_killing_a_worker_changes_nothing(engine, stages, tmp_path):

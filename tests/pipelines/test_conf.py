@@ -15,6 +15,7 @@ import ffhqref.datasets
 import ffhqref.faces
 import ffhqref.metrics
 import ffhqref.restorers
+import ffhqref.synthesis
 from ffhqref.cases import Benchmark
 from ffhqref.degradation import PRESETS
 
@@ -32,7 +33,7 @@ def options(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("group", ["dataset", "embedder", "engine", "experiment"])
+@pytest.mark.parametrize("group", ["dataset", "embedder", "engine", "experiment", "synthesis"])
 def test_every_option_composes(group):
     for name in options(group):
         assert composed(f"{group}={name}")
@@ -57,6 +58,8 @@ def test_names_in_the_config_exist():
         ffhqref.faces.EMBEDDERS
     )
     assert set(options("metric")) <= set(ffhqref.metrics.METRICS)
+    for name in options("synthesis"):
+        assert composed(f"synthesis={name}")["synthesis"]["renderer"]["name"] in ffhqref.synthesis.RENDERERS
     for name in options("restorer"):
         settings = composed(f"restorer=[{name}]")["restorer"][name] or {}
         assert settings.get("name", name) in ffhqref.restorers.RESTORERS
