@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.restoreformer import RestoreFormerPPConfig, build_network
 
 CONFIG = {
@@ -18,7 +19,7 @@ def options(folder):
         pytest.skip("no spandrel here")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = build_network(RestoreFormerPPConfig(**{**CONFIG, "ch_mult": (1, 1, 2)})).state_dict()
+        state = build_network(read_architecture(RestoreFormerPPConfig, CONFIG)).state_dict()
     path = folder / "restoreformer_pp.ckpt"
     torch.save({"state_dict": {f"vqvae.{name}": value for name, value in state.items()}}, path)
     return {"path": path, "config": CONFIG}
