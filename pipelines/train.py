@@ -18,10 +18,11 @@ from ._common import Context, open_context, rows_of
 
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import RefLDMConfig
-    from ffhqref.restorers.refldm.training.data import TrainingItem
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.faces import TrainingItem
+    from ffhqref.training.settings import RunSettings
 
 MODELS = ("vqgan", "ldm", "refldm")
 
@@ -84,10 +85,10 @@ def train_models(context: Context, plan: Plan) -> int:
     import torch
 
     from ffhqref.restorers.refldm.training.data import FaceBatches
-    from ffhqref.restorers.refldm.training.faces import SmallPictures, degradation
-    from ffhqref.restorers.refldm.training.loop import train
     from ffhqref.restorers.refldm.training.start import unit_latents
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.faces import SmallPictures, degradation
+    from ffhqref.training.loop import train
 
     threads = context.config["train"]["threads"]
     if threads:
@@ -126,9 +127,9 @@ def train_models(context: Context, plan: Plan) -> int:
 def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
     from ffhqref.restorers.refldm.training import start
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.runtime import Runtime
     from ffhqref.restorers.refldm.training.settings import VQGANSettings
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.runtime import Runtime
 
     settings, config = plan.settings[name], plan.architecture
     seed, runtime = settings.run.seed, Runtime(device, settings.run.precision)
@@ -168,7 +169,8 @@ def _lpips(device: str) -> Callable[[Any, Any], Any]:
 
 
 def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
+    from ffhqref.training.settings import RunSettings
 
     shared = {key: options[key] for key in ("precision", "save_every", "sample_every")}
     given = {**shared, "seed": seed, **options[name]}
@@ -185,7 +187,7 @@ def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | 
 
 def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
     """Return the pictures of the wanted splits, without anybody of the test split, and those of other folders."""
-    from ffhqref.restorers.refldm.training.faces import items_by_person, people_of_csv
+    from ffhqref.training.faces import items_by_person, people_of_csv
 
     workspace, splits = context.workspace, options["splits"]
     if "test" in splits:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.degradation import apply, draw, get_preset
 from ffhqref.errors import ConfigError
 from ffhqref.images import SIZE, read_rgb, resize
-from ffhqref.restorers.refldm.training.data import TrainingItem
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TrainingItem:
+    """A target and the references it may be given, by names that ``load`` understands."""
+
+    target: str
+    references: tuple[str, ...] = ()
 
 
 def items_by_person(people: Iterable[tuple[str, str]]) -> list[TrainingItem]:
