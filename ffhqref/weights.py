@@ -410,8 +410,17 @@ def load_tensors(path: str | Path, *, wrappers: Iterable[str] = (), prefix: str 
     return tensors
 
 
-def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+def load_into(
+    module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path, *, assign: bool = False
+) -> None:
     """Load tensors into a network strictly; batch counters of normalisation layers may be missing.
+
+    Args:
+        module: the network.
+        tensors: its tensors by name.
+        path: where they came from, for messages.
+        assign: put the tensors themselves into the network, which may lie on the meta device, instead of copying:
+            large networks then need their memory once.
 
     Raises:
         WeightsError: tensors are missing, left over, or of another shape; the line names the first.
@@ -427,4 +436,4 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path
             if keys
         ]
         raise WeightsError(f"{path} does not fit {type(module).__name__}: tensors {', '.join(parts)}")
-    module.load_state_dict(dict(tensors), strict=False)
+    module.load_state_dict(dict(tensors), strict=False, assign=assign)

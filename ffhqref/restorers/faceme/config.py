@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
-from ffhqref.errors import ConfigError
+from ffhqref.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,94 @@ class MixConfig:
     """Channels of an ArcFace vector; it is widened to four times as many."""
 
     def __post_init__(self) -> None:
-        for name, value in (("embed_dim", self.embed_dim), ("id_dim", self.id_dim)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"FaceMe config: mix.{name} must be a whole number above 0, not {value!r}")
+        _check_widths(self, "mix")
+
+
+@dataclass(frozen=True)
+class IdentityEncoderConfig:
+    """Widths of `ffhqref.restorers.faceme.clip.IdentityEncoder`. Defaults: PhotoMaker v1, a ViT-L/14."""
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    patch_size: int = 14
+    image_size: int = 224
+    projection_dim: int = 768
+    """Channels of the first projection, which CLIP has."""
+    projection_dim_2: int = 1280
+    """Channels of the second one, which PhotoMaker adds."""
+
+    def __post_init__(self) -> None:
+        _check_widths(self, "id_encoder")
+        if self.hidden_size % self.num_attention_heads or self.image_size % self.patch_size:
+            raise ConfigError(
+                "FaceMe config: id_encoder.hidden_size must be a multiple of num_attention_heads, and image_size "
+                "of patch_size"
+            )
+
+
+@dataclass(frozen=True)
+class FaceMeConfig:
+    """Widths of the networks that have no ``config.json`` of their own. Defaults: the released ones."""
+
+    mix: MixConfig = field(default_factory=MixConfig)
+    id_encoder: IdentityEncoderConfig = field(default_factory=IdentityEncoderConfig)
+
+    def __post_init__(self) -> None:
+        clip = self.id_encoder.projection_dim + self.id_encoder.projection_dim_2
+        if clip != self.mix.embed_dim:
+            raise ConfigError(
+                f"FaceMe config: mix.embed_dim must be {clip}, the sum of the identity encoder's projections, "
+                f"not {self.mix.embed_dim}"
+            )
+
+    @classmethod
+    def load(cls, source: FaceMeConfig | Mapping[str, Any] | str | Path | None) -> FaceMeConfig:
+        """Return ``source`` as a config: a config, a mapping, the path of a YAML or JSON file, or None (released).
+
+        Raises:
+            ConfigError: the file is absent or unreadable; an entry is unknown or of a wrong type.
+        """
+        if source is None:
+            return cls()
+        if isinstance(source, FaceMeConfig):
+            return source
+        where = "FaceMe config"
+        tree: Any = source
+        if not isinstance(source, Mapping):
+            where = str(source)
+            tree = _read(Path(source))
+        if not isinstance(tree, Mapping):
+            raise ConfigError(f"{where}: expected a mapping with mix and id_encoder")
+        kinds: dict[str, type[Any]] = {"mix": MixConfig, "id_encoder": IdentityEncoderConfig}
+        parts = {}
+        for name, values in tree.items():
+            if name not in kinds:
+                raise ConfigError(f"{where}: unknown entry '{name}'.{did_you_mean(str(name), kinds)}")
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{where}: {name} must be a mapping of widths")
+            known = {item.name for item in fields(kinds[name])}
+            for key in values:
+                if key not in known:
+                    raise ConfigError(f"{where}: unknown entry '{name}.{key}'.{did_you_mean(str(key), known)}")
+            parts[name] = kinds[name](**values)
+        return cls(**parts)
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such FaceMe config: {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"FaceMe config {path} cannot be read: {' '.join(str(error).split())[:120]}") from None
+
+
+def _check_widths(config: Any, part: str) -> None:
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"FaceMe config: {part}.{item.name} must be a whole number above 0, not {value!r}")
