@@ -119,7 +119,11 @@ class FaceMeBatches:
         rules = self._rules
         device = rank if rules.draws_per_device else 0
         rng = np.random.default_rng(case_seed(rules.seed, "batch", index, device))
-        count, text, seed = 1 + int(rng.integers(rules.most)), rng.random() > rules.identity_share, rng.integers(1 << 62)
+        count, text, seed = (
+            1 + int(rng.integers(rules.most)),
+            rng.random() > rules.identity_share,
+            rng.integers(1 << 62),
+        )
         first = (index * processes + rank) * rules.batch_size
         slots = range(rules.batch_size)
 

@@ -62,7 +62,7 @@ class FaceMeSettings:
             raise ConfigError(f"training: controlnet_init must be unet or stage1, not '{self.controlnet_init}'")
         if self.stage == 1 and self.controlnet_init != "unet":
             raise ConfigError("training: stage 1 starts its ControlNet from the U-Net: controlnet_init=unet")
-        self.batch_rules  # refuses now what would fail later
+        _ = self.batch_rules  # refuses now what would fail later
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise ConfigError(f"training: ema_decay must lie between 0 and 1, or be null, not {self.ema_decay}")
 

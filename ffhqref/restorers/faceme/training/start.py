@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from ffhqref.restorers.faceme.config import MixConfig
 from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae
 from ffhqref.restorers.faceme.mix import Mix, load_mix
 from ffhqref.restorers.faceme.prompt import KEY_WORD, PROMPT, TextEncoders
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,15 @@ class Prompt:
 class Networks:
     """Everything a stage works with."""
 
-    unet: nn.Module
-    """Frozen; the gradient runs through it."""
-    vae: nn.Module
-    """Frozen, float32."""
+    unet: Any
+    """A diffusers ``UNet2DConditionModel``. Frozen; the gradient runs through it."""
+    vae: Any
+    """A diffusers ``AutoencoderKL``. Frozen, float32."""
     scheduler: Any
     """A diffusers ``DDPMScheduler``: betas and what the U-Net predicts."""
     prompt: Prompt
-    controlnet: nn.Module
-    """Trained."""
+    controlnet: Any
+    """A diffusers ``ControlNetModel``. Trained."""
     mix: Mix
     """Trained in stage 1, frozen in stage 2."""
 
@@ -81,7 +83,6 @@ def load_networks(
     controlnet: str | Path | None = None,
     mix: str | Path | None = None,
     mix_config: MixConfig | None = None,
-    lora: str | Path | None = None,
     seed: int = 233,
 ) -> Networks:
     """Return the networks of a stage, in float32.
@@ -92,25 +93,28 @@ def load_networks(
         controlnet: a ControlNet folder to go on from; None: a copy of the U-Net, as published for both stages.
         mix: ``mix.safetensors`` or its folder; None: random, as published for stage 1.
         mix_config: widths of Mix; None: the released ones.
-        lora: ``photomaker-v1.bin`` whose LoRA is merged into the U-Net; None: not applied, as published.
         seed: of what is random.
 
     Raises:
         ConfigError: the widths do not fit each other.
         WeightsError: a file is missing, damaged, or of another network.
     """
-    unet = load_unet(base).float()
-    if lora is not None:
-        _merge_lora(unet, lora)
+    unet: Any = in_type(load_unet(base))
     config = mix_config or MixConfig()
     width = int(unet.config["cross_attention_dim"])
     if config.embed_dim != width:
         raise ConfigError(f"training: Mix has tokens of {config.embed_dim} channels, the U-Net of {base} takes {width}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trained = load_controlnet(controlnet).float() if controlnet is not None else controlnet_of(unet)
+        trained = load_controlnet(controlnet) if controlnet is not None else controlnet_of(unet)
         mixing = load_mix(mix, config) if mix is not None else Mix(config)
-    return Networks(unet, load_vae(base).float(), load_scheduler(base), prompt, trained, mixing.float())
+    return Networks(unet, in_type(load_vae(base)), load_scheduler(base), prompt, in_type(trained), in_type(mixing))
+
+
+def in_type(network: M, dtype: torch.dtype = torch.float32) -> M:
+    """Return the network with its weights in a type; diffusers' own cast warns of what does not concern us."""
+    nn.Module.to(network, dtype=dtype)
+    return network
 
 
 def controlnet_of(unet: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from ffhqref.restorers.faceme.mix import Mix, save_mix
 from ffhqref.restorers.faceme.prompt import insert_identity, time_ids
 from ffhqref.restorers.faceme.training.data import FaceMeBatch
 from ffhqref.restorers.faceme.training.settings import FaceMeSettings
-from ffhqref.restorers.faceme.training.start import Networks
+from ffhqref.restorers.faceme.training.start import Networks, in_type
 from ffhqref.training.ema import RunningAverage
 from ffhqref.training.runtime import Runtime
 
@@ -109,16 +109,16 @@ class FaceMeTask:
         self.runtime = runtime
         self.config = TaskConfig.of(networks)
         device, dtype = runtime.device, DTYPES[settings.run.precision]
-        self.unet = networks.unet.to(device, dtype).eval().requires_grad_(False)
-        self.vae = networks.vae.to(device, torch.float32).eval().requires_grad_(False)
+        self.unet = in_type(networks.unet, dtype).to(device).eval().requires_grad_(False)
+        self.vae = in_type(networks.vae).to(device).eval().requires_grad_(False)
         self.scheduler = networks.scheduler
         self.prompt = networks.prompt
-        self.controlnet = networks.controlnet.to(device, torch.float32).train().requires_grad_(True)
+        self.controlnet = in_type(networks.controlnet).to(device).train().requires_grad_(True)
         self.mix: Mix = networks.mix.to(device)
         if settings.stage == 1:
             self.mix.train().requires_grad_(True)
         else:
-            self.mix.to(dtype).eval().requires_grad_(False)
+            in_type(self.mix, dtype).eval().requires_grad_(False)
         if settings.gradient_checkpointing:
             for network in (self.controlnet, self.unet):
                 network.enable_gradient_checkpointing()
@@ -267,7 +267,7 @@ class FaceMeTask:
         self.steps_done = int(state["steps_done"])
 
     def export(self, folder: Path) -> list[Path]:
-        """Write ``checkpoint-N`` in the published layout, which the restorer loads: ``controlnet/``, in stage 1 ``mix/``.
+        """Write ``checkpoint-N`` in the published layout, which the restorer loads: ``controlnet/``, stage 1 ``mix/``.
 
         With averages, those are in ``controlnet_ema/`` and ``mix_ema/`` beside them. The folder appears whole.
         """
