@@ -16,6 +16,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
         "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "faceme": "ffhqref.restorers.faceme.restorer:FaceMeRestorer",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",

@@ -57,12 +57,24 @@ def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor],
     Raises:
         WeightsError: tensors are missing, left over, or of another shape.
     """
-    from accelerate import init_empty_weights
-
+    try:
+        from accelerate import init_empty_weights
+    except ImportError:
+        raise DependencyError("restorer 'faceme' needs accelerate: pip install 'ffhqref[diffusion]'") from None
     with init_empty_weights(include_buffers=False):  # buffers that no file holds must be computed
         network = make()
     load_into(network, tensors, path, assign=True)
     return network.eval()
+
+
+def moved(network: nn.Module, device: str, dtype: torch.dtype) -> Any:
+    """Return a network on a device and in a number type, without the warning of diffusers' own ``to``.
+
+    It is about layers that must stay float32, of which these networks have none.
+    """
+    from torch import nn
+
+    return nn.Module.to(network, device, dtype)
 
 
 def load_unet(base: str | Path) -> nn.Module:

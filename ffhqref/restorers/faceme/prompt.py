@@ -8,9 +8,10 @@ Source: FaceMe, published code (commit 8973f65): ``prepare_prompt`` of infer.py;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.errors import ConfigError, DependencyError, WeightsError
 from ffhqref.restorers.faceme.loading import assemble, read_json, weight_file
@@ -18,6 +19,8 @@ from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 PROMPT = "A photo of face."
 """Positive and negative prompt of training, and default at inference."""
@@ -132,6 +135,15 @@ def time_ids(height: int, width: int) -> torch.Tensor:
     return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
 
 
+def own_names(encoder: torch.nn.Module, named: Mapping[str, T]) -> dict[str, T]:
+    """Return what a text encoder's file holds under the names that the installed transformers gives it.
+
+    Files have the prefix ``text_model.``; transformers 5 has dropped it from one of the two classes.
+    """
+    prefixed = any(name.startswith("text_model.") for name in encoder.state_dict())
+    return {name if prefixed else name.removeprefix("text_model."): value for name, value in named.items()}
+
+
 def _tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
@@ -148,7 +160,5 @@ def _encoder(kind: Any, folder: Path, device: str) -> Any:
     file = weight_file(folder, "model")
     found = {name: value for name, value in load_tensors(file).items() if not name.endswith("position_ids")}
     with torch.device("meta"):
-        own = kind(config).state_dict()
-    if not any(name.startswith("text_model.") for name in own):  # newer transformers drop the prefix of one of the two
-        found = {name.removeprefix("text_model."): value for name, value in found.items()}
+        found = own_names(kind(config), found)
     return assemble(lambda: kind(config), found, file).to(device, torch.float32)

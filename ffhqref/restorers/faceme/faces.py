@@ -1,0 +1,102 @@
+"""Faces of reference pictures as FaceMe sees them: a box for CLIP and an ArcFace vector.
+
+Source: FaceMe, published code (commit 8973f65): infer.py with insightface's pack antelopev2; utils/preprocess.py for
+training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ffhqref.faces.detect import Face, ScrfdDetector
+    from ffhqref.faces.embedders import OnnxEmbedder
+
+SIZES = (512, 640, 576, 448, 384, 320, 256)
+"""Detection sizes in pixels, tried in this order until a face is found."""
+
+
+@dataclass(frozen=True)
+class ReferenceFace:
+    """The face of a reference picture."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom in pixels; may reach beyond the picture."""
+    embedding: NDArray[np.float32]
+    """[d], of any length: it is divided by its norm before use."""
+
+
+class FaceFinder(Protocol):
+    """Finds the face of a reference.
+
+    Attributes:
+        signature: networks and weights in one line.
+    """
+
+    signature: str
+
+    def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
+        """Return the face of a picture, uint8 RGB [H, W, 3], or None."""
+        ...
+
+
+class InsightFaces:
+    """insightface's SCRFD detector and ArcFace, used as FaceMe uses them.
+
+    Two habits of the published code are kept, since the released weights were trained with them: insightface is
+    given RGB where it expects BGR, in training as at inference, so detector and ArcFace see red and blue swapped;
+    and of several faces inference takes the one with the best score, training the largest. One is not: there, a
+    picture whose face was found at a smaller size lowers the size that the *next* picture is tried at first.
+
+    Args:
+        detector: ``scrfd_10g_bnkps.onnx`` of the pack antelopev2.
+        arcface: ``glintr100.onnx`` of the same pack.
+        largest: take the largest face (training) instead of the one with the best score (inference).
+
+    Raises:
+        DependencyError: insightface or onnxruntime is not installed.
+        WeightsError: a file is absent or another network.
+    """
+
+    def __init__(self, detector: str | Path, arcface: str | Path, *, largest: bool = False) -> None:
+        from ffhqref.faces.embedders import OnnxEmbedder
+
+        self._detector_file = detector
+        self._detectors: dict[int, ScrfdDetector] = {}
+        self._embedder: OnnxEmbedder = OnnxEmbedder(arcface)
+        self._largest = largest
+        self.dim = self._embedder.dim
+        self.signature = f"{self._detector(SIZES[0]).signature}+{self._embedder.signature}"
+
+    def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
+        """Return the face of a picture, uint8 RGB [H, W, 3], or None where none is found at any size."""
+        swapped = np.ascontiguousarray(picture[..., ::-1])
+        for size in SIZES:
+            faces = self._detector(size)(swapped)
+            if faces:
+                face = max(faces, key=lambda item: item.area) if self._largest else faces[0]
+                return ReferenceFace(face.box, self._embedder(_aligned(swapped, face)[None])[0])
+        return None
+
+    def _detector(self, size: int) -> ScrfdDetector:
+        if size not in self._detectors:
+            from ffhqref.faces.detect import ScrfdDetector
+
+            self._detectors[size] = ScrfdDetector(self._detector_file, longest=size)
+        return self._detectors[size]
+
+
+def _aligned(picture: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
+    """Return ArcFace's crop [112, 112, 3] as insightface cuts it: a similarity, bilinear, black outside."""
+    import cv2
+
+    from ffhqref.faces.crops import ARCFACE_POINTS, similarity
+
+    crop = cv2.warpAffine(picture, similarity(face.points, ARCFACE_POINTS), (112, 112), borderValue=0.0)
+    return np.asarray(crop, np.uint8)
