@@ -25,6 +25,7 @@ PIPELINES = {
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
     "train": "reference set -> ReF-LDM checkpoints: model=[vqgan,ldm,refldm], train=tiny|paper",
+    "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<9}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
+        lines = "\n".join(f"  {name:<12}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
         sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
         return 0
     name = arguments[0]
@@ -211,6 +212,7 @@ def _list_names() -> int:
     import ffhqref.faces.detect
     import ffhqref.metrics
     import ffhqref.restorers
+    import ffhqref.synthesis
 
     folder = conf_folder()
     groups = {
@@ -222,6 +224,7 @@ def _list_names() -> int:
         "restorer": set(ffhqref.restorers.RESTORERS),
         "metric": set(ffhqref.metrics.METRICS),
         "engine": set(),
+        "synthesis": set(ffhqref.synthesis.RENDERERS),
     }
     for group, names in groups.items():
         names |= {path.stem for path in (folder / group).glob("*.yaml")}

@@ -101,6 +101,27 @@ SPECS: dict[str, TableSpec] = {
             rank_high="int32?", published="float64?", published_source="string?", leak="string?",
             seconds_per_image="float64?",
         ),
+        _spec(
+            "poses", ["image_id"],
+            image_id="string", pose="list<float64>?", expression="list<float64>?", pose_bucket="int32?",
+            expression_bucket="int32?", source="string", error="string?",
+        ),
+        _spec(
+            "synthesis_plan", ["target_id", "pose_bucket", "expression_bucket", "attempt"],
+            target_id="string", pose_bucket="int32", expression_bucket="int32", attempt="int32", pose_id="string?",
+            seed="int64", error="string?",
+        ),
+        _spec(
+            "synthesis_attempts", ["target_id", "pose_bucket", "expression_bucket", "attempt"],
+            target_id="string", pose_bucket="int32", expression_bucket="int32", attempt="int32", pose_id="string?",
+            seed="int64", source="string", status="string", similarity="float64?", sha256="string?", error="string?",
+        ),
+        _spec(
+            "synthetic_references", ["target_id", "pose_bucket", "expression_bucket"],
+            target_id="string", pose_bucket="int32", expression_bucket="int32", source="string", status="string",
+            path="string?", sha256="string?", similarity="float64?", attempts="int32", pose_id="string?",
+            error="string?",
+        ),
     )
 }  # fmt: skip
 """Every table by name."""
@@ -323,6 +344,7 @@ MADE_BY = {
     "restorations": "restore",
     "scores": "score",
     "leaderboard": "report",
+    **dict.fromkeys(("poses", "synthesis_plan", "synthesis_attempts", "synthetic_references"), "synthesize"),
 }
 """Which pipeline makes a table."""
 

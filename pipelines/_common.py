@@ -69,7 +69,7 @@ def open_context(config: Any) -> Iterator[Context]:
         check_integer(settings, "limit", 1)
     for key in ("download", "retry_failed", "dry_run"):
         _boolean(settings, key)
-    for group in ("dataset", "embedder", "engine", "build", "age_sets", "audit"):
+    for group in ("dataset", "embedder", "engine", "build", "age_sets", "audit", "synthesis"):
         if not isinstance(settings[group], dict):
             raise ConfigError(f"{group}={settings[group]}: expected a name or options, see ffhqref run --cfg job")
     if "aligned" in settings["dataset"]:

@@ -1,0 +1,338 @@
+"""Reference set -> synthetic references in FaceMe's layout: a plan of poses, a renderer, a filter by similarity."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffhqref import tables
+from ffhqref.cli import launch
+from ffhqref.datasets import open_dataset
+from ffhqref.datasets.builtin import SAMPLE_ROOT
+from ffhqref.engine import run_stage
+from ffhqref.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.faces.stage import EmbedStage
+from ffhqref.hashing import sha256_file
+from ffhqref.identity.splits import SPLITS
+from ffhqref.identity.vectors import Embeddings
+from ffhqref.images import read_rgb, save_png, write_atomic
+from ffhqref.synthesis.card import describe, sheet, to_markdown
+from ffhqref.synthesis.layout import reference_path, remove_rejected
+from ffhqref.synthesis.leaks import Leak, leaks_by_face, leaks_by_name, read_test_list, refuse
+from ffhqref.synthesis.plan import check_clusters, make_buckets, make_plan
+from ffhqref.synthesis.stage import RenderStage, synthesize
+from ffhqref.synthesis.vectors import PoseStage, PoseVectors, read_vectors
+from ffhqref.workspace import Workspace
+
+from ._common import Context, check_integer, embedder_options, embeddings_of, open_context, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "synthetic/FFHQRef"
+LEAKS = ("refuse", "leave_out")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be made, checked."""
+
+    clusters: tuple[int, int]
+    min_similarity: float
+    pose_stage: PoseStage | None
+    """Measures poses; None: they come from a table."""
+    stage: RenderStage | None
+    """None: the plan is written and nothing is rendered."""
+    pictures: pd.DataFrame
+    """Rows of ``images`` that may be trained on, by image_id, with a column ``vector``."""
+    people: Mapping[str, Any]
+    """Image id to whoever is on it."""
+    left_out: tuple[Leak, ...]
+
+
+def execute(config: Any) -> int:
+    """Run the pipeline; return the exit status."""
+    with open_context(config) as context:
+        return make_synthetic(context, check_synthesize(context))
+
+
+def check_synthesize(context: Context) -> Plan:
+    """Check the config, find the renderer's files, and refuse to train on tested people."""
+    options, workspace = context.config["synthesis"], context.workspace
+    for key in ("tries", "sheet"):
+        check_integer(options, key, 1 if key == "tries" else 0, "synthesis.")
+    if not isinstance(options["plan_only"], bool):
+        raise ConfigError(f"synthesis.plan_only={options['plan_only']}: expected true or false")
+    if options["leaks"] not in LEAKS:
+        hint = did_you_mean(str(options["leaks"]), LEAKS)
+        raise ConfigError(f"synthesis.leaks={options['leaks']}: expected refuse or leave_out.{hint}")
+    clusters = check_clusters(options["clusters"])
+    threshold = options["min_similarity"]
+    if threshold is None:
+        threshold = 1.0 - float(context.config["embedder"]["max_distance"])
+    vectors = options["vectors"]
+    pose_stage = None
+    if not vectors["table"]:
+        path = {"path": vectors["detector_path"]} if vectors["detector_path"] else {}
+        pose_stage = PoseStage(workspace.dataset_root, vectors["detector"], path)
+    stage = None if options["plan_only"] else _render_stage(context, float(threshold))
+    for table in ("identities", "embeddings"):
+        workspace.check_current(table)
+    name, crop, embedder = embedder_options(context.config)
+    signature = EmbedStage(workspace.dataset_root, name, embedder, crop).signature
+    embeddings = _embeddings(context, signature)
+    people = _people(context)
+    pictures, left_out = _pictures(context, embeddings, people)
+    return Plan(clusters, float(threshold), pose_stage, stage, pictures, people, left_out)
+
+
+def _render_stage(context: Context, threshold: float) -> RenderStage:
+    options = context.config["synthesis"]
+    renderer = dict(options["renderer"])
+    name, crop, embedder = embedder_options(context.config)
+    normals = Path(options["normals"]).expanduser() if options["normals"] else None
+    if normals is not None and not normals.is_dir():
+        raise ConfigError(f"synthesis.normals={options['normals']}: no such folder")
+    stage = RenderStage(
+        context.workspace.dataset_root,
+        context.workspace.root / FOLDER,
+        (renderer.pop("name"), renderer),
+        (name, embedder),
+        crop,
+        min_similarity=threshold,
+        normals=normals,
+        retry_failed=context.config["retry_failed"],
+    )
+    if stage.info.needs_normals and normals is None:
+        raise ConfigError(
+            f"renderer '{stage.info.name}' needs normal maps: run with synthesis.plan_only=true, render "
+            "TARGET/POSE.png for the rows of tables/synthesis_plan.parquet (docs/synthesis.md), and name their folder: "
+            "synthesis.normals=FOLDER"
+        )
+    return stage
+
+
+def _embeddings(context: Context, signature: str) -> Embeddings:
+    table = context.workspace.read("embeddings")
+    made_with = sorted(set(table["embedder"]))
+    if made_with != [signature]:
+        raise ConfigError(
+            f"the table 'embeddings' was made with {', '.join(made_with)}, this run names {signature}: give synthesize "
+            "the same embedder as build"
+        )
+    return embeddings_of(context.workspace)
+
+
+def _people(context: Context) -> dict[str, Any]:
+    """Return whom each picture shows: the built identity, or the true one where the sample tells it."""
+    known = context.workspace.read("identities").dropna(subset=["identity_id"])
+    people: dict[str, Any] = {row.image_id: f"identity {row.identity_id}" for row in rows_of(known)}
+    # True identities, where they are known, close the gap that a missed pair would leave.
+    return people | (dict(open_dataset("sample").truth) if context.workspace.dataset_root == SAMPLE_ROOT else {})
+
+
+def _pictures(
+    context: Context, embeddings: Embeddings, people: Mapping[str, Any]
+) -> tuple[pd.DataFrame, tuple[Leak, ...]]:
+    """Return the pictures that may be trained on, and those left out because somebody is tested on them."""
+    options, workspace = context.config["synthesis"], context.workspace
+    for split in options["splits"]:
+        if split not in SPLITS:
+            raise ConfigError(f"synthesis.splits: unknown split '{split}'.{did_you_mean(str(split), SPLITS)}")
+    if "test" in options["splits"]:
+        raise ConfigError("synthesis.splits names the test split; a model must not see what it is tested on")
+    identities, images = workspace.read("identities"), workspace.read("images")
+    wanted = set(identities.loc[identities["split"].isin(options["splits"]), "image_id"]) & set(embeddings.image_ids)
+    tested = set(identities.loc[identities["split"] == "test", "image_id"])
+    leaks = leaks_by_name(wanted, people, tested, "this workspace's test split")
+    for benchmark in options["benchmarks"]:
+        leaks += _leaks_of(context, Path(str(benchmark)).expanduser(), sorted(wanted), embeddings, people)
+    if options["leaks"] == "refuse":
+        refuse(leaks)
+    wanted -= {leak.image_id for leak in leaks}
+    if not wanted:
+        raise DatasetError(f"no pictures to make references for in the splits {', '.join(options['splits'])}")
+    pictures = images[images["image_id"].isin(wanted)].set_index("image_id", drop=False)
+    vectors = embeddings.units(embeddings.positions(pictures["image_id"])).astype(np.float32)
+    return pictures.assign(vector=list(vectors)), tuple(leaks)
+
+
+def _leaks_of(
+    context: Context, benchmark: Path, wanted: list[str], embeddings: Embeddings, people: Mapping[str, Any]
+) -> list[Leak]:
+    """Find the pictures of people whom another benchmark tests: a list of names, or a workspace."""
+    if not benchmark.is_dir():
+        return leaks_by_name(wanted, people, read_test_list(benchmark), str(benchmark))
+    other = Workspace(benchmark, read_only=True)
+    table = other.read("embeddings")
+    mine = set(context.workspace.read("embeddings")["embedder"])
+    if set(table["embedder"]) != mine:
+        raise ConfigError(
+            f"synthesis.benchmarks: {benchmark} was embedded with {', '.join(sorted(set(table['embedder'])))}, this "
+            f"workspace with {', '.join(sorted(mine))}: vectors of two networks cannot be compared, build one again"
+        )
+    split = other.read("identities")
+    tested = set(split.loc[split["split"] == "test", "image_id"])
+    rows = table[table["image_id"].isin(tested)]
+    if rows.empty:
+        raise DatasetError(f"synthesis.benchmarks: {benchmark} has no test split")
+    faces = Embeddings.checked(rows["image_id"].tolist(), np.stack(rows["vector"].tolist()))
+    return leaks_by_face(wanted, embeddings, faces, float(context.config["build"]["max_distance"]), str(benchmark))
+
+
+def make_synthetic(context: Context, plan: Plan) -> int:
+    """Write the plan, the pictures, the tables, the contact sheet and the data card."""
+    workspace, say, options = context.workspace, context.reporter.say, context.config["synthesis"]
+    for leak in plan.left_out[:5]:
+        say(f"left out: {leak.image_id} {leak.reason}")
+    if len(plan.left_out) > 5:
+        say(f"left out: {len(plan.left_out) - 5} more pictures of tested people")
+    buckets = _poses(context, plan)
+    targets = sorted(plan.pictures["image_id"])[: context.limit]
+    drawn = make_plan(targets, buckets, plan.people, plan.clusters, tries=int(options["tries"]), seed=context.seed)
+    rules = {key: options[key] for key in ("splits", "clusters", "tries", "vectors", "leaks")}
+    path = workspace.write("synthesis_plan", drawn, inputs=("poses", "identities"), config=rules, seed=context.seed)
+    say(f"plan: {len(targets)} targets, {plan.clusters[0]} x {plan.clusters[1]} buckets: {path}")
+    if plan.stage is None:
+        return 0
+    attempts, references = _rendered(context, plan, plan.stage, drawn)
+    facts = {"renderer": plan.stage.info.source, "signature": plan.stage.signature}
+    rules |= {"min_similarity": plan.min_similarity, "renderer": options["renderer"]}
+    inputs = ("synthesis_plan", "embeddings")
+    workspace.write("synthesis_attempts", attempts, inputs=inputs, config=rules, signatures=facts)
+    workspace.write("synthetic_references", references, inputs=("synthesis_attempts",), config=rules, signatures=facts)
+    accepted = references[references["status"] == "accepted"]
+    kept = {str(path).removeprefix(f"{FOLDER}/") for path in accepted["path"]}
+    gone = remove_rejected(workspace.root / FOLDER, set(targets), kept)
+    if gone:
+        say(f"removed {len(gone)} pictures of an earlier run that are not accepted now")
+    _describe(context, plan, plan.stage, buckets, attempts, references)
+    return _tell(context, plan, attempts, references)
+
+
+def _poses(context: Context, plan: Plan) -> pd.DataFrame:
+    """Write the table ``poses`` and return the buckets."""
+    import pandas as pd
+
+    options, pictures = context.config["synthesis"]["vectors"], plan.pictures
+    ids = pictures["image_id"].tolist()
+    errors: dict[str, str] = {}
+    if plan.pose_stage is None:
+        known = read_vectors(options["table"], ids, list(options["pose"]), list(options["expression"]))
+        errors = dict.fromkeys(set(ids) - set(known.image_ids), f"no complete row in {Path(options['table']).name}")
+    else:
+        rows = [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(pictures)]
+        found = dict(zip(ids, context.map(plan.pose_stage, rows), strict=True))
+        errors = {name: result["error"] for name, result in found.items() if "error" in result}
+        good = {name: (result["pose"], result["expression"]) for name, result in found.items() if name not in errors}
+        known = PoseVectors.of(good, plan.pose_stage.signature)
+    buckets = make_buckets(known, plan.clusters, context.seed)
+    frame = buckets.assign(pose=list(known.pose), expression=list(known.expression), source=known.source, error=None)
+    missing = pd.DataFrame({"image_id": sorted(errors), "error": [errors[name] for name in sorted(errors)]})
+    missing = missing.assign(
+        source=known.source, **dict.fromkeys(("pose", "expression", "pose_bucket", "expression_bucket"))
+    )
+    parts = [frame.astype(object), missing.astype(object)] if errors else [frame]
+    context.workspace.write("poses", pd.concat(parts, ignore_index=True), inputs=("images",), config=options)
+    for name in sorted(errors)[:5]:
+        context.reporter.say(f"no pose picture: {name}: {errors[name]}")
+    return buckets
+
+
+def _rendered(
+    context: Context, plan: Plan, stage: RenderStage, drawn: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    pictures = {row.image_id: row for row in plan.pictures.itertuples(index=False)}
+
+    def make_row(row: Any) -> dict[str, Any]:
+        target, pose = pictures[row.target_id], pictures[row.pose_id]
+        wanted = f"{row.target_id}/{row.pose_id}.png"
+        there = stage.info.needs_normals and stage.normals is not None and (stage.normals / wanted).is_file()
+        return {
+            "path": target.path,
+            "sha256": target.sha256,
+            "vector": target.vector,
+            "pose_path": pose.path,
+            "pose_sha256": pose.sha256,
+            "wanted_normals": wanted,
+            "normals_path": wanted if there else None,
+            "normals_sha256": sha256_file(stage.normals / wanted) if there and stage.normals else None,
+            "seed": int(row.seed),
+            "out_path": reference_path(row.target_id, int(row.pose_bucket), int(row.expression_bucket)),
+        }
+
+    def run(number: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        def told(_: str, done: int, total: int) -> None:
+            if total:
+                context.reporter(f"synthesize, try {number + 1}", done, total)
+
+        return run_stage(stage, rows, engine=context.engine, journal_dir=context.workspace.journals, progress=told)
+
+    return synthesize(drawn, stage, make_row, run, FOLDER)
+
+
+def _describe(
+    context: Context,
+    plan: Plan,
+    stage: RenderStage,
+    buckets: pd.DataFrame,
+    attempts: pd.DataFrame,
+    references: pd.DataFrame,
+) -> None:
+    """Write the contact sheet and the data card."""
+    workspace, options = context.workspace, context.config["synthesis"]
+    origin = tables.read_metadata(workspace.root, "images").get("dataset", {})
+    settings = {
+        "data set": origin.get("name", ""),
+        "licence of its pictures": origin.get("licence", "") or "not stated",
+        "splits": ", ".join(options["splits"]),
+        "pictures left out as leaks": len({leak.image_id for leak in plan.left_out}),
+        "clusters": f"{plan.clusters[0]} x {plan.clusters[1]}",
+        "pose and expression from": workspace.read("poses")["source"].iloc[0],
+        "tries": options["tries"],
+        "least similarity": f"{plan.min_similarity:g}",
+        "renderer and embedder": stage.signature,
+        "seed": context.seed,
+    }
+    card = describe(stage.info, buckets, attempts, references, {name: str(value) for name, value in settings.items()})
+    folder = workspace.root / "synthetic"
+    write_atomic(folder / "datacard.md", to_markdown(card).encode())
+    count, targets = int(options["sheet"]), sorted(set(references["target_id"]))
+    count = min(count, len(targets))
+    if count:
+        chosen = [targets[k * len(targets) // count] for k in range(count)]
+        paths = dict(zip(plan.pictures["image_id"], plan.pictures["path"], strict=True))
+        picture = sheet(
+            references,
+            chosen,
+            lambda name: read_rgb(workspace.image(paths[name]), 128),
+            lambda path: read_rgb(workspace.file(path), 128),
+        )
+        save_png(folder / "contact_sheet.png", picture)
+        context.reporter.say(f"to look at: {folder / 'contact_sheet.png'}")
+    context.reporter.say(f"data card: {folder / 'datacard.md'}")
+
+
+def _tell(context: Context, plan: Plan, attempts: pd.DataFrame, references: pd.DataFrame) -> int:
+    say = context.reporter.say
+    accepted = references[references["status"] == "accepted"]
+    rejected = int((attempts["status"] == "rejected").sum())
+    failed = attempts[(attempts["status"] == "failed") & attempts["pose_id"].notna()]
+    say(
+        f"{len(accepted)} synthetic references of {references['target_id'].nunique()} targets, "
+        f"{len(references) - len(accepted)} missing; {len(attempts)} attempts, {rejected} rejected below similarity "
+        f"{plan.min_similarity:g}, {len(failed)} failed: {context.workspace.root / FOLDER}"
+    )
+    for reason, count in Counter(failed["error"]).most_common(5):
+        say(f"failed {count} times: {reason}")
+    return int(bool(len(failed)))
+
+
+if __name__ == "__main__":
+    sys.exit(launch("synthesize"))
