@@ -33,7 +33,7 @@ from ffhqref.training.loop import train
 from ffhqref.training.runtime import Runtime
 from ffhqref.training.settings import RunSettings
 
-from .faceme_training_world import IDENTITY, World, picture, state
+from .faceme_training_world import IDENTITY, World, state
 
 
 @pytest.fixture(autouse=True, scope="module")

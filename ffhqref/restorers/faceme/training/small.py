@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ffhqref.images import write_atomic
+from ffhqref.restorers.faceme.config import IdentityEncoderConfig
 
 WORDS = ("a", "photo", "of", "face", "person")
 """Words that are one token each; others are spelt."""
@@ -115,6 +116,18 @@ def write_small_base(folder: str | Path, *, side: int = 64, widths: tuple[int, .
     }
     _write_json(folder / "model_index.json", {"_class_name": "StableDiffusionXLPipeline", **names})
     return folder
+
+
+def write_small_photomaker(path: str | Path, config: IdentityEncoderConfig, seed: int = 0) -> Path:
+    """Write a ``photomaker-v1.bin`` with a random CLIP tower of these widths and no LoRA; return its path."""
+    from ffhqref.restorers.faceme.clip import IdentityEncoder
+    from ffhqref.training.files import save_whole
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower = IdentityEncoder(config)
+    save_whole(Path(path), {"id_encoder": tower.state_dict(), "lora_weights": {}})
+    return Path(path)
 
 
 def _write_tokenizers(folder: Path) -> int:

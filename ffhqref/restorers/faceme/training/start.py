@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.restorers.faceme.config import MixConfig
-from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae
+from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
+from ffhqref.restorers.faceme.lora import merge_lora
 from ffhqref.restorers.faceme.mix import Mix, load_mix
 from ffhqref.restorers.faceme.prompt import KEY_WORD, PROMPT, TextEncoders
-
-M = TypeVar("M", bound=nn.Module)
+from ffhqref.weights import load_tensors
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def load_networks(
     controlnet: str | Path | None = None,
     mix: str | Path | None = None,
     mix_config: MixConfig | None = None,
+    lora: str | Path | None = None,
     seed: int = 233,
 ) -> Networks:
     """Return the networks of a stage, in float32.
@@ -93,13 +94,16 @@ def load_networks(
         controlnet: a ControlNet folder to go on from; None: a copy of the U-Net, as published for both stages.
         mix: ``mix.safetensors`` or its folder; None: random, as published for stage 1.
         mix_config: widths of Mix; None: the released ones.
+        lora: ``photomaker-v1.bin`` whose LoRA is merged into the U-Net; None: not applied, as published.
         seed: of what is random.
 
     Raises:
         ConfigError: the widths do not fit each other.
         WeightsError: a file is missing, damaged, or of another network.
     """
-    unet: Any = in_type(load_unet(base))
+    unet: Any = moved(load_unet(base), "cpu", torch.float32)
+    if lora is not None:
+        merge_lora(unet, load_tensors(lora, wrappers=("lora_weights",)), lora)
     config = mix_config or MixConfig()
     width = int(unet.config["cross_attention_dim"])
     if config.embed_dim != width:
@@ -108,13 +112,8 @@ def load_networks(
         torch.manual_seed(seed)
         trained = load_controlnet(controlnet) if controlnet is not None else controlnet_of(unet)
         mixing = load_mix(mix, config) if mix is not None else Mix(config)
-    return Networks(unet, in_type(load_vae(base)), load_scheduler(base), prompt, in_type(trained), in_type(mixing))
-
-
-def in_type(network: M, dtype: torch.dtype = torch.float32) -> M:
-    """Return the network with its weights in a type; diffusers' own cast warns of what does not concern us."""
-    nn.Module.to(network, dtype=dtype)
-    return network
+    vae, trained, mixing = (moved(network, "cpu", torch.float32) for network in (load_vae(base), trained, mixing))
+    return Networks(unet, vae, load_scheduler(base), prompt, trained, mixing)
 
 
 def controlnet_of(unet: nn.Module) -> nn.Module:

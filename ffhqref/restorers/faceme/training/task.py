@@ -14,11 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ffhqref.restorers.faceme.loading import moved
 from ffhqref.restorers.faceme.mix import Mix, save_mix
+from ffhqref.restorers.faceme.model import guided
 from ffhqref.restorers.faceme.prompt import insert_identity, time_ids
+from ffhqref.restorers.faceme.schedule import Draws as SamplerDraws
+from ffhqref.restorers.faceme.schedule import Schedule
 from ffhqref.restorers.faceme.training.data import FaceMeBatch
 from ffhqref.restorers.faceme.training.settings import FaceMeSettings
-from ffhqref.restorers.faceme.training.start import Networks, in_type
+from ffhqref.restorers.faceme.training.start import Networks
 from ffhqref.training.ema import RunningAverage
 from ffhqref.training.runtime import Runtime
 
@@ -109,16 +113,16 @@ class FaceMeTask:
         self.runtime = runtime
         self.config = TaskConfig.of(networks)
         device, dtype = runtime.device, DTYPES[settings.run.precision]
-        self.unet = in_type(networks.unet, dtype).to(device).eval().requires_grad_(False)
-        self.vae = in_type(networks.vae).to(device).eval().requires_grad_(False)
+        self.unet = moved(networks.unet, str(device), dtype).eval().requires_grad_(False)
+        self.vae = moved(networks.vae, str(device), torch.float32).eval().requires_grad_(False)
         self.scheduler = networks.scheduler
         self.prompt = networks.prompt
-        self.controlnet = in_type(networks.controlnet).to(device).train().requires_grad_(True)
+        self.controlnet = moved(networks.controlnet, str(device), torch.float32).train().requires_grad_(True)
         self.mix: Mix = networks.mix.to(device)
         if settings.stage == 1:
             self.mix.train().requires_grad_(True)
         else:
-            in_type(self.mix, dtype).eval().requires_grad_(False)
+            moved(self.mix, str(device), dtype).eval().requires_grad_(False)
         if settings.gradient_checkpointing:
             for network in (self.controlnet, self.unet):
                 network.enable_gradient_checkpointing()
@@ -189,18 +193,29 @@ class FaceMeTask:
         latents = (mean + deviation * draws.posterior.to(device)) * self.vae.config["scaling_factor"]
         noise, times = draws.noise.to(device), draws.times.to(device)
         noisy = self.scheduler.add_noise(latents, noise, times)
-        size, side = len(latents), self.settings.resolution
+        features = None if batch.text else (batch.clip, batch.identity)
+        prediction, states, tokens = self._predict(noisy, times, batch.condition.to(device), features)
+        wanted = noise
+        if self.scheduler.config["prediction_type"] == "v_prediction":
+            wanted = self.scheduler.get_velocity(latents, noise, times)
+        loss = F.mse_loss(prediction.float(), wanted.float(), reduction="mean")
+        return Forward(latents, noisy, tokens, states, prediction, wanted, loss)
+
+    def _predict(
+        self, noisy: Tensor, times: Tensor, condition: Tensor, features: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the U-Net's prediction, the states and the identity tokens; without features, of the plain text."""
+        size, side = len(noisy), self.settings.resolution
         added = {
             "text_embeds": self._pooled.expand(size, -1),
-            "time_ids": time_ids(side, side).to(device).expand(size, -1),
+            "time_ids": time_ids(side, side).to(noisy.device).expand(size, -1),
         }
-        features = None if batch.text else (batch.clip.to(device), batch.identity.to(device))
-        if features is not None and self.settings.stage == 2:
-            clip, identity = (value.to(self._states.dtype) for value in features)
-            features = (clip, identity)
+        if features is not None:
+            kind = next(self.mix.parameters()).dtype
+            features = (features[0].to(noisy.device, kind), features[1].to(noisy.device, kind))
         with self.runtime.autocast():
             down, middle, states, tokens = self._prepared(
-                noisy, times, batch.condition.to(device), self._states, self.prompt.position, added, features
+                noisy, times, condition, self._states, self.prompt.position, added, features
             )
             prediction = self.unet(
                 noisy.to(self.unet.dtype),
@@ -211,11 +226,34 @@ class FaceMeTask:
                 mid_block_additional_residual=middle.to(self.unet.dtype),
                 return_dict=False,
             )[0]
-        wanted = noise
-        if self.scheduler.config["prediction_type"] == "v_prediction":
-            wanted = self.scheduler.get_velocity(latents, noise, times)
-        loss = F.mse_loss(prediction.float(), wanted.float(), reduction="mean")
-        return Forward(latents, noisy, tokens, states, prediction, wanted, loss)
+        return prediction, states, tokens
+
+    @torch.no_grad()
+    def samples(self, batch: FaceMeBatch) -> Tensor:
+        """Return pictures to look at, [B, 3, 3, H, W] in −1..1: LQ, restored as the restorer does, ground truth.
+
+        With averages, those restore. Guidance is the published 5, the draws are the same each time.
+        """
+        device = self.runtime.device
+        schedule = Schedule(self.scheduler, self.settings.sample_steps)
+        condition = batch.condition.to(device)
+        mean, deviation = self._encode(condition)
+        drawn = SamplerDraws.of_seed(self.run.seed, tuple(mean.shape), self.settings.sample_steps)
+        latents = (mean + deviation * drawn.posterior.to(device)) * self.vae.config["scaling_factor"]
+        x = schedule.start(latents, drawn.start.to(device))
+        kept = self._swapped()
+        try:
+            for index, time in enumerate(schedule.timesteps):
+                times = torch.full((len(x),), time, device=device)
+                plain, told = (
+                    self._predict(x, times, condition, features)[0].float()
+                    for features in (None, (batch.clip, batch.identity))
+                )
+                x = schedule.step(index, x, guided(torch.cat([plain, told]), 5.0), drawn.steps[index].to(device))
+        finally:
+            self._take(kept)
+        restored = self.vae.decode(x / self.vae.config["scaling_factor"], return_dict=False)[0].clamp(-1, 1)
+        return torch.stack([batch.condition, restored.cpu(), batch.target], dim=1)
 
     @torch.no_grad()
     def moments(self, batch: FaceMeBatch) -> tuple[Tensor, Tensor]:
@@ -276,8 +314,7 @@ class FaceMeTask:
         shutil.rmtree(temporary, ignore_errors=True)
         self._write(temporary, "")
         if self.ema is not None:
-            kept = {name: value.detach().clone() for name, value in self._conditioner.named_parameters()}
-            self._take(self.ema.values)
+            kept = self._swapped()
             try:
                 self._write(temporary, "_ema")
             finally:
@@ -291,10 +328,19 @@ class FaceMeTask:
         if self.settings.stage == 1:
             save_mix(self.mix, folder / f"mix{suffix}")
 
+    def _swapped(self) -> dict[str, Tensor]:
+        """Put the averages, where there are any, in place of the weights; return the weights."""
+        if self.ema is None:
+            return {}
+        kept = {name: value.detach().clone() for name, value in self._conditioner.named_parameters()}
+        self._take(self.ema.values)
+        return kept
+
     @torch.no_grad()
     def _take(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._conditioner.named_parameters():
-            parameter.copy_(values[name])
+            if name in values:
+                parameter.copy_(values[name])
 
 
 @dataclass(frozen=True)
