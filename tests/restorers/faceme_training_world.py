@@ -75,7 +75,7 @@ class World:
             self.samples, picture, degrade, read or FeatureFiles(), rules, pool or PoolRules(), workers=workers
         )
 
-    def task(self, *, run: dict | None = None, runtime: Runtime | None = None, **settings) -> FaceMeTask:
+    def task(self, *, run=None, runtime=None, networks=None, **settings) -> FaceMeTask:
         """A stage over fresh networks; a little resolution and few steps unless told otherwise."""
         made = FaceMeSettings(
             RunSettings(
@@ -84,7 +84,7 @@ class World:
             ),
             **{"resolution": SIDE, **settings},
         )
-        return FaceMeTask(made, self.networks(), runtime or Runtime())
+        return FaceMeTask(made, networks or self.networks(), runtime or Runtime())
 
 
 def state(task: FaceMeTask) -> dict[str, torch.Tensor]:
