@@ -14,7 +14,7 @@ STAMP := $(VENV)/.ready
 
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test lint format benchmark clean
+.PHONY: setup demo test test-slow lint format benchmark clean
 
 setup: $(STAMP)
 
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ffhqref needs Python 3.10 or newer: make PYTHON=python3.11 " + "setup")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "uv>=0.8"
-	$(BIN)/uv pip install --python $(BIN)/python --quiet \
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode \
 	  $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") \
 	  $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
 	  --constraint constraints.txt --override overrides.txt --editable ".[all,dev]"
@@ -32,7 +32,10 @@ demo: setup
 	$(BIN)/ffhqref run root=$(ROOT)
 
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: setup
 	$(BIN)/ruff check .

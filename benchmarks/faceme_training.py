@@ -68,8 +68,9 @@ def main() -> None:
     for way, row in table.items():
         ratio = row["processor_seconds_per_step"] / table["loop"]["processor_seconds_per_step"]
         print(
-            f"{way:14} {1 / row['seconds_per_step']:6.2f} steps/s, {row['processor_seconds_per_step']:.3f} s of processor "
-            f"a step: {ratio:.2f} x the loop's; {row['peak_megabytes']:.0f} MB"
+            f"{way:14} {1 / row['seconds_per_step']:6.2f} steps/s, "
+            f"{row['processor_seconds_per_step']:.3f} s of processor a step: {ratio:.2f} x the loop's; "
+            f"{row['peak_megabytes']:.0f} MB"
         )
     spent = [table[way]["processor_seconds_per_step"] for way in ("loop uncached", "ours cached")]
     gain = spent[0] / spent[1]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ffhqref import __version__
 from ffhqref.errors import FfhqrefError, cannot_write, did_you_mean
+from ffhqref.registry import Registry
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -31,6 +32,7 @@ PIPELINES = {
 }
 
 COMMANDS = {
+    "zoo": "every restorer: licence, references, weights, leak mark, proof, cost (options: ffhqref zoo --help)",
     "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
 }
 """Pipelines that have arguments of their own in place of a Hydra config."""
@@ -185,15 +187,18 @@ def _register_plugins(config_folder: Path) -> None:
 
     import ffhqref.metrics
     import ffhqref.restorers
+    import ffhqref.synthesis
 
     store = ConfigStore.instance()
-    for group, registry in (
-        ("restorer", ffhqref.restorers.RESTORERS),
-        ("metric", ffhqref.metrics.METRICS),
-    ):
+    nodes: tuple[tuple[str, Registry[Any], Callable[[str], dict[str, Any]]], ...] = (
+        ("restorer", ffhqref.restorers.RESTORERS, lambda name: {name: {}}),
+        ("metric", ffhqref.metrics.METRICS, lambda name: {name: {}}),
+        ("synthesis", ffhqref.synthesis.RENDERERS, lambda name: {"renderer": {"name": name}}),
+    )
+    for group, registry, node in nodes:
         for name in registry.plugin_names():
             if not (config_folder / group / f"{name}.yaml").exists():
-                store.store(group=group, name=name, node={name: {}}, provider=f"entry point {name}")
+                store.store(group=group, name=name, node=node(name), provider=f"entry point {name}")
 
 
 def _command(name: str, arguments: Sequence[str]) -> int:

@@ -122,6 +122,8 @@ def load_attribute(target: str, what: str) -> Any:
         DependencyError: the module exists and needs a package that is not installed.
     """
     module_name, _, attribute = target.partition(":") if ":" in target else target.rpartition(".")
+    if not module_name:
+        raise ConfigError(f"{what}: '{target}' names no module: package.module.Class")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

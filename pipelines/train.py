@@ -120,8 +120,10 @@ def train_models(context: Context, plan: Plan) -> int:
         settings = plan.settings[name]
         count = getattr(settings, "references", 0)
 
-        def source(seed: int, size: int, count: int = count) -> FaceBatches:
-            return FaceBatches(plan.items, load, degrade, batch_size=size, references=count, seed=seed)
+        def source(seed: int, size: int, count: int = count, settings: Any = settings) -> FaceBatches:
+            return FaceBatches(
+                plan.items, load, degrade, batch_size=size, references=count, vary=settings.vary, seed=seed
+            )
 
         task: Any = _task(name, plan, context.device)
         batches = source(settings.run.seed, settings.run.batch_size)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffhqref.datasets.base import given_path
 from ffhqref.errors import DatasetError
 
 NAME_COLUMNS = ("image_id", "ffhq_id", "image_number", "file", "face_name_align", "img_path", "image")
@@ -45,7 +46,7 @@ def read_ages(path: str | Path, image_ids: Collection[str]) -> Ages:
         DatasetError: no such file, missing columns, an age that cannot be understood, or a picture named twice;
             with the line number.
     """
-    path = Path(path).expanduser()
+    path = given_path(path, "dataset.ages")
     wanted = set(image_ids)
     if path.is_dir():
         return _read_features(path, wanted)

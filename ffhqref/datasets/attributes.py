@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.datasets.ages import open_table, picture_id
+from ffhqref.datasets.base import given_path
 from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def read_attributes(path: str | Path, image_ids: Collection[str]) -> dict[str, d
     Raises:
         DatasetError: no such file, no column that names the picture or none besides it, or a picture named twice.
     """
-    file = Path(path).expanduser()
+    file = given_path(path, "dataset.attributes")
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; dataset.attributes is a CSV with image_id and further columns")
     reader, columns, name = open_table(file)

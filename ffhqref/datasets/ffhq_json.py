@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ffhqref.datasets.base import Credit
+from ffhqref.datasets.base import Credit, given_path
 from ffhqref.errors import DatasetError
 
 
@@ -24,7 +24,7 @@ def read_ffhq_json(path: str | Path, image_ids: Collection[str]) -> dict[str, Cr
     Raises:
         DatasetError: no such file, no JSON, another form, or a picture that it does not know.
     """
-    file = Path(path).expanduser()
+    file = given_path(path, "dataset.json")
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; dataset.json is FFHQ's ffhq-dataset-v2.json")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ffhqref.datasets.base import list_images
+from ffhqref.datasets.base import given_path, list_images
 from ffhqref.datasets.stage import size_and_time
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
@@ -18,7 +18,7 @@ from ffhqref.images import SIZE, read_rgb, save_png
 class ImportStage:
     """Bring low-quality pictures into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
 
-    A row has ``path`` (absolute), ``size`` and ``mtime_ns`` of the source, and ``out_path`` (relative to the
+    A row has ``path`` (absolute), ``size`` and ``changed_ns`` of the source, and ``out_path`` (relative to the
     workspace). A result has ``lq_path`` and ``lq_sha256``, null with an ``error`` where the picture cannot be read.
 
     Args:
@@ -34,7 +34,7 @@ class ImportStage:
 
     def key(self, row: Row) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, [row[key] for key in ("path", "size", "mtime_ns", "out_path")])
+        return content_key(self.name, self.version, [row[key] for key in ("path", "size", "changed_ns", "out_path")])
 
     def setup(self) -> None:
         """Load nothing."""
@@ -67,7 +67,7 @@ def import_rows(benchmark: str, folder: str | Path, wanted: Sequence[str] | None
     Raises:
         DatasetError: an empty folder, two pictures of one stem, or a wanted one that is missing.
     """
-    root = Path(folder).expanduser().resolve()
+    root = given_path(folder, f"benchmark.{benchmark}.lq_folder").resolve()
     files = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder")
     names = list(files) if wanted is None else list(wanted)
     missing = [name for name in names if name not in files]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref import tables
+from ffhqref.datasets.base import given_path
 from ffhqref.datasets.card import page_environment
 from ffhqref.errors import DatasetError, ImageError
 from ffhqref.hashing import content_key
@@ -87,7 +88,7 @@ def read_exclusions(path: str | Path, known: Collection[str] | None = None) -> E
     Raises:
         DatasetError: with the line number.
     """
-    file = Path(path).expanduser()
+    file = given_path(path, "exclusions")
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; exclusions=FILE is the CSV that the review page saves")
     try:

@@ -24,7 +24,7 @@ LICENCE_COLUMNS = ("author", "licence", "licence_url", "source_url")
 
 
 class ImageStage:
-    """Rows {image_id, path, size, mtime_ns} to rows of the ``images`` table.
+    """Rows {image_id, path, size, changed_ns} to rows of the ``images`` table.
 
     A file is opened again when its length or time of change differs.
 
@@ -41,7 +41,7 @@ class ImageStage:
 
     def key(self, row: Row) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, str(self.root), row["path"], row["size"], row["mtime_ns"])
+        return content_key(self.name, self.version, str(self.root), row["path"], row["size"], row["changed_ns"])
 
     def setup(self) -> None:
         """Nothing to load."""
@@ -88,12 +88,16 @@ def image_rows(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def size_and_time(path: Path) -> dict[str, int]:
-    """Return ``size`` (bytes) and ``mtime_ns`` of a file, both 0 when it is not there or may not be asked."""
+    """Return ``size`` (bytes) and ``changed_ns`` of a file, both 0 when it is not there or may not be asked.
+
+    The time is that of the last change of content or of status: a copy that keeps its content's time is noticed, and
+    so is a file that has become readable.
+    """
     try:
         facts = path.stat()
     except OSError:
-        return {"size": 0, "mtime_ns": 0}
-    return {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+        return {"size": 0, "changed_ns": 0}
+    return {"size": facts.st_size, "changed_ns": max(facts.st_mtime_ns, facts.st_ctime_ns)}
 
 
 def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, source: str = "") -> pd.DataFrame:

@@ -16,6 +16,10 @@ class Stage(Protocol):
         name: names the journal.
         version: part of every content key; raised when results change.
         batch_size: rows handed to one `process` call.
+
+    An engine and `run_stage` also look at these where a stage has them: the attribute ``one_at_a_time`` (no two
+    batches may run at once on a machine) and the method ``group(row) -> str`` (rows of one group are put next to one
+    another, so that they share batches as far as those reach).
     """
 
     name: str

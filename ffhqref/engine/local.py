@@ -38,7 +38,7 @@ class LocalEngine:
         Raises:
             EngineError: a worker process ended abruptly.
         """
-        if min(self.workers, len(batches)) <= 1:
+        if min(self.workers, len(batches)) <= 1 or getattr(stage, "one_at_a_time", False):
             stage.setup()
             for index, batch in enumerate(batches):
                 yield index, stage.process(batch)

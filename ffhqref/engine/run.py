@@ -45,6 +45,9 @@ def run_stage(
         if progress:
             progress(stage.name, done, total)
         items = list(pending.items())
+        group = getattr(stage, "group", None)
+        if group is not None:
+            items.sort(key=lambda item: group(item[1]))  # stable: the order within a group stays
         size = max(1, stage.batch_size)
         chunks = [items[start : start + size] for start in range(0, len(items), size)]
         for index, results in engine.imap(stage, [[row for _, row in chunk] for chunk in chunks]) if chunks else ():

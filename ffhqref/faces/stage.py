@@ -95,7 +95,7 @@ class EmbedStage:
 
 
 class AlignStage:
-    """Rows {image_id, path, size, mtime_ns} to rows of the ``images`` table, the face cut out the FFHQ way.
+    """Rows {image_id, path, size, changed_ns} to rows of the ``images`` table, the face cut out the FFHQ way.
 
     A picture without a face is a row with the reason, as is one that cannot be read.
 
@@ -123,7 +123,7 @@ class AlignStage:
 
     def key(self, row: Row) -> str:
         """Return the content key."""
-        facts = [str(self.root), row["image_id"], row["path"], row["size"], row["mtime_ns"]]
+        facts = [str(self.root), row["image_id"], row["path"], row["size"], row["changed_ns"]]
         return content_key(self.name, self.version, self.signature, facts)
 
     def setup(self) -> None:

@@ -8,7 +8,8 @@ The interval of a mean is the equal-tailed studentised ("bootstrap-t") cluster b
 error. Simulations with correlated identities (tests/leaderboard/test_statistics.py) led to that choice: percentile
 and BCa cover 87–91 % with a dozen identities, the cluster t interval falls to 90 % when values are skewed, as cosines
 and LPIPS are, and resampling single cases covers about two thirds. With fewer than ten identities the bootstrap
-quantiles become wild, so each is limited to ``QUANTILE_LIMIT`` times Student's quantile.
+quantiles become wild, so each is limited to ``QUANTILE_LIMIT`` times Student's quantile; and none may be smaller than
+Student's, which costs 4 % of width and lifts the coverage with six people from 91–93 % to 93–95 %.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _studentised(
         bound = QUANTILE_LIMIT * t_limit
         t = np.clip(t, -bound, bound)
         below, above = np.quantile(t, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        lower, upper = above, -below
+        lower, upper = np.maximum(above, t_limit), np.maximum(-below, t_limit)
     half = np.where(flat, 0.0, error * scale)
     return mean - lower * half, mean + upper * half
 

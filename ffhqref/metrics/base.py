@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-
 from ffhqref.errors import ImageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -95,6 +94,8 @@ class PairMetric(ABC):
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]."""
+        import numpy as np
+
         pairs = zip(batch.output.detach().cpu().numpy(), ground_truth(batch).detach().cpu().numpy(), strict=True)
         return np.array([self.value(output, gt) for output, gt in pairs], dtype=np.float64)
 

@@ -8,21 +8,37 @@ from typing import Any
 
 from ffhqref.errors import ConfigError, FfhqrefError, one_line
 from ffhqref.registry import Registry, check_options, load_attribute
-from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
-__all__ = ["RESTORERS", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
+__all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
 
 RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
+        "best_of": "ffhqref.restorers.composed.best_of:BestOf",
         "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "chain": "ffhqref.restorers.composed.chain:Chain",
+        "codeformer": "ffhqref.restorers.codeformer.restorer:CodeFormer",
+        "colour_transfer": "ffhqref.restorers.composed.colour:ColourTransfer",
+        "command": "ffhqref.restorers.command.restorer:CommandRestorer",
+        "difface": "ffhqref.restorers.difface:DifFace",
+        "dmdnet": "ffhqref.restorers.dmdnet.restorer:DMDNetRestorer",
+        "dr2": "ffhqref.restorers.dr2.restorer:DR2",
         "faceme": "ffhqref.restorers.faceme.restorer:FaceMeRestorer",
+        "gfpgan": "ffhqref.restorers.gfpgan:GFPGAN",
+        "gpen": "ffhqref.restorers.gpen.restorer:GPEN",
         "lq": "ffhqref.restorers.simple:LowQuality",
         "nlm": "ffhqref.restorers.classical:NonLocalMeans",
+        "pgdiff": "ffhqref.restorers.pgdiff.restorer:PGDiff",
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
-        "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
         "reference": "ffhqref.restorers.simple:FirstReference",
+        "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
+        "restoreformer": "ffhqref.restorers.restoreformer:RestoreFormer",
+        "restoreformer_pp": "ffhqref.restorers.restoreformer:RestoreFormerPP",
+        "tiled": "ffhqref.restorers.composed.tiled:Tiled",
         "tv": "ffhqref.restorers.classical:TotalVariation",
+        "vqfr": "ffhqref.restorers.vqfr.restorer:VQFR",
+        "vqfr_v1": "ffhqref.restorers.vqfr.restorer:VQFRVersion1",
     },
     "ffhqref.restorers",
 )

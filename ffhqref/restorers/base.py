@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ffhqref.errors import FfhqrefError
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +59,33 @@ class RestorationBatch:
         return int(self.lq.shape[0])
 
 
+@dataclass(frozen=True)
+class PartialResult:
+    """What `Restorer.restore` may return in place of a tensor when it knows which cases of the batch failed, and why.
+
+    Those become failure rows with the reason, and are not tried again. (A restorer that raises is called again for
+    each case alone.)
+    """
+
+    pictures: torch.Tensor
+    """float32 [B, 3, H, W] in 0..1 RGB; whatever it likes where a case failed."""
+    reasons: Mapping[int, str]
+    """Index in the batch to the reason, one line."""
+
+
+def complete(result: torch.Tensor | PartialResult) -> torch.Tensor:
+    """Return the pictures of a result in which no case failed, for callers that want all or nothing.
+
+    Raises:
+        FfhqrefError: a case failed; with the first reason.
+    """
+    if isinstance(result, PartialResult):
+        for reason in result.reasons.values():
+            raise FfhqrefError(reason)
+        return result.pictures
+    return result
+
+
 @runtime_checkable
 class Restorer(Protocol):
     """A method under test. Heavy work (loading weights) belongs in the constructor or the first call.
@@ -69,6 +99,10 @@ class Restorer(Protocol):
       restorers of other packages, the source file of the class.
     - ``weights_sha256``: hashes of the weight files by name; part of every content key.
     - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
+    - ``key_options``: what of its options the results depend on (else all), part of every content key.
+    - ``one_at_a_time``: whether only one process may use it (else: when ``device`` is a GPU).
+    - ``in_process``: False: a program of its own does the work, and its memory cannot be told.
+    - ``groups_references``: True: cases that have the same references are put next to one another.
     """
 
     @property
@@ -76,6 +110,6 @@ class Restorer(Protocol):
         """Return the description; it must not change during a run."""
         ...
 
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
+    def restore(self, batch: RestorationBatch) -> torch.Tensor | PartialResult:
         """Return float32 [B, 3, H, W] in 0..1 RGB, one picture for each case, in the batch's order."""
         ...

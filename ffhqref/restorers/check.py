@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.errors import FfhqrefError, one_line
-from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,12 @@ def _run(restorer: Restorer, batch: RestorationBatch) -> torch.Tensor:
 
     shape = tuple(batch.lq.shape)
     with torch.no_grad():
-        output = checked_batch(restorer.restore(batch), shape)
+        output = restorer.restore(batch)
+    if isinstance(output, PartialResult):
+        for index, reason in output.reasons.items():
+            raise WrongOutputError(f"the case '{batch.case_ids[index]}' failed: {reason}")
+        output = output.pictures
+    output = checked_batch(output, shape)
     for picture in output:
         check_values(picture)
     return output

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +19,10 @@ from ffhqref.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.restorers import Restorer, make_restorer
-from ffhqref.restorers.base import RestorationBatch
+from ffhqref.restorers.base import PartialResult, RestorationBatch
 from ffhqref.restorers.check import WrongOutputError, check_values, checked_batch
-from ffhqref.seeding import case_seed
+from ffhqref.restorers.identity import restorer_identity
+from ffhqref.seeding import case_seed, seeded_generators
 from ffhqref.workspace import inside
 
 if TYPE_CHECKING:
@@ -96,13 +95,7 @@ class RestoreStage:
         self.name = f"restore-{method}"
         self._restorer: Restorer | None = None
         self.batch_size = batch_size or int(getattr(self.restorer, "batch_size", 1))
-        self._identity = [
-            self._registered, self.version, self.options, str(getattr(self.restorer, "version", "1")), self._rule,
-            getattr(self.restorer, "weights_sha256", None),
-        ]  # fmt: skip
-        source = _plug_in_source(self.restorer)
-        if source is not None:
-            self._identity.append(source)
+        self._identity = [self.version, *restorer_identity(self._registered, self.options, self.restorer)]
 
     @property
     def restorer(self) -> Restorer:
@@ -122,6 +115,17 @@ class RestoreStage:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_restorer": None}  # each worker makes its own
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether batches may not run in several processes at once: a GPU's memory is not for all cores."""
+        return bool(getattr(self.restorer, "one_at_a_time", self._place.startswith("cuda")))
+
+    def group(self, row: Row) -> str:
+        """Return what rows of one batch should share; empty where the restorer does not mind."""
+        if not getattr(self.restorer, "groups_references", False):
+            return ""
+        return content_key(list(row["reference_sha256"])[: self.restorer.info.max_references])
 
     def key(self, row: Row) -> str:
         """Return the content key: inputs, method, options, weights, code version and, of a plug-in, its module.
@@ -183,18 +187,23 @@ class RestoreStage:
     def _restore(self, cases: list[_Case]) -> list[dict[str, Any]]:
         """Restore cases of one size together, and those that went wrong on their own."""
         try:
-            output, cost = self._call(cases)
+            output, reasons, cost = self._call(cases)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may fail in any way
             failure, memory = one_line(error), _out_of_memory(error)
         else:
-            return [self._finish(case, output[index], cost, len(cases)) for index, case in enumerate(cases)]
+            return [
+                self._result(case.row, error=reasons[index], **cost)
+                if index in reasons
+                else self._finish(case, output[index], cost, len(cases))
+                for index, case in enumerate(cases)
+            ]
         # outside the handler, where its traceback holds no tensors any more
         _release(memory)
         if len(cases) > 1:
             return [result for case in cases for result in self._restore([case])]
         return [self._result(cases[0].row, error=f"out of memory: {failure}" if memory else failure)]
 
-    def _call(self, cases: list[_Case]) -> tuple[torch.Tensor, dict[str, Any]]:
+    def _call(self, cases: list[_Case]) -> tuple[torch.Tensor, Mapping[int, str], dict[str, Any]]:
         import torch
 
         ages = [_age(case.row) for case in cases]
@@ -206,9 +215,14 @@ class RestoreStage:
             ages=ages if any(age is not None for age in ages) else None,
         )
         shape = tuple(batch.lq.shape)
-        with _measured(self._place) as cost, _seeded(cases[0].seed), torch.no_grad():
-            output = checked_batch(self.restorer.restore(batch), shape)
-        return output, {**cost, "seconds": cost["seconds"] / len(cases)}
+        place = self._place if getattr(self.restorer, "in_process", True) else ""
+        reasons: Mapping[int, str] = {}
+        with _measured(place) as cost, seeded_generators(cases[0].seed), torch.no_grad():
+            made = self.restorer.restore(batch)
+            if isinstance(made, PartialResult):
+                reasons, made = made.reasons, made.pictures
+            output = checked_batch(made, shape)
+        return output, reasons, {**cost, "seconds": cost["seconds"] / len(cases)}
 
     def _finish(self, case: _Case, picture: torch.Tensor, cost: dict[str, Any], neighbours: int) -> dict[str, Any]:
         try:
@@ -252,21 +266,6 @@ class RestoreStage:
         return {**names, **nothing, **found}
 
 
-def _plug_in_source(restorer: Restorer) -> str | None:
-    """Return the hash of the module that a plug-in's class lies in; None for built-in ones, which have a ``version``.
-
-    Who works on a method of their own edits it between runs and does not think of a version.
-    """
-    kind = type(restorer)
-    if kind.__module__.partition(".")[0] == "ffhqref":
-        return None
-    try:
-        file = inspect.getsourcefile(kind)
-        return None if file is None else sha256_file(file)
-    except (OSError, TypeError):  # made in a shell or compiled: there is nothing to read
-        return None
-
-
 def _age(row: Row) -> float | None:
     age = row.get("age")
     return None if age is None or math.isnan(age) else float(age)
@@ -296,22 +295,6 @@ def _measured(device: str) -> Iterator[dict[str, Any]]:
         torch.cuda.synchronize(device)
         cost["peak_memory_bytes"] = int(torch.cuda.max_memory_allocated(device))
     cost["seconds"] = time.perf_counter() - start
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators for restorers that draw from them, and put Python's and NumPy's back afterwards."""
-    import torch
-
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002
 
 
 def _out_of_memory(error: BaseException) -> bool:

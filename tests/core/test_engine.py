@@ -85,6 +85,40 @@ def test_workers_give_the_same_results_in_the_same_order(tmp_path):
     assert all(np.array_equal(a["v"], b["v"]) for a, b in zip(alone, spread, strict=True))
 
 
+class Alone(Square):
+    """Tells which process each row was done in, and wants to be alone."""
+
+    batch_size, one_at_a_time = 1, True
+
+    def process(self, rows):
+        return [{"y": os.getpid()} for _ in rows]
+
+
+class Grouped(Square):
+    """Wants odd and even numbers apart."""
+
+    batch_size = 2
+
+    def group(self, row):
+        return str(row["x"] % 2)
+
+    def process(self, rows):
+        return [{"y": row["x"], "company": [other["x"] for other in rows]} for row in rows]
+
+
+def test_a_stage_that_wants_to_be_alone_runs_in_one_process(tmp_path):
+    engine = LocalEngine(2)
+    results = run_stage(Alone(), [{"x": x} for x in range(6)], engine=engine, journal_dir=tmp_path)
+    assert set(values(results)) == {os.getpid()}
+    engine.close()
+
+
+def test_rows_of_a_group_share_batches_and_the_order_of_results_stays(tmp_path):
+    results = run_stage(Grouped(), [{"x": x} for x in range(4)], engine=LocalEngine(1), journal_dir=tmp_path)
+    assert values(results) == [0, 1, 2, 3]
+    assert [result["company"] for result in results] == [[0, 2], [1, 3], [0, 2], [1, 3]]
+
+
 def test_arrays_survive_the_journal_bit_for_bit(tmp_path):
     array = np.array([[1e-30, -0.0], [np.nan, 3.4e38]], np.float32)
     with Journal(tmp_path / "j") as journal:

@@ -300,3 +300,22 @@ def test_paths_that_are_no_text(tmp_path, monkeypatch):
     for path in (["a", "b"], {"a": 1}, True):
         with pytest.raises(ConfigError, match=r"dataset\.path=.*: expected one path"):
             open_dataset("folder", path=path)
+
+
+@pytest.mark.parametrize("key", ["ages", "attributes", "json"])
+def test_a_number_is_a_name_and_a_list_is_refused_for_every_file(tmp_path, key):
+    picture(tmp_path / "00007.png")
+    with pytest.raises(DatasetError, match="no such file: 3"):
+        open_dataset("ffhq", path=tmp_path, **{key: 3})
+    with pytest.raises(ConfigError, match=rf"dataset\.{key}=\['x'\]: expected one path"):
+        open_dataset("ffhq", path=tmp_path, **{key: ["x"]})
+
+
+def test_a_replaced_picture_of_the_same_size_and_time_is_noticed(tmp_path):
+    picture(tmp_path / "a.png")
+    data = open_dataset("folder", path=tmp_path)
+    stage, before = ImageStage(tmp_path), image_rows(data)
+    facts = (tmp_path / "a.png").stat()
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes())
+    os.utime(tmp_path / "a.png", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert stage.key(image_rows(data)[0]) != stage.key(before[0])

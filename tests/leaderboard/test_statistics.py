@@ -53,21 +53,24 @@ def test_interval_covers_the_mean_as_often_as_it_says(n_identities, shape):
     assert naive / draws < 0.80, "the naive bootstrap is expected to fail: that is why it is not used"
 
 
-@pytest.mark.parametrize("n_identities", [3, 5, 8])
-def test_few_people_give_wide_but_useful_intervals(n_identities):
+@pytest.mark.parametrize("n_identities", [3, 5, 6, 8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_few_people_give_wide_but_useful_intervals(n_identities, shape):
     rng = np.random.default_rng(n_identities)
+    transform, truth = SHAPES[shape]
     covered, widths, draws = 0, [], 0
-    for _ in range(20):
+    for _ in range(40):
         identities = people(rng, n_identities)
         values = correlated(rng, identities, 150)
-        found = mean_interval(values, identities, n_bootstrap=500)
-        covered += int(((found.low <= 0) & (found.high >= 0)).sum())
-        widths.append(np.median(found.high - found.low))
+        found = mean_interval(transform(values), identities, n_bootstrap=500)
+        covered += int(((found.low <= truth) & (truth <= found.high)).sum())
+        if shape == "normal":
+            widths.append(np.median(found.high - found.low))
         draws += 150
-    assert 0.90 <= covered / draws <= 0.985
+    assert 0.92 <= covered / draws <= 0.985  # about 93 to 95 %; 98 % with three
     # Not wider than twice Student's interval of as many independent people.
     exact = 2 * stats.t.ppf(0.975, n_identities - 1) * np.sqrt(0.7 / n_identities)
-    assert np.median(widths) < 2 * exact
+    assert not widths or np.median(widths) < 2 * exact
 
 
 def test_mean_is_over_cases_and_missing_values_are_left_out():

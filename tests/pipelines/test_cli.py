@@ -28,7 +28,7 @@ def test_quick_answers_load_nothing_heavy(arguments):
     """What keeps them quick; benchmarks/startup.py times them."""
     code = (
         "import atexit, sys\n"
-        "heavy = ('torch', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'cv2', 'dlib', 'rich')\n"
+        "heavy = ('torch', 'numpy', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'cv2', 'dlib', 'rich')\n"
         "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"
         f"from ffhqref.cli import main; sys.exit(main({arguments!r}))"
     )

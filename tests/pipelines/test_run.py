@@ -110,7 +110,6 @@ def test_the_number_of_workers_does_not_matter(undisturbed, few_faces, ffhqref, 
         assert_same(undisturbed[0], root)
 
 
-@pytest.mark.slow
 def test_kill_at_ten_random_moments(undisturbed, few_faces, ffhqref, tmp_path):
     """Each kill is followed by a run; the last run ends with the tables of an undisturbed one."""
     root = tmp_path / "w"

@@ -11,9 +11,10 @@ from ffhqref.hashing import sha256_file
 from ffhqref.images import read_rgb, save_png
 from ffhqref.restorers.faceme.clip import clip_pixels, cut_face, load_identity_encoder
 from ffhqref.restorers.faceme.config import FaceMeConfig
+from ffhqref.restorers.faceme.faces import make_finder
 from ffhqref.restorers.faceme.training.features import read_feature
 from ffhqref.restorers.faceme.training.lists import feature_of
-from ffhqref.restorers.faceme.training.prepare import PrepareStage, make_finder
+from ffhqref.restorers.faceme.training.prepare import PrepareStage
 from ffhqref.restorers.faceme.training.small import write_small_photomaker
 
 CONFIG = {

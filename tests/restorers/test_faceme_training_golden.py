@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from ffhqref.degradation import Parameters, get_preset
 from ffhqref.degradation.steps import degrade
 from ffhqref.restorers.faceme.config import MixConfig
+from ffhqref.restorers.faceme.mix import Mix
 from ffhqref.restorers.faceme.training.data import FaceMeBatch, signed_condition, signed_picture
 from ffhqref.restorers.faceme.training.lists import Feature, Sample
 from ffhqref.restorers.faceme.training.references import PoolRules, pick, pool_of
 from ffhqref.restorers.faceme.training.settings import FaceMeSettings
-from ffhqref.restorers.faceme.training.start import encode_prompt, load_networks
+from ffhqref.restorers.faceme.training.start import controlnet_of, encode_prompt, load_networks
 from ffhqref.restorers.faceme.training.task import Draws, FaceMeTask
 from ffhqref.training.runtime import Runtime
 from ffhqref.training.settings import RunSettings
@@ -249,3 +250,47 @@ def test_references_come_from_the_published_pool(golden):
                     assert len(set(others)) == len(others)
                     assert item["refs"].count(own.identity) <= pool.count(own)
     assert grown, "no case shows a second epoch"
+
+
+@pytest.mark.slow
+def test_one_batch_is_learnt_by_heart_from_the_unet(golden):
+    """A micro-batch of the case that starts from the U-Net, held fixed: below .5 after 60 steps at 1e-3."""
+    case = next(case for case in cases(golden) if case.settings["controlnet"] == "unet")
+    task = case.task()
+    pair = (case.batch(1), case.draws(1))
+    losses = []
+    for _ in range(60):
+        losses.append(task.gradients([pair])["loss"])
+        task.update(1e-3)
+    assert losses[0] == pytest.approx(case.record["micro"][1]["loss"], rel=0.05)  # one step of 5e-5 further on there
+    assert losses[-1] < 0.5
+
+
+def test_checkpoints_have_the_released_names_and_shapes(golden):
+    """A ControlNet as our training makes it of the full-size U-Net, and a full-size Mix, on the meta device."""
+    from ffhqref.compat import ensure_torchvision
+
+    expected = json.loads((folder_of(golden).parent / "faceme" / "keys_full.json").read_text())
+    ensure_torchvision()
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=[320, 640, 1280],
+            down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            transformer_layers_per_block=[1, 2, 10],
+            attention_head_dim=[5, 10, 20],
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+        made = {"controlnet": controlnet_of(unet), "mix": Mix(MixConfig())}
+    trained = 0
+    for prefix, network in made.items():
+        (wanted,) = [names for file, names in expected.items() if file.startswith(f"{prefix}/")]
+        assert {name: list(value.shape) for name, value in network.state_dict().items()} == wanted
+        trained += sum(value.numel() for value in network.parameters())
+    assert trained == 1_290_381_840

@@ -336,7 +336,7 @@ def test_an_edited_plug_in_restores_again_and_built_in_ones_go_by_version(tmp_pa
     assert np.abs(read_rgb(tmp_path / "out/0.png") - expected).max() <= 1
 
     before = RestoreStage(tmp_path, "bicubic").key(rows[0])
-    monkeypatch.setattr("ffhqref.restorers.stage.sha256_file", lambda path: "another")
+    monkeypatch.setattr("ffhqref.restorers.identity.sha256_file", lambda path: "another")
     assert RestoreStage(tmp_path, "bicubic").key(rows[0]) == before
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.restorers.architecture import read_architecture
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,7 @@ class FaceMeConfig:
                 raise ConfigError(f"{where}: unknown entry '{name}'.{did_you_mean(str(name), kinds)}")
             if not isinstance(values, Mapping):
                 raise ConfigError(f"{where}: {name} must be a mapping of widths")
-            known = {item.name for item in fields(kinds[name])}
-            for key in values:
-                if key not in known:
-                    raise ConfigError(f"{where}: unknown entry '{name}.{key}'.{did_you_mean(str(key), known)}")
-            parts[name] = kinds[name](**values)
+            parts[name] = read_architecture(kinds[name], values)
         return cls(**parts)
 
 
@@ -109,5 +106,5 @@ def _read(path: Path) -> Any:
 def _check_widths(config: Any, part: str) -> None:
     for item in fields(config):
         value = getattr(config, item.name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"FaceMe config: {part}.{item.name} must be a whole number above 0, not {value!r}")
+        if value < 1:
+            raise ConfigError(f"FaceMe config: {part}.{item.name} must be above 0, not {value!r}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ffhqref.errors import ConfigError, ImageError
+from ffhqref.restorers.colour import wavelet_transfer
 from ffhqref.restorers.faceme.clip import IdentityEncoder, clip_pixels, cut_face, load_identity_encoder, unit_length
 from ffhqref.restorers.faceme.config import FaceMeConfig
 from ffhqref.restorers.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
@@ -21,7 +22,6 @@ from ffhqref.restorers.faceme.lora import merge_lora
 from ffhqref.restorers.faceme.mix import Mix, load_mix
 from ffhqref.restorers.faceme.prompt import TextEncoders, TextStates, insert_identity, time_ids
 from ffhqref.restorers.faceme.schedule import Draws, Schedule
-from ffhqref.restorers.faceme.wavelet import transfer_colours
 from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def finish(decoded: torch.Tensor, control: torch.Tensor | None) -> NDArray[np.ui
     levels = (unit * 255).round().astype(np.uint8)
     values = torch.from_numpy(levels / 255.0 * 2.0 - 1.0).permute(2, 0, 1)[None]  # float64
     if control is not None:
-        values = transfer_colours(values.float(), control.cpu().float())
+        values = wavelet_transfer(values.float(), control.cpu().float())
     written = (values[0].permute(1, 2, 0) * 127.5 + 127.5).numpy()
     return np.asarray(written.clip(0, 255).astype(np.uint8))
 

@@ -86,6 +86,7 @@ class RefLDMRestorer:
         WeightsError: a weight file is not there, or not the published one.
     """
 
+    info = INFO
     version = "1"
     eight_bit_rule = "truncate"
     """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
@@ -145,14 +146,9 @@ class RefLDMRestorer:
             **(info or {}),
         }
         try:
-            self._info = dataclasses.replace(INFO, **facts)
+            self.info = dataclasses.replace(type(self).info, **facts)
         except TypeError as error:
             raise ConfigError(f"refldm: info has an unknown entry: {error}") from None
-
-    @property
-    def info(self) -> RestorerInfo:
-        """Return the description."""
-        return self._info
 
     @cached_property
     def weights_sha256(self) -> dict[str, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffhqref.engine.base import Row
-from ffhqref.errors import ConfigError, FfhqrefError, did_you_mean
+from ffhqref.errors import ConfigError, FfhqrefError
 from ffhqref.hashing import content_key, sha256_file
-from ffhqref.images import SIZE, read_rgb, resize
+from ffhqref.images import read_rgb
 from ffhqref.restorers.faceme.config import FaceMeConfig
-from ffhqref.restorers.faceme.faces import FaceFinder, InsightFaces, ReferenceFace
+from ffhqref.restorers.faceme.faces import FaceFinder, ReferenceFace, make_finder
 from ffhqref.restorers.faceme.training.features import write_feature
 from ffhqref.restorers.faceme.training.lists import feature_of
 
@@ -21,72 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.restorers.faceme.clip import IdentityEncoder
-
-FINDERS = ("insightface", "aligned")
-
-ALIGNED_BOX = (0.19, 0.24, 0.81, 0.95)
-"""Where a detector's box of an FFHQ-aligned face lies on average, in parts of the side (left, top, right, bottom)."""
-
-
-class AlignedFaces:
-    """Faces of pictures that are aligned the FFHQ way, without a detector, embedded by any registered network.
-
-    For trying the chain without insightface's non-commercial files, and for training a FaceMe of one's own on another
-    embedder. Every picture has a face; the box is a fixed one.
-
-    Args:
-        embedder: name in `ffhqref.faces.EMBEDDERS`.
-        crop: see `ffhqref.faces.crops.crop_faces`.
-        options: of the embedder.
-    """
-
-    def __init__(self, embedder: str, crop: str = "ffhq_template", **options: Any) -> None:
-        from ffhqref.faces import make_embedder
-        from ffhqref.faces.crops import check_crop
-
-        check_crop(crop)
-        self._embedder = make_embedder(embedder, **options)
-        self._crop = crop
-        self.dim: int = self._embedder.dim
-        self.signature = f"aligned:{self._embedder.signature}|{crop}"
-
-    def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
-        """Return the face of a square picture, uint8 RGB [S, S, 3]."""
-        from ffhqref.faces.crops import crop_faces
-
-        side = picture.shape[0]
-        vector = self._embedder(crop_faces(resize(picture, SIZE)[None], self._crop, self._embedder))[0]
-        left, top, right, bottom = (part * side for part in ALIGNED_BOX)
-        return ReferenceFace((left, top, right, bottom), np.asarray(vector, np.float32))
-
-
-def make_finder(options: Mapping[str, Any]) -> FaceFinder:
-    """Return what finds faces, from a mapping of options.
-
-    Args:
-        options: ``name`` is ``insightface`` (as published: largest face, ``detector`` and ``arcface`` are the files)
-            or ``aligned`` (``embedder``, ``crop`` and the embedder's own options).
-
-    Raises:
-        ConfigError: no such name, or options it does not take.
-    """
-    given = dict(options)
-    name = given.pop("name", None)
-    if name not in FINDERS:
-        hint = did_you_mean(str(name), FINDERS)
-        raise ConfigError(f"faces.name={name}: expected insightface or aligned.{hint}")
-    kinds: dict[str, Callable[..., FaceFinder]] = {"insightface": _insightfaces, "aligned": AlignedFaces}
-    try:
-        return kinds[name](**given)
-    except TypeError as error:
-        raise ConfigError(f"faces.name={name}: options that it does not take ({error})") from None
-
-
-def _insightfaces(detector: str | None = None, arcface: str | None = None) -> InsightFaces:
-    from ffhqref.weights import require
-
-    files = (require("antelopev2-scrfd", path=detector).path, require("antelopev2-glintr100", path=arcface).path)
-    return InsightFaces(*files, largest=True)
 
 
 class PrepareStage:
@@ -117,7 +51,7 @@ class PrepareStage:
     ) -> None:
         self.root, self._faces, self._photomaker, self._device = root, dict(faces), Path(photomaker), device
         self._config = FaceMeConfig.load(config)
-        self._finder: FaceFinder | None = make_finder(self._faces)
+        self._finder: FaceFinder | None = make_finder(self._faces, largest=True)
         self._clip: IdentityEncoder | None = None
         dim = int(getattr(self._finder, "dim", self._config.mix.id_dim))
         if dim != self._config.mix.id_dim:
@@ -139,7 +73,7 @@ class PrepareStage:
         from ffhqref.restorers.faceme.clip import load_identity_encoder
 
         if self._finder is None:
-            self._finder = make_finder(self._faces)
+            self._finder = make_finder(self._faces, largest=True)
         if self._clip is None:
             self._clip = load_identity_encoder(self._photomaker, self._config.id_encoder).to(self._device)
 

@@ -20,6 +20,7 @@ class VQGANSettings:
         codebook_weight: of the codebook loss.
         commitment: share of the codebook loss's second part, which moves the codes.
         discriminator_width: channels of the discriminator's first layer.
+        vary: whether pictures are changed by `data.vary_person`; not published.
         revive_after: a code that no latent chose for so many steps is put where a random latent of the batch is;
             0: never, as published. Small runs need it: without it all but a few codes die at the start.
     """
@@ -31,6 +32,7 @@ class VQGANSettings:
     codebook_weight: float = 1.0
     commitment: float = 0.25
     discriminator_width: int = 64
+    vary: bool = False
     revive_after: int = 0
 
 
@@ -43,6 +45,7 @@ class DiffusionSettings:
         references: references a case, its list repeated and cut; 0: LQ only.
         drop_lq: probability with which a case's LQ latent is set to zero.
         drop_references: probability with which all reference latents of a case are.
+        vary: whether target and references of a case are changed alike (`data.vary_person`); not published.
         identity_weight: of the identity loss scaled by sqrt(ᾱ_t); 0: none, and no network is needed for it.
         ema_decay: highest decay of the running averages.
     """
@@ -51,6 +54,7 @@ class DiffusionSettings:
     references: int = 5
     drop_lq: float = 0.1
     drop_references: float = 0.1
+    vary: bool = False
     identity_weight: float = 0.1
     ema_decay: float = 0.9999
 

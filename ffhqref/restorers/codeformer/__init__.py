@@ -1,0 +1,1 @@
+"""CodeFormer: `network` builds it from spandrel-extra-arches' blocks, `restorer` runs it as the published script."""

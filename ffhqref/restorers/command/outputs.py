@@ -1,0 +1,121 @@
+"""Finding what a foreign program wrote, and telling whether it is what it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffhqref.errors import ImageError
+from ffhqref.images import read_rgb
+from ffhqref.restorers.command.layout import Call
+from ffhqref.restorers.command.program import ProgramError
+from ffhqref.restorers.command.recipe import Recipe
+
+THUMB = 16
+"""Side to which pictures are averaged down before they are told apart: what blur and noise leave of a face."""
+
+MARGIN = 0.25
+"""By how much another case's input must be nearer to an output than its own (in correlation) before the two count as
+swapped."""
+
+
+def collect(recipe: Recipe, call: Call, sizes: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8] | str]:
+    """Return for each case its picture, uint8 RGB [H, W, 3], or why there is none, one line.
+
+    Args:
+        recipe: says where outputs are.
+        call: what the program was given.
+        sizes: height and width that each output must have.
+
+    Raises:
+        ProgramError: there are outputs of cases that were not given, so that no name can be trusted.
+    """
+    found = [_matches(call.folder, recipe.output.format(id=name)) for name in call.names]
+    if "{id}" in recipe.output:
+        digits = "[0-9]" * len(call.names[0])
+        foreign = {*_matches(call.folder, recipe.output.format(id=digits))} - {
+            path for paths in found for path in paths
+        }
+        if foreign:
+            first = min(foreign).relative_to(call.folder)
+            raise ProgramError(f"wrote {first}, which belongs to no case it was given: its names cannot be trusted")
+    made: list[NDArray[np.uint8] | str] = []
+    for paths, name, size in zip(found, call.names, sizes, strict=True):
+        try:
+            made.append(_read(call.folder, paths, recipe.output.format(id=name), recipe.crop, size))
+        except ImageError as error:
+            made.append(str(error))
+    return made
+
+
+def _matches(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file() or path.is_symlink())
+
+
+def _read(
+    folder: Path, paths: list[Path], pattern: str, crop: tuple[int, int, int, int] | None, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    if not paths:
+        raise ImageError(f"wrote no {pattern}")
+    if len(paths) > 1:
+        raise ImageError(f"wrote {len(paths)} files {pattern}, expected one")
+    path = paths[0]
+    name = path.relative_to(folder)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ImageError(f"wrote {name} as a link that leaves the folder of the call")
+    try:
+        picture = read_rgb(path)
+    except ImageError as error:
+        raise ImageError(f"wrote what cannot be used: {str(error).replace(str(folder) + '/', '')}") from None
+    height, width = picture.shape[:2]
+    if crop is not None:
+        left, top, columns, rows = crop
+        if left + columns > width or top + rows > height:
+            raise ImageError(f"wrote {name} with {width}x{height} pixels, too few for the crop {list(crop)}")
+        picture = np.ascontiguousarray(picture[top : top + rows, left : left + columns])
+        height, width = rows, columns
+    if (height, width) != size:
+        raise ImageError(f"wrote {name} with {width}x{height} pixels, expected {size[1]}x{size[0]}")
+    return picture
+
+
+def swapped(outputs: Sequence[NDArray[np.uint8]], inputs: Sequence[NDArray[np.uint8]]) -> dict[int, int]:
+    """Return which outputs look as if they were of another case of the same call, and of which.
+
+    Whatever a restorer does to a face, what is left of it at 16x16 pixels stays near its own input. The outputs are
+    given to the inputs so that all agree best (an optimal assignment of correlations of luma); an output given to
+    another input, and nearer to it by a clear margin, is suspect. Two degradations of one picture are not told apart,
+    and need not be.
+
+    Args:
+        outputs: uint8 RGB.
+        inputs: in the same order.
+    """
+    if len(outputs) < 2:
+        return {}
+    from scipy.optimize import linear_sum_assignment
+
+    likeness = likenesses(outputs, inputs)
+    own = np.diag(likeness)
+    assigned = zip(*linear_sum_assignment(likeness, maximize=True), strict=True)
+    return {int(row): int(column) for row, column in assigned if likeness[row, column] > own[row] + MARGIN}
+
+
+def likenesses(some: Sequence[NDArray[np.uint8]], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """Return the correlation of each of some pictures with each of others at 16x16 pixels, [some, others]."""
+    made: NDArray[np.float64] = np.stack([_thumb(one) for one in some]) @ np.stack([_thumb(one) for one in others]).T
+    return made
+
+
+def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the luma at 16x16, mean 0 and length 1, as a vector (all zero for a picture of one colour)."""
+    import cv2
+
+    small = cv2.resize(picture, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float64)
+    luma = (small @ np.array([0.299, 0.587, 0.114])).ravel()
+    luma -= luma.mean()
+    length = float(np.linalg.norm(luma))
+    return luma / length if length > 1e-6 else np.zeros_like(luma)

@@ -1,0 +1,1 @@
+"""PGDiff, partial guidance of a diffusion chain; `restorer.PGDiff` is what the registry names ``pgdiff``."""

@@ -1,0 +1,75 @@
+"""The zoo page: every restorer with its licence, needs, leak mark, proof and cost. No Hydra: plain arguments."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ffhqref.cli import conf_folder
+from ffhqref.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.base import RestorerInfo
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"zoo: {message}; see ffhqref zoo --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``ffhqref zoo ...``; return the exit status.
+
+    Raises:
+        FfhqrefError: a wrong argument; one line.
+    """
+    parser = _Parser(prog="ffhqref zoo", description="Every restorer: licence, references, weights, proof, cost.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which restorers; none: all")
+    parser.add_argument("--measure", action="store_true", help="time and memory of one 512x512 picture, where ready")
+    parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    from ffhqref.restorers.zoo import to_markdown, zoo_frame
+
+    frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
+    if options.markdown:
+        from ffhqref.images import write_atomic
+
+        write_atomic(options.markdown, to_markdown(frame).encode())
+        sys.stdout.write(f"{options.markdown}\n")
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = ["method", "references", "licence", "trained_on", "leak", "here"]
+    shown += ["seconds", "memory_mb"] if options.measure else ["proved_against"]
+    table = Table(caption="†: weights saw the people of FFHQ-Ref's test split", caption_justify="left")
+    for name in shown:
+        table.add_column(name, overflow="fold")
+    for row in frame[shown].itertuples(index=False):
+        cells = ("" if cell != cell else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
+        table.add_row(*map(Text, cells))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    return 0
+
+
+def _recipes() -> dict[str, RestorerInfo]:
+    """Return the descriptions of the methods whose recipes come with the configs."""
+    import yaml
+
+    from ffhqref.restorers.command.recipe import Recipe
+
+    found = {}
+    for path in sorted((conf_folder() / "restorer").glob("*.yaml")):
+        for name, options in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            if options and options.get("name") == "command":
+                found[name] = Recipe.of(options["recipe"], options.get("parameters") or {}).info
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
