@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.seeding import case_seed
 from ffhqref.tables import SPECS
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Benchmark:
     """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth or references."""
     references: int | None = 5
     """At most this many references a case, the first by rank; None: all."""
+    people: int | None = None
+    """That many people of the split, one target each, drawn by the run's seed; None: every target."""
+    reference_counts: tuple[int, int] | None = None
+    """Least and most references of a case; how many and which are drawn by the run's seed, as FaceMe's CelebRef-HQ
+    test does (1 to 4). None: the first ``references`` by rank."""
     ages: str | None = None
     """``same`` or ``cross``: references of that side of the age sets (`ffhqref.identity.agesets`), chosen from all
     direct neighbours; None: the references table."""
@@ -52,7 +58,9 @@ class Benchmark:
         for key in options:
             if key not in known:
                 raise ConfigError(f"unknown key 'benchmark.{name}.{key}'.{did_you_mean(key, known)} Known: {known}")
-        made = cls(name, **{**options, "counts": tuple(options.get("counts") or ())})
+        drawn = options.get("reference_counts")
+        pairs = {"counts": tuple(options.get("counts") or ()), "reference_counts": tuple(drawn) if drawn else None}
+        made = cls(name, **{**options, **pairs})
         if made.split is not None and made.split not in SPLITS:
             hint = did_you_mean(made.split, SPLITS)
             raise ConfigError(f"benchmark.{name}.split={made.split}: unknown split.{hint} Known: {', '.join(SPLITS)}")
@@ -65,6 +73,15 @@ class Benchmark:
             )
         if made.references is not None and (not isinstance(made.references, int) or made.references < 1):
             raise ConfigError(f"benchmark.{name}.references={made.references}: expected 1 or more, or null for all")
+        if made.people is not None and (not isinstance(made.people, int) or made.people < 1 or made.split is None):
+            raise ConfigError(f"benchmark.{name}.people={made.people}: expected 1 or more, of a split; or null for all")
+        numbers = made.reference_counts
+        if numbers is not None and not (
+            len(numbers) == 2 and all(isinstance(n, int) for n in numbers) and 1 <= numbers[0] <= numbers[1]
+        ):
+            raise ConfigError(
+                f"benchmark.{name}.reference_counts={list(numbers)}: expected [LEAST, MOST], for instance [1, 4]"
+            )
         if (made.degradation is None) == (made.lq_folder is None):
             raise ConfigError(
                 f"benchmark '{name}' needs its low-quality pictures: benchmark.{name}.lq_folder=FOLDER of published "
@@ -96,6 +113,56 @@ def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str,
         turn[person[target]] = turn.get(person[target], -1) + 1
         order.append((turn[person[target]], target))
     return sorted(target for _, target in sorted(order)[:limit])
+
+
+def draw_people(references: pd.DataFrame, identities: pd.DataFrame, split: str, people: int, seed: int) -> list[str]:
+    """Return one target each of some people of a split, sorted.
+
+    The draw is keyed by the seed and the person's pictures, so that other people in the split do not change a
+    person's target.
+
+    Args:
+        references: table ``references``.
+        identities: table ``identities``.
+        split: train, val or test.
+        people: how many.
+        seed: of the draw.
+
+    Raises:
+        DatasetError: the split has fewer people with a target.
+    """
+    person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
+    targets: dict[Any, list[str]] = {}
+    for target in sorted(set(references.loc[references["split"] == split, "target_id"])):
+        targets.setdefault(person[target], []).append(target)
+    if len(targets) < people:
+        raise DatasetError(
+            f"{people} people are asked for, split '{split}' has {len(targets)} with a target; raise dataset.{split}, "
+            "or lower the benchmark's people"
+        )
+    drawn = sorted(targets.values(), key=lambda mine: case_seed(seed, "person", mine[0]))[:people]
+    return sorted(min(mine, key=lambda target: case_seed(seed, "target", target)) for mine in drawn)
+
+
+def draw_references(references: pd.DataFrame, counts: tuple[int, int], seed: int) -> pd.DataFrame:
+    """Return some references of every target: how many, which and in which order is drawn, keyed by (seed, target).
+
+    Args:
+        references: table ``references``.
+        counts: least and most of a target, each number alike; a target that has fewer gets all.
+        seed: of the draw.
+    """
+    import numpy as np
+    import pandas as pd
+
+    least, most = counts
+    parts = []
+    for target, group in references.sort_values(["target_id", "rank"]).groupby("target_id"):
+        rng = np.random.default_rng(case_seed(seed, "references", str(target)))
+        count = int(rng.integers(least, most + 1))
+        chosen = group.iloc[rng.permutation(len(group))[:count]]
+        parts.append(chosen.assign(rank=np.arange(len(chosen), dtype=np.int32)))
+    return pd.concat(parts, ignore_index=True) if parts else references.iloc[:0]
 
 
 def make_cases(

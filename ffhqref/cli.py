@@ -25,7 +25,8 @@ PIPELINES = {
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
-    "train": "reference set -> ReF-LDM checkpoints: model=[vqgan,ldm,refldm], train=tiny|paper",
+    "train": "reference set -> checkpoints: model=[vqgan,ldm,refldm] (ReF-LDM) or faceme, train=tiny|paper",
+    "prepare": "reference set -> features and list of pictures that FaceMe trains on",
     "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }

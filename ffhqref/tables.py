@@ -102,6 +102,11 @@ SPECS: dict[str, TableSpec] = {
             seconds_per_image="float64?",
         ),
         _spec(
+            "faceme_features", ["image_id", "source", "bucket"],
+            image_id="string", source="string", bucket="string", path="string", identity_path="string?",
+            clip_path="string?", error="string?",
+        ),
+        _spec(
             "poses", ["image_id"],
             image_id="string", pose="list<float64>?", expression="list<float64>?", pose_bucket="int32?",
             expression_bucket="int32?", source="string", error="string?",
@@ -344,6 +349,7 @@ MADE_BY = {
     "restorations": "restore",
     "scores": "score",
     "leaderboard": "report",
+    "faceme_features": "prepare",
     **dict.fromkeys(("poses", "synthesis_plan", "synthesis_attempts", "synthetic_references"), "synthesize"),
 }
 """Which pipeline makes a table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cases import Benchmark, make_blind_cases, make_cases, pick_targets
+from ffhqref.cases import Benchmark, draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cli import launch
 from ffhqref.datasets.lq import ImportStage, count_remark, import_rows
 from ffhqref.datasets.review import read_exclusions
@@ -55,8 +55,11 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
         for benchmark in benchmarks
         if benchmark.split
     }
+    for benchmark in benchmarks:
+        if benchmark.reference_counts is not None and benchmark.name in listed:
+            listed[benchmark.name] = draw_references(listed[benchmark.name], benchmark.reference_counts, context.seed)
     targets = {
-        benchmark.name: pick_targets(listed[benchmark.name], identities, benchmark.split, context.limit)
+        benchmark.name: _targets(context, benchmark, listed[benchmark.name], identities)
         for benchmark in benchmarks
         if benchmark.split
     }
@@ -90,7 +93,7 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
                 references=listed[benchmark.name],
                 ages=ages,
                 lq_paths=paths,
-                max_references=benchmark.references,
+                max_references=None if benchmark.reference_counts else benchmark.references,
             )
         )
     config = {
@@ -107,6 +110,14 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
     context.reporter.say(f"cases: {counts}")
     return int(bool(made["error"].notna().any()))
+
+
+def _targets(context: Context, benchmark: Benchmark, references: pd.DataFrame, identities: pd.DataFrame) -> list[str]:
+    assert benchmark.split is not None
+    if benchmark.people is None:
+        return pick_targets(references, identities, benchmark.split, context.limit)
+    people = benchmark.people if context.limit is None else min(benchmark.people, context.limit)
+    return draw_people(references, identities, benchmark.split, people, context.seed)
 
 
 def age_sets(

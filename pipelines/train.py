@@ -1,10 +1,11 @@
-"""Reference set -> ReF-LDM checkpoints: the first stage, the LQ-only LDM, and the fine-tune with references."""
+"""Reference set -> checkpoints: ReF-LDM (first stage, LQ-only LDM, fine-tune with references) and FaceMe."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,18 @@ from ffhqref.errors import ConfigError, did_you_mean
 from ffhqref.workspace import inside
 
 from ._common import Context, open_context, rows_of
+from ._faceme import check_faceme, train_faceme
 
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import RefLDMConfig
-    from ffhqref.restorers.refldm.training.data import TrainingItem
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.faces import TrainingItem
+    from ffhqref.training.settings import RunSettings
 
-MODELS = ("vqgan", "ldm", "refldm")
+REFLDM = ("vqgan", "ldm", "refldm")
+MODELS = (*REFLDM, "faceme")
 
 
 @dataclass(frozen=True)
@@ -49,27 +53,48 @@ class Plan:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        return train_models(context, check_train(context))
+        models = _models(context)
+        plan = check_train(context) if set(models) & set(REFLDM) else None
+        faceme = check_faceme(context) if "faceme" in models else None
+        _set_threads(context)
+        if plan is not None:
+            train_models(context, plan)
+        if faceme is not None:
+            train_faceme(context, faceme, partial(_teller, context.reporter.say))
+        return 0
+
+
+def _models(context: Context) -> list[str]:
+    wanted = context.config["model"]
+    models = [wanted] if isinstance(wanted, str) else list(wanted)
+    for name in models:
+        if name not in MODELS:
+            raise ConfigError(f"unknown model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}")
+    return models
+
+
+def _set_threads(context: Context) -> None:
+    import torch
+
+    threads = context.config["train"]["threads"]
+    if threads:
+        torch.set_num_threads(int(threads))
 
 
 def check_train(context: Context) -> Plan:
-    """Check the config, and read who is to be trained on."""
+    """Check the config of ReF-LDM's models, and read who is to be trained on."""
     from ffhqref.degradation import get_preset
     from ffhqref.restorers.refldm.config import RefLDMConfig
 
     options = context.config["train"]
-    wanted = context.config["model"]
-    models = tuple([wanted] if isinstance(wanted, str) else wanted)
-    for name in models:
-        if name not in MODELS:
-            raise ConfigError(f"unknown model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}")
+    models = _models(context)
     get_preset(options["degradation"])
     folder = Path(options["folder"])
     return Plan(
-        models=tuple(name for name in MODELS if name in models),
+        models=tuple(name for name in REFLDM if name in models),
         folder=folder,
         architecture=RefLDMConfig.from_tree(options["architecture"], where="train.architecture"),
-        settings={name: _settings(name, options, context.seed) for name in MODELS},
+        settings={name: _settings(name, options, context.seed) for name in REFLDM},
         items=_items(context, options),
         degradation=options["degradation"],
         start=Path(options["start"]) if options["start"] else None,
@@ -81,17 +106,12 @@ def check_train(context: Context) -> Plan:
 
 def train_models(context: Context, plan: Plan) -> int:
     """Train the models one after the other, each from where an earlier run stopped."""
-    import torch
-
     from ffhqref.restorers.refldm.training.data import FaceBatches
-    from ffhqref.restorers.refldm.training.faces import SmallPictures, degradation
-    from ffhqref.restorers.refldm.training.loop import train
     from ffhqref.restorers.refldm.training.start import unit_latents
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.faces import SmallPictures, degradation
+    from ffhqref.training.loop import train
 
-    threads = context.config["train"]["threads"]
-    if threads:
-        torch.set_num_threads(int(threads))
     side = plan.architecture.picture_size
     load, degrade = SmallPictures(side), degradation(plan.degradation, side)
     say = context.reporter.say
@@ -128,9 +148,9 @@ def train_models(context: Context, plan: Plan) -> int:
 def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
     from ffhqref.restorers.refldm.training import start
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.runtime import Runtime
     from ffhqref.restorers.refldm.training.settings import VQGANSettings
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.runtime import Runtime
 
     settings, config = plan.settings[name], plan.architecture
     seed, runtime = settings.run.seed, Runtime(device, settings.run.precision)
@@ -170,7 +190,8 @@ def _lpips(device: str) -> Callable[[Any, Any], Any]:
 
 
 def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
+    from ffhqref.training.settings import RunSettings
 
     shared = {key: options[key] for key in ("precision", "save_every", "sample_every")}
     given = {**shared, "seed": seed, **options[name]}
@@ -187,7 +208,7 @@ def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | 
 
 def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
     """Return the pictures of the wanted splits, without anybody of the test split, and those of other folders."""
-    from ffhqref.restorers.refldm.training.faces import items_by_person, people_of_csv
+    from ffhqref.training.faces import items_by_person, people_of_csv
 
     workspace, splits = context.workspace, options["splits"]
     if "test" in splits:

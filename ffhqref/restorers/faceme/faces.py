@@ -6,11 +6,14 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from ffhqref.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,3 +103,72 @@ def _aligned(picture: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
 
     crop = cv2.warpAffine(picture, similarity(face.points, ARCFACE_POINTS), (112, 112), borderValue=0.0)
     return np.asarray(crop, np.uint8)
+
+
+FINDERS = ("insightface", "aligned")
+
+ALIGNED_BOX = (0.19, 0.24, 0.81, 0.95)
+"""Where a detector's box of an FFHQ-aligned face lies on average, in parts of the side (left, top, right, bottom)."""
+
+
+class AlignedFaces:
+    """Faces of pictures that are aligned the FFHQ way, without a detector, embedded by any registered network.
+
+    For trying the chain without insightface's non-commercial files, and for training a FaceMe of one's own on another
+    embedder. Every picture has a face; the box is a fixed one.
+
+    Args:
+        embedder: name in `ffhqref.faces.EMBEDDERS`.
+        crop: see `ffhqref.faces.crops.crop_faces`.
+        options: of the embedder.
+    """
+
+    def __init__(self, embedder: str, crop: str = "ffhq_template", **options: Any) -> None:
+        from ffhqref.faces import make_embedder
+        from ffhqref.faces.crops import check_crop
+
+        check_crop(crop)
+        self._embedder = make_embedder(embedder, **options)
+        self._crop = crop
+        self.dim: int = self._embedder.dim
+        self.signature = f"aligned:{self._embedder.signature}|{crop}"
+
+    def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
+        """Return the face of a square picture, uint8 RGB [S, S, 3]."""
+        from ffhqref.faces.crops import crop_faces
+        from ffhqref.images import SIZE as IMAGE_SIZE
+        from ffhqref.images import resize
+
+        side = picture.shape[0]
+        vector = self._embedder(crop_faces(resize(picture, IMAGE_SIZE)[None], self._crop, self._embedder))[0]
+        left, top, right, bottom = (part * side for part in ALIGNED_BOX)
+        return ReferenceFace((left, top, right, bottom), np.asarray(vector, np.float32))
+
+
+def make_finder(options: Mapping[str, Any], *, largest: bool = False) -> FaceFinder:
+    """Return what finds faces, from a mapping of options.
+
+    Args:
+        options: ``name`` is ``insightface`` (as published; ``detector`` and ``arcface`` are the files) or ``aligned``
+            (``embedder``, ``crop`` and the embedder's own options).
+        largest: see `InsightFaces`.
+
+    Raises:
+        ConfigError: no such name, or options it does not take.
+    """
+    given = dict(options)
+    name = given.pop("name", None)
+    if name not in FINDERS:
+        hint = did_you_mean(str(name), FINDERS)
+        raise ConfigError(f"faces.name={name}: expected insightface or aligned.{hint}")
+    try:
+        return AlignedFaces(**given) if name == "aligned" else _insightfaces(**given, largest=largest)
+    except TypeError as error:
+        raise ConfigError(f"faces.name={name}: options that it does not take ({error})") from None
+
+
+def _insightfaces(detector: str | None = None, arcface: str | None = None, *, largest: bool) -> InsightFaces:
+    from ffhqref.weights import require
+
+    files = (require("antelopev2-scrfd", path=detector).path, require("antelopev2-glintr100", path=arcface).path)
+    return InsightFaces(*files, largest=largest)

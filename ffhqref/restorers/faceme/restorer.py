@@ -91,7 +91,8 @@ class FaceMeRestorer(NetworkRestorer):
         dtype: of U-Net and ControlNet: ``float16`` (as published), ``bfloat16`` or ``float32``; ``auto`` is float16
             on CUDA, float32 elsewhere.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
-        faces: finds faces and gives ArcFace vectors instead of the two ONNX files (`faces.FaceFinder`).
+        faces: finds faces and gives ArcFace vectors instead of the two ONNX files (`faces.FaceFinder`), or a mapping
+            of `faces.make_finder`, for weights that were trained on another embedder.
         info: facts to change, for other weights in the same architecture (``{"input_size": 64, …}``).
 
     Raises:
@@ -122,7 +123,7 @@ class FaceMeRestorer(NetworkRestorer):
         noise_device: str = "cpu",
         dtype: str = "auto",
         device: str = "auto",
-        faces: FaceFinder | None = None,
+        faces: FaceFinder | Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
         if preset not in PRESETS:
@@ -156,6 +157,10 @@ class FaceMeRestorer(NetworkRestorer):
         self.noise_device = noise_device
         self._prompts = (prompt, negative_prompt, key_word)
         self._dtype = dtype
+        if isinstance(faces, Mapping):
+            from ffhqref.restorers.faceme.faces import make_finder
+
+            faces = make_finder(faces)
         self._faces = faces
         self._model: FaceMe | None = None
         try:

@@ -13,13 +13,10 @@ import torch
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.restorers.refldm import RefLDM
 from ffhqref.restorers.refldm.training import settings as recipes
-from ffhqref.restorers.refldm.training.data import FaceBatches, TrainingBatch, TrainingItem, augment_reference
+from ffhqref.restorers.refldm.training.data import FaceBatches, TrainingBatch, augment_reference
 from ffhqref.restorers.refldm.training.diffusion import DiffusionTask, ReferenceDenoiser
-from ffhqref.restorers.refldm.training.ema import RunningAverage
-from ffhqref.restorers.refldm.training.loop import grid, train
 from ffhqref.restorers.refldm.training.losses import codebook_loss, identity_crop, identity_loss
-from ffhqref.restorers.refldm.training.runtime import Runtime
-from ffhqref.restorers.refldm.training.settings import DiffusionSettings, RunSettings, VQGANSettings
+from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
 from ffhqref.restorers.refldm.training.start import (
     fresh_first_stage,
     fresh_unet,
@@ -27,6 +24,11 @@ from ffhqref.restorers.refldm.training.start import (
     unet_of_ldm,
 )
 from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+from ffhqref.training.ema import RunningAverage
+from ffhqref.training.faces import TrainingItem
+from ffhqref.training.loop import grid, train
+from ffhqref.training.runtime import Runtime
+from ffhqref.training.settings import RunSettings
 
 RUN = RunSettings(steps=6, batch_size=2, learning_rate=1e-3, warmup=2, save_every=3, sample_every=0)
 

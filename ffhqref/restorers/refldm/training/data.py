@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.errors import ConfigError
 from ffhqref.seeding import case_seed
+from ffhqref.training.faces import TrainingItem
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class TrainingItem:
-    """A target and the references it may be given, by names that ``load`` understands."""
-
-    target: str
-    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,14 +30,6 @@ class TrainingBatch:
     gt: torch.Tensor
     lq: torch.Tensor
     references: torch.Tensor
-
-
-class BatchSource(Protocol):
-    """Where batches come from. The same (index, rank, processes) must always give the same batch."""
-
-    def __call__(self, index: int, rank: int, processes: int) -> TrainingBatch:
-        """Return the batch of a number that counts on through the run, for one of several processes."""
-        ...
 
 
 class FaceBatches:
@@ -91,7 +76,7 @@ class FaceBatches:
         self._seed = seed
 
     def __call__(self, index: int, rank: int, processes: int) -> TrainingBatch:
-        """Return a batch; see `BatchSource`."""
+        """Return a batch; see `ffhqref.training.loop.BatchSource`."""
         first = (index * processes + rank) * self._batch_size
         cases = [self._case(first + offset) for offset in range(self._batch_size)]
         gt, lq, references = zip(*cases, strict=True)

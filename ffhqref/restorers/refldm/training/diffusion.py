@@ -18,11 +18,12 @@ from ffhqref.restorers.refldm.layers import laid_out
 from ffhqref.restorers.refldm.model import RefLDM
 from ffhqref.restorers.refldm.schedule import alphas_cumprod
 from ffhqref.restorers.refldm.training.data import TrainingBatch
-from ffhqref.restorers.refldm.training.ema import RunningAverage
 from ffhqref.restorers.refldm.training.losses import Embed, identity_loss
-from ffhqref.restorers.refldm.training.runtime import Runtime
 from ffhqref.restorers.refldm.training.settings import DiffusionSettings
 from ffhqref.restorers.refldm.unet import UNet
+from ffhqref.training.ema import RunningAverage
+from ffhqref.training.files import save_whole
+from ffhqref.training.runtime import Runtime
 
 
 class ReferenceDenoiser(nn.Module):
@@ -194,11 +195,3 @@ class DiffusionTask:
         save_whole(checkpoint, {name: value.detach().cpu().contiguous() for name, value in state.items()})
         config.write_text(yaml.safe_dump(self.config.to_tree(), sort_keys=False), encoding="utf-8")
         return [checkpoint, config]
-
-
-def save_whole(path: Path, value: Any) -> None:
-    """Write with `torch.save` so that at every moment either the old or the whole new file is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(value, temporary)
-    temporary.replace(path)

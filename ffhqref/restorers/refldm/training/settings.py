@@ -2,59 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from ffhqref.errors import ConfigError
 from ffhqref.restorers.refldm.config import FirstStageConfig, RefLDMConfig, UNetConfig
-
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What every kind of training has.
-
-    Attributes:
-        steps: optimiser steps.
-        batch_size: pictures a step and process goes through at once.
-        accumulate: batches whose gradients are added up before a step.
-        learning_rate: highest rate.
-        warmup: steps over which the rate rises from zero, linearly.
-        cosine: whether it then falls to zero along a cosine.
-        precision: of the networks; sums and losses are float32.
-        seed: keys every draw, with the step.
-        save_every: steps between states that a resumed run starts from.
-        sample_every: steps between sample grids; 0: none.
-    """
-
-    steps: int
-    batch_size: int
-    accumulate: int = 1
-    learning_rate: float = 5e-5
-    warmup: int = 10_000
-    cosine: bool = False
-    precision: Precision = "float32"
-    seed: int = 2024
-    save_every: int = 1000
-    sample_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training: {name} must be at least 1, not {getattr(self, name)}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"training: precision must be float32 or bfloat16, not '{self.precision}'")
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        if not self.cosine:
-            return self.learning_rate
-        part = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, part)))
+from ffhqref.training.settings import RunSettings
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.first_stage import FirstStage
 from ffhqref.restorers.refldm.layers import laid_out
 from ffhqref.restorers.refldm.training.data import TrainingBatch
-from ffhqref.restorers.refldm.training.diffusion import save_whole
 from ffhqref.restorers.refldm.training.losses import (
     PatchDiscriminator,
     adversarial_share,
     codebook_loss,
     discriminator_loss,
 )
-from ffhqref.restorers.refldm.training.runtime import Runtime
 from ffhqref.restorers.refldm.training.settings import VQGANSettings
+from ffhqref.training.files import save_whole
+from ffhqref.training.runtime import Runtime
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance of two batches of pictures in −1..1, of any shape that has a mean: LPIPS, for instance."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,22 +16,31 @@ import torch
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.hashing import content_key
 from ffhqref.images import save_png
-from ffhqref.restorers.refldm.training.diffusion import save_whole
-from ffhqref.restorers.refldm.training.runtime import Runtime
-from ffhqref.restorers.refldm.training.settings import RunSettings
 from ffhqref.seeding import case_seed
+from ffhqref.training.files import save_whole
+from ffhqref.training.runtime import Runtime
+from ffhqref.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.restorers.refldm.training.data import BatchSource, TrainingBatch
+S = TypeVar("S", covariant=True)
+T = TypeVar("T")
 
 Told = Callable[[int, dict[str, float]], None]
 """Called after each step with the number of steps done and the step's losses."""
 
 
-class Task(Protocol):
-    """One kind of training: `VQGANTask` or `DiffusionTask`."""
+class BatchSource(Protocol[S]):
+    """Where batches come from. The same (index, rank, processes) must always give the same batch."""
+
+    def __call__(self, index: int, rank: int, processes: int) -> S:
+        """Return the batch of a number that counts on through the run, for one of several processes."""
+        ...
+
+
+class Task(Protocol[T]):
+    """One kind of training: its networks, its optimisers, and a step of it."""
 
     run: RunSettings
     runtime: Runtime
@@ -39,11 +48,11 @@ class Task(Protocol):
     settings: Any
     config: Any
 
-    def step(self, batches: list[TrainingBatch], rate: float, generator: torch.Generator) -> dict[str, float]:
+    def step(self, batches: list[T], rate: float, generator: torch.Generator) -> dict[str, float]:
         """Do one optimiser step and return its losses."""
         ...
 
-    def samples(self, batch: TrainingBatch) -> torch.Tensor:
+    def samples(self, batch: T) -> torch.Tensor:
         """Return pictures to look at, [B, columns, 3, H, W] in −1..1."""
         ...
 
@@ -61,13 +70,14 @@ class Task(Protocol):
 
 
 def train(
-    task: Task,
-    source: BatchSource,
+    task: Task[T],
+    source: BatchSource[T],
     folder: str | Path,
     *,
-    look: TrainingBatch | None = None,
+    look: T | None = None,
     until: int | None = None,
     told: Told | None = None,
+    export_every: int = 0,
 ) -> list[Path]:
     """Train to the end, from where the last run in this folder stopped, and write the checkpoints.
 
@@ -82,6 +92,7 @@ def train(
         look: cases for the sample grids; None: no grids.
         until: stop after this step with the state saved, for a run in parts; None: the settings' number of steps.
         told: see `Told`.
+        export_every: steps between checkpoints besides the last; 0: the last only.
 
     Returns:
         The checkpoints written.
@@ -99,7 +110,7 @@ def train(
     if runtime.is_main:
         _cut_curve(curve, start, task.curve)
 
-    def batches(step: int) -> list[TrainingBatch]:
+    def batches(step: int) -> list[T]:
         first = step * run.accumulate
         return [source(first + part, runtime.rank, runtime.processes) for part in range(run.accumulate)]
 
@@ -121,8 +132,15 @@ def train(
             if look is not None and run.sample_every and (step + 1) % run.sample_every == 0:
                 save_png(folder / "samples" / f"{step + 1:07d}.png", grid(task.samples(look)))
             if (step + 1) % run.save_every == 0 or step + 1 == end:
-                state = {"identity": identity, "step": step + 1, "task": task.state_dict()}
+                state = {
+                    "identity": identity,
+                    "step": step + 1,
+                    "task": task.state_dict(),
+                    "runtime": runtime.state_dict(),
+                }
                 save_whole(folder / "state.pt", state)
+            if export_every and (step + 1) % export_every == 0 and step + 1 < end:
+                task.export(folder)
     return task.export(folder) if runtime.is_main else []
 
 
@@ -133,7 +151,7 @@ def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(unit.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy())
 
 
-def _resume(task: Task, path: Path, identity: str, runtime: Runtime) -> int:
+def _resume(task: Task[Any], path: Path, identity: str, runtime: Runtime) -> int:
     if not path.is_file():
         return 0
     try:
@@ -144,6 +162,7 @@ def _resume(task: Task, path: Path, identity: str, runtime: Runtime) -> int:
     if found != identity:
         raise ConfigError(f"{path} belongs to a training with other settings; take another folder, or delete it")
     task.load_state_dict(state["task"])
+    runtime.load_state_dict(state.get("runtime", {}))
     return step
 
 

@@ -5,18 +5,26 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffhqref.degradation import apply, draw, get_preset
+from ffhqref.degradation import Parameters, Preset, apply, draw, get_preset, steps
+from ffhqref.degradation.steps import recorded_noise, reduced_size
 from ffhqref.errors import ConfigError
 from ffhqref.images import SIZE, read_rgb, resize
-from ffhqref.restorers.refldm.training.data import TrainingItem
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TrainingItem:
+    """A target and the references it may be given, by names that ``load`` understands."""
+
+    target: str
+    references: tuple[str, ...] = ()
 
 
 def items_by_person(people: Iterable[tuple[str, str]]) -> list[TrainingItem]:
@@ -92,19 +100,34 @@ def degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], ND
     little stronger here than there. So a tiny model trains without 512-pixel pictures being degraded at each step.
     """
     rules = get_preset(preset)
-    factor = SIZE / side
 
     def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        drawn = draw(rules, seed, "train")
-        if side == SIZE:
-            return apply(picture, drawn, rules)
-        smaller = replace(
-            drawn,
-            sigma_x=drawn.sigma_x / factor,
-            sigma_y=drawn.sigma_y / factor,
-            scale=max(1.0, drawn.scale / factor),
-            noise_sigma=drawn.noise_sigma * min(1.0, drawn.scale / factor),
-        )
-        return apply(picture, smaller, rules)
+        return apply(picture, _drawn(rules, seed, side), rules)
 
     return degrade
+
+
+def unrounded_degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], NDArray[np.float32]]:
+    """Return the same as `degradation` without the last rounding to 8 bit: float32 RGB [H, W, 3] in 0..1."""
+    rules = get_preset(preset)
+
+    def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+        drawn = _drawn(rules, seed, side)
+        made = steps.degrade(picture, drawn, recorded_noise(drawn, reduced_size(picture, drawn), rules), rules)
+        return made if rules.colour_order == "rgb" else made[..., ::-1]
+
+    return degrade
+
+
+def _drawn(rules: Preset, seed: int, side: int) -> Parameters:
+    drawn = draw(rules, seed, "train")
+    if side == SIZE:
+        return drawn
+    factor = SIZE / side
+    return replace(
+        drawn,
+        sigma_x=drawn.sigma_x / factor,
+        sigma_y=drawn.sigma_y / factor,
+        scale=max(1.0, drawn.scale / factor),
+        noise_sigma=drawn.noise_sigma * min(1.0, drawn.scale / factor),
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+from ffhqref.errors import ConfigError
+from ffhqref.training.settings import Precision
 
 M = TypeVar("M")
 
@@ -16,18 +20,39 @@ class Runtime:
 
     Args:
         device: where to work, without an accelerator.
-        precision: ``float32``, or ``bfloat16`` for autocast; an accelerator brings its own.
+        precision: ``float32``, or ``bfloat16`` for autocast; an accelerator brings its own. ``float16`` needs an
+            accelerator, which scales the loss: see `for_run`.
         accelerator: an ``accelerate.Accelerator``, which spreads the work over its processes.
+
+    Raises:
+        ConfigError: ``float16`` without an accelerator.
     """
 
     def __init__(
         self, device: str | torch.device = "cpu", precision: str = "float32", accelerator: Any | None = None
     ) -> None:
+        if precision == "float16" and accelerator is None:
+            raise ConfigError("training: float16 needs its loss scaled; make the runtime with Runtime.for_run")
         self._accelerator = accelerator
         self._precision = precision
         self.device = torch.device(device) if accelerator is None else accelerator.device
         self.rank: int = 0 if accelerator is None else accelerator.process_index
         self.processes: int = 1 if accelerator is None else accelerator.num_processes
+
+    @classmethod
+    def for_run(cls, device: str, precision: Precision) -> Runtime:
+        """Return what a run needs: an accelerator under ``accelerate launch`` or for float16, else the device.
+
+        Args:
+            device: where to work when there is one process.
+            precision: of the networks' forward passes.
+        """
+        if precision != "float16" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(device, precision)
+        from accelerate import Accelerator
+
+        names = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+        return cls(accelerator=Accelerator(mixed_precision=names[precision], cpu=device == "cpu"))
 
     @property
     def is_main(self) -> bool:
@@ -59,3 +84,14 @@ class Runtime:
         if self._accelerator is not None:
             value = self._accelerator.reduce(value.reshape(1), reduction="mean")
         return float(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: the scale of float16 losses, where they are scaled."""
+        scaler = getattr(self._accelerator, "scaler", None)
+        return {} if scaler is None else {"scaler": scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        scaler = getattr(self._accelerator, "scaler", None)
+        if scaler is not None and "scaler" in state:
+            scaler.load_state_dict(state["scaler"])

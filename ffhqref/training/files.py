@@ -1,0 +1,16 @@
+"""Files that are whole at every moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def save_whole(path: Path, value: Any) -> None:
+    """Write with `torch.save` so that at every moment either the old or the whole new file is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.save(value, temporary)
+    temporary.replace(path)

@@ -1,0 +1,163 @@
+"""FaceMe's part of ``ffhqref train``: both stages, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ffhqref.errors import ConfigError, did_you_mean
+
+from ._common import Context
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.faceme.config import FaceMeConfig
+    from ffhqref.restorers.faceme.training.lists import Sample
+    from ffhqref.restorers.faceme.training.settings import FaceMeSettings
+    from ffhqref.restorers.faceme.training.task import FaceMeTask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained on what, checked."""
+
+    stages: tuple[int, ...]
+    folder: Path
+    base: Path
+    photomaker: Path
+    config: FaceMeConfig
+    settings: Mapping[int, FaceMeSettings]
+    samples: list[Sample]
+
+
+def check_faceme(context: Context) -> Plan:
+    """Check the config, find the base, and read the list of who is to be trained on."""
+    from ffhqref.degradation import get_preset
+    from ffhqref.restorers.faceme.config import FaceMeConfig
+    from ffhqref.restorers.faceme.training.lists import read_samples
+
+    options = context.config["train"]["faceme"]
+    stages = tuple(options["stages"])
+    if not stages or not set(stages) <= {1, 2}:
+        raise ConfigError(f"train.faceme.stages={list(stages)}: expected [1], [2] or [1,2]")
+    get_preset("faceme")
+    settings = {stage: _settings(context, stage) for stage in (1, 2)}
+    listed = options["list"]
+    path = Path(listed).expanduser() if listed else context.workspace.root / "faceme" / "train.json"
+    if not path.is_file():
+        raise ConfigError(f"no list of training samples at {path}: run ffhqref prepare, or set train.faceme.list")
+    return Plan(
+        stages=tuple(stage for stage in (1, 2) if stage in stages),
+        folder=Path(context.config["train"]["folder"]) / "faceme",
+        base=base_folder(context),
+        photomaker=photomaker_file(context),
+        config=FaceMeConfig.load(options["config"]),
+        settings=settings,
+        samples=read_samples(path),
+    )
+
+
+def base_folder(context: Context) -> Path:
+    """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
+    from ffhqref.weights import require
+
+    options = context.config["train"]["faceme"]
+    if options["base"]:
+        return Path(options["base"]).expanduser()
+    if options["config"] is None:
+        return require("realvisxl-3").path.parent.parent
+    folder = Path(context.config["train"]["folder"]) / "faceme" / "base"
+    if not (folder / "model_index.json").is_file():
+        from ffhqref.restorers.faceme.training.small import write_small_base
+
+        write_small_base(folder, side=int(options["side"]), seed=context.seed)
+    return folder
+
+
+def photomaker_file(context: Context) -> Path:
+    """Return ``photomaker-v1.bin``: the one given, the released one, or a small random one."""
+    from ffhqref.restorers.faceme.config import FaceMeConfig
+    from ffhqref.weights import require
+
+    options = context.config["train"]["faceme"]
+    if options["photomaker"] or options["config"] is None:
+        return require("photomaker-v1", path=options["photomaker"]).path
+    path = Path(context.config["train"]["folder"]) / "faceme" / "photomaker-v1.bin"
+    if not path.is_file():
+        from ffhqref.restorers.faceme.training.small import write_small_photomaker
+
+        write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)
+    return path
+
+
+def train_faceme(
+    context: Context, plan: Plan, teller: Callable[[str, int], Callable[[int, dict[str, float]], None]]
+) -> int:
+    """Train the stages, each from where an earlier run stopped."""
+    from ffhqref.restorers.faceme.training.data import FaceMeBatches
+    from ffhqref.restorers.faceme.training.features import FeatureFiles
+    from ffhqref.training.faces import SmallPictures, unrounded_degradation
+    from ffhqref.training.loop import train
+
+    options, say = context.config["train"]["faceme"], context.reporter.say
+    side = int(options["side"])
+    load, degrade, feature = SmallPictures(side), unrounded_degradation("faceme", side), FeatureFiles()
+    say(f"train: FaceMe on {len(plan.samples)} pictures, {side} pixels; folder {plan.folder}")
+    for stage in plan.stages:
+        settings = plan.settings[stage]
+        task = _task(context, plan, settings)
+        rules, pool = settings.batch_rules, settings.pool_rules
+        batches = FaceMeBatches(plan.samples, load, degrade, feature, rules, pool, workers=int(options["workers"]))
+        written = train(
+            task,
+            batches,
+            plan.folder / f"stage{stage}",
+            look=batches(0, 0, 1),
+            told=teller(f"faceme stage {stage}", settings.run.steps),
+            export_every=int(options["checkpoint_every"]),
+        )
+        say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
+    return 0
+
+
+def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:
+    from ffhqref.restorers.faceme.training.start import encode_prompt, latest_checkpoint, load_networks
+    from ffhqref.restorers.faceme.training.task import FaceMeTask
+    from ffhqref.training.runtime import Runtime
+
+    options = context.config["train"]["faceme"]
+    before = latest_checkpoint(plan.folder / "stage1") if settings.stage == 2 else None
+    runtime = Runtime.for_run(context.device, settings.run.precision)
+    prompt = encode_prompt(plan.base, options["prompt"], options["key_word"], device=str(runtime.device))
+    networks = load_networks(
+        plan.base,
+        prompt,
+        controlnet=before / "controlnet" if before and settings.controlnet_init == "stage1" else None,
+        mix=before / "mix" if before else None,
+        mix_config=plan.config.mix,
+        lora=plan.photomaker if settings.lora else None,
+        seed=settings.run.seed,
+    )
+    return FaceMeTask(settings, networks, runtime)
+
+
+def _settings(context: Context, stage: int) -> FaceMeSettings:
+    from ffhqref.restorers.faceme.training.settings import FaceMeSettings
+    from ffhqref.training.settings import RunSettings
+
+    train = context.config["train"]
+    options = train["faceme"]
+    shared = {key: train[key] for key in ("precision", "save_every", "sample_every")}
+    shared |= {"seed": context.seed, "lora": options["lora"], "resolution": int(options["side"])}
+    given = {**shared, **options["common"], **options[f"stage{stage}"]}
+    of_run = {item.name for item in fields(RunSettings)}
+    own = {item.name for item in fields(FaceMeSettings)} - {"run", "stage"}
+    for key in given:
+        if key not in own | of_run:
+            raise ConfigError(f"train.faceme: unknown entry '{key}'.{did_you_mean(key, own | of_run)}")
+    try:
+        run = RunSettings(**{key: value for key, value in given.items() if key in of_run})
+        return FaceMeSettings(run, stage, **{key: value for key, value in given.items() if key in own})
+    except TypeError as error:
+        raise ConfigError(f"train.faceme: {error}") from None

@@ -1,0 +1,82 @@
+"""``ffhqref prepare`` and ``train model=faceme``: nobody tested is trained on, and a killed run ends as unbroken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ffhqref import tables
+from ffhqref.restorers.faceme.training.lists import read_samples
+
+from .test_cli import one_line
+
+MICRO = (
+    "device=cpu", "model=faceme", "train.threads=1", "train.save_every=4", "train.sample_every=0",
+    "train.faceme.common.batch_size=2", "train.faceme.stage1.steps=10", "train.faceme.stage2.steps=5",
+)  # fmt: skip
+
+
+@pytest.fixture
+def workspace(built, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(built, root)
+    return root
+
+
+@pytest.mark.slow
+def test_prepared_killed_and_resumed_equals_unbroken(ffhqref, workspace):
+    made = ffhqref("prepare", f"root={workspace}", "device=cpu", "engine=serial", "train.folder=whole")
+    assert made.returncode == 0, made.stderr
+    identities = tables.read_table(workspace, "identities")
+    test = set(identities.loc[identities["split"] == "test", "image_id"])
+    person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
+    samples = read_samples(workspace / "faceme" / "train.json")
+    assert samples
+    assert test
+    for sample in samples:
+        used = [sample.name, *(Path(reference.identity).stem for reference in sample.references)]
+        assert not test & set(used)
+        assert len({person[name] for name in used}) == 1
+        assert Path(sample.target).stem == sample.name
+    features = tables.read_table(workspace, "faceme_features")
+    assert set(features["image_id"]) == {sample.name for sample in samples}
+    assert features["error"].isna().all()
+
+    whole = ffhqref("train", f"root={workspace}", "train.folder=whole", *MICRO)
+    assert whole.returncode == 0, whole.stderr
+    shutil.copytree(ffhqref.folder / "whole" / "faceme" / "base", ffhqref.folder / "parts" / "faceme" / "base")
+    arguments = ("train", f"root={workspace}", "train.folder=parts", *MICRO)
+    process = ffhqref.start(*arguments)
+    curve = ffhqref.folder / "parts" / "faceme" / "stage1" / "curve.csv"
+    while process.poll() is None and not (curve.is_file() and len(curve.read_text().splitlines()) > 6):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (curve.parent / "checkpoint-10").exists(), "killed too late to test anything"
+    again = ffhqref(*arguments)
+    assert again.returncode == 0, again.stderr
+    for name in ("stage1/checkpoint-10", "stage2/checkpoint-5"):
+        one, other = (ffhqref.folder / run / "faceme" / name for run in ("whole", "parts"))
+        files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
+        assert len(files) == (2 if "stage1" in name else 1)
+        for file in files:
+            first, second = load_file(one / file), load_file(other / file)
+            assert all((value == second[key]).all() for key, value in first.items())
+
+
+def test_what_is_missing_is_told(ffhqref, workspace):
+    done = ffhqref("train", f"root={workspace}", *MICRO)
+    assert done.returncode == 2
+    assert "ffhqref prepare" in one_line(done)
+    done = ffhqref("train", f"root={workspace}", *MICRO, "+train.faceme.common.own_embeding=false")
+    assert done.returncode == 2
+    assert "Did you mean 'own_embedding'" in one_line(done)
+    done = ffhqref("prepare", f"root={workspace}", "device=cpu", "train.splits=[train,test]")
+    assert done.returncode == 2
+    assert "test split" in one_line(done)
