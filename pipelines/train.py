@@ -100,7 +100,7 @@ def check_train(context: Context) -> Plan:
         start=Path(options["start"]) if options["start"] else None,
         unit_latents=bool(options["unit_latents"]),
         first_stage=folder / "vqgan" / "vqgan.ckpt",
-        ldm=folder / "ldm" / "refldm.ckpt",
+        ldm=Path(options["unet"]) if options["unet"] else folder / "ldm" / "refldm.ckpt",
     )
 
 
@@ -112,6 +112,7 @@ def train_models(context: Context, plan: Plan) -> int:
     from ffhqref.training.faces import SmallPictures, degradation
     from ffhqref.training.loop import train
 
+    until = context.config["train"]["until"]
     side = plan.architecture.picture_size
     load, degrade = SmallPictures(side), degradation(plan.degradation, side)
     say = context.reporter.say
@@ -119,19 +120,17 @@ def train_models(context: Context, plan: Plan) -> int:
     for name in plan.models:
         settings = plan.settings[name]
         count = getattr(settings, "references", 0)
+        augment = getattr(settings, "augment", True)
 
-        def source(seed: int, size: int, count: int = count, settings: Any = settings) -> FaceBatches:
-            return FaceBatches(
-                plan.items, load, degrade, batch_size=size, references=count, vary=settings.vary, seed=seed
-            )
-
+        source = partial(FaceBatches, plan.items, load, degrade, references=count, augment=augment, vary=settings.vary)
         task: Any = _task(name, plan, context.device)
-        batches = source(settings.run.seed, settings.run.batch_size)
+        batches = source(batch_size=settings.run.batch_size, seed=settings.run.seed)
         written = train(
             task,
             batches,
             plan.folder / name,
-            look=source(settings.run.seed + 1, 4)(0, 0, 1),
+            look=source(batch_size=4, seed=settings.run.seed + 1)(0, 0, 1),
+            until=until,
             told=_teller(say, name, settings.run.steps),
         )
         if isinstance(task, VQGANTask) and plan.unit_latents:

@@ -105,7 +105,7 @@ class FaceMeTask:
         runtime: where it runs.
     """
 
-    curve = ("loss", "identity", "references")
+    curve: tuple[str, ...] = ("loss", "identity", "references")
 
     def __init__(self, settings: FaceMeSettings, networks: Networks, runtime: Runtime) -> None:
         self.settings = settings

@@ -117,7 +117,7 @@ class DiffusionTask:
         x = wide.sqrt() * target + (1.0 - wide).sqrt() * noise
         with self.runtime.autocast():
             found = self._denoise(x, lq, t, references).float()
-        latent = ((found - noise) ** 2).mean()
+        latent = (self._weight(alpha) * ((found - noise) ** 2).mean(dim=(1, 2, 3))).mean()
         identity = latent.new_zeros(())
         if self._embed is not None and self.settings.identity_weight:
             x_0 = (x - (1.0 - wide).sqrt() * found) / wide.sqrt()
@@ -129,6 +129,15 @@ class DiffusionTask:
             "latent": latent.detach(),
             "identity": identity.detach(),
         }
+
+    def _weight(self, alpha: Tensor) -> Tensor:
+        """Return the weight of each case's latent loss."""
+        snr = alpha / (1.0 - alpha)
+        if self.settings.weighting == "min_snr":
+            return snr.clamp(max=1.0) / snr
+        if self.settings.weighting == "picture":
+            return (1.0 / snr).clamp(max=20.0)
+        return torch.ones_like(alpha)
 
     @torch.no_grad()
     def conditions(self, batch: TrainingBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ffhqref.restorers.refldm.config import FirstStageConfig, RefLDMConfig, UNetConfig
 from ffhqref.training.settings import RunSettings
@@ -45,16 +46,21 @@ class DiffusionSettings:
         references: references a case, its list repeated and cut; 0: LQ only.
         drop_lq: probability with which a case's LQ latent is set to zero.
         drop_references: probability with which all reference latents of a case are.
+        augment: whether references are augmented, as published.
         vary: whether target and references of a case are changed alike (`data.vary_person`); not published.
-        identity_weight: of the identity loss scaled by sqrt(ᾱ_t); 0: none, and no network is needed for it.
-        ema_decay: highest decay of the running averages.
+        weighting: how much a case's latent loss counts. ``noise``: all alike, as published. ``min_snr``: 1/SNR where
+            the signal-to-noise ratio is above 1, else 1 (Hang et al. 2023, gamma 1). ``picture``: 1/SNR, which is the
+            squared error of the latent itself, at most 20; a small network otherwise learns the first, noisiest steps
+            of sampling last.
     """
 
     run: RunSettings
     references: int = 5
     drop_lq: float = 0.1
     drop_references: float = 0.1
+    augment: bool = True
     vary: bool = False
+    weighting: Literal["noise", "min_snr", "picture"] = "noise"
     identity_weight: float = 0.1
     ema_decay: float = 0.9999
 
