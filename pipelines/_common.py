@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def open_context(config: Any) -> Iterator[Context]:
     engine = make_engine(settings)
     _device(str(settings["device"]), engine)
     workspace = Workspace(str(settings["root"]))
-    workspace.lock()
+    if os.environ.get("RANK", "0") == "0":  # the processes of one training share the first one's lock
+        workspace.lock()
     with Reporter() as reporter, contextlib.closing(engine):
         if isinstance(engine, RayEngine) and engine.address is not None:
             engine.connect()  # a wrong address, and nodes that will not do, end here
