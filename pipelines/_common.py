@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,13 @@ class Context:
 
 
 @contextlib.contextmanager
-def open_context(config: Any) -> Iterator[Context]:
-    """Check the common keys and open the workspace, before any work starts."""
+def open_context(config: Any, *, launched: bool = False) -> Iterator[Context]:
+    """Check the common keys and open the workspace, before any work starts.
+
+    Args:
+        config: of Hydra.
+        launched: several processes of ``accelerate launch`` may share the workspace; the first holds the lock.
+    """
     settings = plain(config)
     check_integer(settings, "seed", 0)
     if settings["limit"] is not None:
@@ -91,7 +97,8 @@ def open_context(config: Any) -> Iterator[Context]:
     engine = make_engine(settings)
     _device(str(settings["device"]), engine)
     workspace = Workspace(str(settings["root"]))
-    workspace.lock()
+    if not launched or int(os.environ.get("RANK", "0")) == 0:
+        workspace.lock()
     with Reporter() as reporter, contextlib.closing(engine):
         if isinstance(engine, RayEngine) and engine.address is not None:
             engine.connect()  # a wrong address, and nodes that will not do, end here
