@@ -72,13 +72,8 @@ class Context:
 
 
 @contextlib.contextmanager
-def open_context(config: Any, *, launched: bool = False) -> Iterator[Context]:
-    """Check the common keys and open the workspace, before any work starts.
-
-    Args:
-        config: of Hydra.
-        launched: several processes of ``accelerate launch`` may share the workspace; the first holds the lock.
-    """
+def open_context(config: Any) -> Iterator[Context]:
+    """Check the common keys and open the workspace, before any work starts."""
     settings = plain(config)
     check_integer(settings, "seed", 0)
     if settings["limit"] is not None:
@@ -97,7 +92,7 @@ def open_context(config: Any, *, launched: bool = False) -> Iterator[Context]:
     engine = make_engine(settings)
     _device(str(settings["device"]), engine)
     workspace = Workspace(str(settings["root"]))
-    if not launched or int(os.environ.get("RANK", "0")) == 0:
+    if os.environ.get("RANK", "0") == "0":  # the processes of one training share the first one's lock
         workspace.lock()
     with Reporter() as reporter, contextlib.closing(engine):
         if isinstance(engine, RayEngine) and engine.address is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from ffhqref.cli import launch
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.weights import require
 from ffhqref.workspace import inside
 
 from ._common import Context, open_context, rows_of
@@ -48,11 +50,13 @@ class Plan:
     """``vqgan.ckpt`` that the denoisers stand on."""
     ldm: Path
     """``refldm.ckpt`` of the LQ-only LDM, which the fine-tune starts from."""
+    identity: Path | None
+    """ONNX file of the identity loss's network; None: no model has that loss."""
 
 
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
-    with open_context(config, launched=True) as context:
+    with open_context(config) as context:
         models = _models(context)
         plan = check_train(context) if set(models) & set(REFLDM) else None
         faceme = check_faceme(context) if "faceme" in models else None
@@ -91,17 +95,24 @@ def check_train(context: Context) -> Plan:
     models = _models(context)
     get_preset(options["degradation"])
     folder = Path(options["folder"])
+    settings = {name: _settings(name, options, context.seed) for name in REFLDM}
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and len(models) > 1:
+        raise ConfigError("several processes train one model a launch; choose one, for instance model=ldm")
+    identity = None
+    if any(getattr(settings[name], "identity_weight", 0) for name in models if name in REFLDM):
+        identity = require("webface-r50", path=options["identity"]).path
     return Plan(
         models=tuple(name for name in REFLDM if name in models),
         folder=folder,
         architecture=RefLDMConfig.from_tree(options["architecture"], where="train.architecture"),
-        settings={name: _settings(name, options, context.seed) for name in REFLDM},
+        settings=settings,
         items=_items(context, options),
         degradation=options["degradation"],
         start=Path(options["start"]) if options["start"] else None,
         unit_latents=bool(options["unit_latents"]),
         first_stage=folder / "vqgan" / "vqgan.ckpt",
         ldm=Path(options["unet"]) if options["unet"] else folder / "ldm" / "refldm.ckpt",
+        identity=identity,
     )
 
 
@@ -116,7 +127,7 @@ def train_models(context: Context, plan: Plan) -> int:
     until = context.config["train"]["until"]
     side = plan.architecture.picture_size
     load, degrade = SmallPictures(side), degradation(plan.degradation, side)
-    say = context.reporter.say
+    say = context.reporter.say if os.environ.get("RANK", "0") == "0" else _silent
     say(f"train: {len(plan.items)} pictures, {side} pixels; folder {plan.folder}")
     for name in plan.models:
         settings = plan.settings[name]
@@ -134,6 +145,8 @@ def train_models(context: Context, plan: Plan) -> int:
             until=until,
             told=teller(say, name, settings.run.steps),
         )
+        if not task.runtime.is_main:
+            continue
         if isinstance(task, VQGANTask) and plan.unit_latents:
             # On the checkpoint only: the saved state stays what a resumed run goes on from.
             factor = unit_latents(task.first_stage, batches(0, 0, 1).gt.to(context.device))
@@ -150,10 +163,11 @@ def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
     from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
     from ffhqref.restorers.refldm.training.settings import VQGANSettings
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
+    from ffhqref.training.onnx_network import OnnxNetwork
     from ffhqref.training.runtime import Runtime
 
     settings, config = plan.settings[name], plan.architecture
-    seed, runtime = settings.run.seed, Runtime(device, settings.run.precision)
+    seed, runtime = settings.run.seed, Runtime.for_run(device, settings.run.precision)
     if isinstance(settings, VQGANSettings):
         perceptual = _lpips(device) if settings.perceptual_weight else None
         first_stage = (
@@ -164,7 +178,9 @@ def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
         if not path.is_file():
             raise ConfigError(f"model={name} starts from {path}, which is not there; train model={path.parent.name}")
     unet = start.unet_of_ldm(config, plan.ldm) if name == "refldm" else start.fresh_unet(config, seed)
-    return DiffusionTask(config, settings, start.trained_first_stage(config, plan.first_stage), unet, runtime)
+    embed = OnnxNetwork(plan.identity).to(runtime.device) if plan.identity and settings.identity_weight else None
+    first_stage = start.trained_first_stage(config, plan.first_stage)
+    return DiffusionTask(config, settings, first_stage, unet, runtime, embed)
 
 
 def _half(plan: Plan) -> Path:
@@ -232,6 +248,10 @@ def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
             for path, person in people_of_csv(faces["path"], faces["table"], faces["leave_out"])
         ]
     return items_by_person(people)
+
+
+def _silent(_: str) -> None:
+    """Say nothing, as all processes of a training but the first do."""
 
 
 def teller(say: Callable[[str], None], name: str, steps: int) -> Callable[[int, dict[str, float]], None]:

@@ -13,11 +13,11 @@ from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.ray_worker import Site
 from ffhqref.errors import EngineError, one_line
 
-IN_FLIGHT = 2
-"""Batches a worker is given at once when they are short, so that it need not wait for the next one."""
+AHEAD = 0.2
+"""Seconds of work a worker is given at once, so that it need not wait for the next batch when these are short."""
 
-SHORT = 1.0
-"""Seconds of a short batch. Of longer ones none is left behind another while a worker idles."""
+IN_FLIGHT = 8
+"""At most so many batches make them up."""
 
 LOOK_EVERY = 10.0
 """Seconds after which nodes that joined or left are looked for."""
@@ -130,7 +130,7 @@ class _Dispatch:
         self._left_over: list[Row] = []
         self._failed_starts = 0
         self._answers = 0
-        self._began = self._heard = time.monotonic()
+        self._heard = self._first = time.monotonic()
 
     def run(self) -> Iterator[tuple[int, Results]]:
         """Yield as `Crew.imap` does."""
@@ -165,10 +165,11 @@ class _Dispatch:
             )
 
     def _hand_out(self) -> None:
-        """Give started workers something to do; two batches at once where these are short and there are many."""
-        workers = self._crew.workers
-        seconds = (time.monotonic() - self._began) * len(workers) / max(1, self._answers)
-        depth = IN_FLIGHT if seconds < SHORT and len(self._queue) > len(workers) else 1
+        """Give started workers something to do: some batches at once, where these are short and enough are left."""
+        workers, depth = self._crew.workers, 1
+        if self._answers > 1 and len(self._queue) > IN_FLIGHT * len(workers):
+            seconds = (time.monotonic() - self._first) * len(workers) / (self._answers - 1)
+            depth = max(1, min(IN_FLIGHT, int(AHEAD / max(seconds, 1e-9))))
         for worker in workers:
             while self._queue and worker.started and len(worker.asked) < depth:
                 task = self._queue.popleft()
@@ -195,6 +196,8 @@ class _Dispatch:
         worker.asked.popleft()
         if task is not None:
             self._answers += 1
+            if self._answers == 1:
+                self._first = time.monotonic()
             yield from self._merge(task, found)
         elif found is not None:  # it has settled
             worker.node = found["node"]

@@ -115,6 +115,10 @@ class RenderStage:
             "file_size" in result and file_intact(self.out / row["out_path"], result, result["sha256"])
         )
 
+    def failure(self, row: Row, reason: str) -> dict[str, Any]:  # noqa: ARG002
+        """Return the result of an attempt that could not be tried to the end."""
+        return {"error": reason}
+
     def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         """Render, compare, and write what is accepted."""
         results: list[dict[str, Any]] = [{} for _ in rows]

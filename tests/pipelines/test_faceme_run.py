@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -91,7 +92,9 @@ def test_a_second_run_does_nothing_and_other_pictures_are_noticed(whole, few_fac
     assert again.returncode == 0, again.stderr
     assert "to do" not in again.stderr
     assert "faceme stage 1 10/10" not in again.stderr, "no step is done again"
-    other = ffhqref(*arguments(few_faces, sample_folder, root), "limit=1")
+    copy = ffhqref.folder / "w"
+    shutil.copytree(root, copy)
+    other = ffhqref(*arguments(few_faces, sample_folder, copy), "limit=1")
     assert other.returncode == 2
     assert "training on other pictures" in other.stderr.splitlines()[-1]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,13 +15,14 @@ import torch
 
 from ffhqref import tables
 
+from .conftest import REPOSITORY
 from .test_cli import one_line
 
 MICRO = (
     "device=cpu", "train.threads=1", "train.save_every=4", "train.sample_every=10",
     "train.vqgan.steps=20", "train.vqgan.batch_size=2", "train.ldm.steps=6", "train.ldm.batch_size=2",
     "train.refldm.steps=6", "train.refldm.batch_size=2",
-    "train.architecture.model.params.image_size=8",
+    "train.architecture.model.params.image_size=16",
     "train.architecture.model.params.first_stage_config.params.n_embed=16",
     "train.architecture.model.params.first_stage_config.params.ddconfig.resolution=32",
     "train.architecture.model.params.unet_config.params.model_channels=32",
@@ -91,3 +94,21 @@ def test_nobody_of_the_test_split_is_trained_on(workspace):
     assert all(
         person[Path(item.target).stem] == person[Path(name).stem] for item in plan.items for name in item.references
     )
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(workspace, tmp_path):
+    """Under torchrun, as under accelerate launch: one lock, one curve, one checkpoint, which the next stage takes."""
+    for model in ("vqgan", "ldm"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "ffhqref.cli", "train", f"root={workspace}", f"train.folder={tmp_path / 't'}", *MICRO]
+        command += [f"model={model}", "train.vqgan.revive_after=0"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("train: ") == 1
+    assert len((tmp_path / "t" / "ldm" / "curve.csv").read_text().splitlines()) == 1 + 6
+
+
+def test_the_identity_loss_needs_its_network_and_says_so(ffhqref, workspace):
+    done = ffhqref("train", f"root={workspace}", "train.folder=t", "model=ldm", "train.ldm.identity_weight=0.1", *MICRO)
+    assert "weights 'webface-r50' are not on this machine" in one_line(done)

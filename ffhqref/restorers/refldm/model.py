@@ -205,6 +205,7 @@ class RefLDM:
         guidance_scale: float = 1.5,
         spacing: str = "uniform",
         *,
+        start_time: int | None = None,
         callback: Callable[[DenoisingStep], None] | None = None,
     ) -> Tensor:
         """Restore: return the final latents, float32 [B, C, H/f, W/f], of DDIM with eta 0.
@@ -221,6 +222,8 @@ class RefLDM:
             guidance_scale: 1 uses the given references alone; else the prediction is moved away from that under
                 null references (zero latents; the LQ picture is kept), with twice the work.
             spacing: ``uniform`` (the paper's benchmark) or ``uniform_trailing`` (its demo).
+            start_time: not published: steps above this time step are left out, and the first one left starts from the
+                LQ picture's latents under that step's share of ``x_T``, as DifFace does with its estimate.
             callback: shown every step.
 
         Raises:
@@ -229,13 +232,22 @@ class RefLDM:
         given = list(lq.new_zeros(lq.shape[0], 0, *lq.shape[1:]) if references is None else references)
         self._check(lq, given, x_T)
         table = DDIMTable.make(self.alphas, steps, spacing)
+        if start_time is not None:
+            table = table.up_to(start_time)
         x_T = x_T.to(self.device, torch.float32).expand(lq.shape[0], -1, -1, -1)
 
         def work(batch: Sequence[int]) -> Tensor:
             # Cases with equally many references lie side by side: attention works group by group.
             order = sorted(batch, key=lambda case: given[case].shape[0])
             latents = self._sample(
-                lq[order], [given[case] for case in order], x_T[order], table, guidance_scale, tuple(order), callback
+                lq[order],
+                [given[case] for case in order],
+                x_T[order],
+                table,
+                guidance_scale,
+                tuple(order),
+                callback,
+                start_time is not None,
             )
             back = [order.index(case) for case in batch]
             return latents[back]
@@ -256,9 +268,13 @@ class RefLDM:
         guidance_scale: float,
         cases: tuple[int, ...],
         callback: Callable[[DenoisingStep], None] | None,
+        from_lq: bool,
     ) -> Tensor:
         guided = guidance_scale != 1.0 and any(len(item) for item in references)
         condition = self.encode(lq)
+        if from_lq:
+            alpha = float(table.alpha[0])
+            x = alpha**0.5 * condition.float() + (1.0 - alpha) ** 0.5 * x
         attend = self._attend(references, guided, (int(x.shape[2]), int(x.shape[3])))
         for index in range(len(table)):
             t = torch.full((1,), int(table.timesteps[index]), device=self.device)

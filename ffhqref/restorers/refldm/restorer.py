@@ -68,6 +68,7 @@ class RefLDMRestorer:
         spacing: ``uniform`` or ``uniform_trailing``.
         guidance_scale: 1 switches guidance off.
         max_references: the first so many of a case are used, never repeated; None: all; "preset": the preset's.
+        start_time: not published: start at this time step from the noised LQ latents (`RefLDM.sample_latent`).
         noise: ``shared``: one start noise for all cases, drawn from ``seed``, as published; ``case``: one for
             each case, drawn from its own seed.
         seed: of the shared noise.
@@ -102,6 +103,7 @@ class RefLDMRestorer:
         spacing: str | None = None,
         guidance_scale: float | None = None,
         max_references: int | Literal["preset"] | None = "preset",
+        start_time: int | None = None,
         noise: str = "shared",
         seed: int = 2024,
         noise_device: str = "cpu",
@@ -127,6 +129,7 @@ class RefLDMRestorer:
         self.max_references = chosen.max_references if max_references == "preset" else max_references
         if self.max_references is not None and self.max_references < 1:
             raise ConfigError(f"max_references must be at least 1, or null for all, not {self.max_references}")
+        self.start_time = start_time
         self.noise = noise
         self.seed = seed
         self.noise_device = noise_device
@@ -187,7 +190,13 @@ class RefLDMRestorer:
         lq = _signed(_resized(batch.lq, side))
         given = [_signed(_resized(item[: self.max_references], side)) for item in batch.references]
         latent = self.model.sample_latent(
-            lq, given, self.start_noise(batch.seeds), self.steps, self.guidance_scale, self.spacing
+            lq,
+            given,
+            self.start_noise(batch.seeds),
+            self.steps,
+            self.guidance_scale,
+            self.spacing,
+            start_time=self.start_time,
         )
         image = ((self.model.decode(latent) + 1.0) / 2.0).clamp(0.0, 1.0).cpu()
         return _resized(image, batch.lq.shape[2])

@@ -69,5 +69,10 @@ class DDIMTable:
         table = alphas.astype(np.float32).astype(np.float64)
         return cls(times, table[times], table[np.append(times[1:], 0)])
 
+    def up_to(self, time: int) -> DDIMTable:
+        """Return the table without the steps that are noisier than this time step; at least the last step stays."""
+        first = min(int((self.timesteps > time).sum()), len(self.timesteps) - 1)
+        return DDIMTable(self.timesteps[first:], self.alpha[first:], self.alpha_next[first:])
+
     def __len__(self) -> int:
         return len(self.timesteps)

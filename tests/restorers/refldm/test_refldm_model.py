@@ -293,3 +293,21 @@ def test_gpu_gives_the_same(small_config, small_modules, small_model, mixed, mon
     ours = gpu.sample_latent(lq, references, x_T, STEPS)
     assert ours.device.type == "cuda"
     assert close(ours.cpu(), expected)
+
+
+def test_a_later_start_goes_on_from_the_noised_latents_of_the_input(small_model, faces, noise):
+    lq, references, x_T = faces(1, 2, 3, 64, 64), faces(2, 2, 1, 3, 64, 64), noise(3, 1, 4, 16, 16)
+    seen = []
+    whole = small_model.sample_latent(lq, references, x_T, 10, 1.5, callback=seen.append)
+    cut = []
+    later = small_model.sample_latent(lq, references, x_T, 10, 1.5, start_time=501, callback=cut.append)
+    assert len(seen) == 10 and len(cut) == 6  # 501, 401, ..., 1
+    # The first step's input, rebuilt: the published schedule's share of the input's latents and of the noise.
+    alpha = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64).square().neg().add(1).cumprod(0)[501]
+    assert float(small_model.alphas[501]) == pytest.approx(float(alpha), rel=1e-6)
+    start = float(alpha) ** 0.5 * small_model.encode(lq) + float(1 - alpha) ** 0.5 * x_T
+    torch.testing.assert_close(cut[0].x, start, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(whole, later)
+    assert len(small_model.alphas) == 1000
+    again = small_model.sample_latent(lq, references, x_T, 10, 1.5, start_time=999)
+    assert again.shape == whole.shape

@@ -1,0 +1,118 @@
+"""A convolutional network from an ONNX file as torch operations, so that gradients go through it.
+
+The identity loss of ReF-LDM's training needs the derivative of an ArcFace network that its authors give as ONNX, which
+onnxruntime only evaluates. ArcFace ResNets consist of a handful of operators; a file with others is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ffhqref.errors import DependencyError, WeightsError
+
+Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
+
+
+def _conv(x: list[Tensor], given: dict[str, Any]) -> Tensor:
+    pads = given.get("pads", [0, 0, 0, 0])
+    top, left, bottom, right = pads
+    image = x[0]
+    padding: tuple[int, int] = (top, left)
+    if (top, left) != (bottom, right):
+        image, padding = F.pad(image, (left, right, top, bottom)), (0, 0)
+    bias = x[2] if len(x) > 2 else None
+    return F.conv2d(
+        image, x[1], bias, given.get("strides", [1, 1]), padding, given.get("dilations", [1, 1]), given.get("group", 1)
+    )
+
+
+def _norm(x: list[Tensor], given: dict[str, Any]) -> Tensor:
+    return F.batch_norm(x[0], x[3], x[4], x[1], x[2], training=False, eps=given.get("epsilon", 1e-5))
+
+
+def _gemm(x: list[Tensor], given: dict[str, Any]) -> Tensor:
+    first = x[0].T if given.get("transA") else x[0]
+    second = x[1].T if given.get("transB") else x[1]
+    product = given.get("alpha", 1.0) * (first @ second)
+    return product + given.get("beta", 1.0) * x[2] if len(x) > 2 else product
+
+
+OPERATORS: dict[str, Operator] = {
+    "Add": lambda x, _: x[0] + x[1],
+    "BatchNormalization": _norm,
+    "Conv": _conv,
+    "Dropout": lambda x, _: x[0],
+    "Flatten": lambda x, given: x[0].flatten(given.get("axis", 1)),
+    "Gemm": _gemm,
+    "Identity": lambda x, _: x[0],
+    "Mul": lambda x, _: x[0] * x[1],
+    # ONNX gives the slopes as [C, 1, 1], or as [C] behind a fully connected layer
+    "PRelu": lambda x, _: torch.where(x[0] >= 0, x[0], x[0] * x[1]),
+    "Relu": lambda x, _: F.relu(x[0]),
+    "Sub": lambda x, _: x[0] - x[1],
+}
+
+
+class OnnxNetwork(torch.nn.Module):
+    """The network of a file, frozen, with one input and one output; call it with float32 tensors.
+
+    Args:
+        path: an ONNX file, for instance ``insightface_webface_r50.onnx``.
+
+    Raises:
+        DependencyError: the package ``onnx`` is not installed.
+        WeightsError: the file is missing or damaged, or has an operator that is not among `OPERATORS`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        try:
+            import onnx
+            from onnx import numpy_helper
+        except ImportError:
+            raise DependencyError(
+                "an identity loss from an ONNX file needs the package 'onnx': pip install onnx"
+            ) from None
+        if not Path(path).is_file():
+            raise WeightsError(f"no such weight file: {path}")
+        try:
+            graph = onnx.load(str(path)).graph
+        except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
+            raise WeightsError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0][:100]}") from None
+        unknown = sorted({node.op_type for node in graph.node} - set(OPERATORS))
+        if unknown:
+            raise WeightsError(f"{path} has the operators {', '.join(unknown)}, which no gradient is known for here")
+        self._slots: dict[str, str] = {}
+        for number, item in enumerate(graph.initializer):
+            self._slots[item.name] = f"constant{number}"
+            self.register_buffer(f"constant{number}", torch.from_numpy(numpy_helper.to_array(item).copy()))
+        self._nodes = [
+            (
+                OPERATORS[node.op_type],
+                list(node.input),
+                node.output[0],
+                {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute},
+            )
+            for node in graph.node
+        ]
+        inputs = [item.name for item in graph.input if item.name not in self._slots]
+        if len(inputs) != 1 or len(graph.output) != 1:
+            raise WeightsError(f"{path} has {len(inputs)} inputs and {len(graph.output)} outputs, expected one of each")
+        self._input, self._output = inputs[0], graph.output[0].name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output for one input."""
+        values = {self._input: x}
+
+        def value(name: str) -> Tensor:
+            return values[name] if name in values else cast("Tensor", getattr(self, self._slots[name]))
+
+        for operator, names, output, given in self._nodes:
+            values[output] = operator([value(name) for name in names if name], given)
+        return values[self._output]
