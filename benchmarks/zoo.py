@@ -7,11 +7,11 @@
 Each method has a process of its own. It writes random weights of the published architecture in the published layout,
 makes the restorer from them and restores one 512x512 picture. The arguments of every outermost call of a network are
 stored during the first run; the bare side is exactly these calls, without anything between them: no resizing, ranges,
-sampler or noise. Both sides run alternately. `overhead` compares the fastest runs of both. `outside` is the time that
-the restorer's own runs spent outside its networks, in percent of the time inside: it does not see how busy the machine
-was between two runs. Memory is the peak of the whole process (on a GPU: what torch had allocated there), weights
-included, with the allocator's leftovers handed back before each run; the bare side holds the arguments of one call at a
-time.
+sampler or noise. Both sides run alternately. `outside` is the time that the restorer's own runs spent outside these
+calls, in percent of the time inside: the figure to trust, since both come from the same run. `overhead` compares the
+fastest runs of both sides, in wall and in CPU time, and on a machine that does other work it shows that work too.
+Memory is the peak of the whole process (on a GPU: what torch had allocated there), weights included, with the
+allocator's leftovers handed back before each run; the bare side holds the arguments of one call at a time.
 
 Diffusion methods run few steps. That shortens both sides alike, and makes what a restorer does once an image weigh
 more than in use.
@@ -68,7 +68,7 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
     settings = tiny.options(folder)
     few: dict[str, tuple[dict[str, Any], str]] = {
         "difface": ({"respacing": "ddim250", "start": steps}, f"{steps} steps of 100"),
-        "dr2": ({"N": 1, "tau": 2}, "6 steps of 61"),
+        "dr2": ({"N": 1, "tau": 2}, "6 steps, not 26"),
         "pgdiff": ({"respacing": f"ddpm{steps}"}, f"{steps} steps of 1000"),
         "refldm": ({"steps": steps}, f"{steps} steps of 100"),
         "dmdnet": ({}, "landmarks given"),
@@ -286,14 +286,14 @@ def in_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-COLUMNS = ("method", "s", "bare s", "overhead", "of CPU time", "outside", "peak MiB", "bare MiB", "setting")
+COLUMNS = ("method", "s", "bare s", "outside", "overhead", "of CPU time", "peak MiB", "bare MiB", "setting")
 
 
 def cells(row: dict[str, Any]) -> list[str]:
     """Return a method's row of `COLUMNS`."""
     if "error" in row:
         return [row["method"], *[""] * 7, f"not measured: {row['error']}"]
-    percents = (row[key] for key in ("overhead_percent", "overhead_percent_of_cpu_time", "outside_percent"))
+    percents = (row[key] for key in ("outside_percent", "overhead_percent", "overhead_percent_of_cpu_time"))
     memory = ("" if row[key] is None else f"{row[key]:.0f}" for key in ("peak_mib", "peak_mib_bare"))
     return [
         row["method"],
@@ -315,9 +315,10 @@ def page(figures: dict[str, Any]) -> str:
         "",
         f"One {SIDE}x{SIDE} picture on {figures['device']}, {figures['date'][:10]}, torch {versions['torch']}: each",
         "restorer against its networks called bare with the same arguments, on random weights, at full size where the",
-        "last column does not say otherwise. *Overhead* compares the fastest runs, in wall and in CPU time; *outside*",
-        "is the restorer's own time beside its networks. Peak memory is that of the whole process. Few steps make what",
-        f"is done once an image weigh more than in use. Measured by `python benchmarks/zoo.py --threads {threads}`.",
+        "last column does not say otherwise. *Outside* is the time that the restorer's runs spent beside its networks,",
+        "in percent of the time inside; *overhead* compares the fastest runs of both sides, in wall and in CPU time.",
+        "Peak memory is that of the whole process. Few steps make what is done once an image weigh more than in use.",
+        f"Measured by `python benchmarks/zoo.py --threads {threads}`.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),

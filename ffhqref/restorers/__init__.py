@@ -33,6 +33,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
         "reference": "ffhqref.restorers.simple:FirstReference",
         "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
+        "refldm-tiny": "ffhqref.restorers.refldm.tiny:RefLDMTiny",
         "restoreformer": "ffhqref.restorers.restoreformer:RestoreFormer",
         "restoreformer_pp": "ffhqref.restorers.restoreformer:RestoreFormerPP",
         "tiled": "ffhqref.restorers.composed.tiled:Tiled",
