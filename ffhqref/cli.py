@@ -28,6 +28,7 @@ PIPELINES = {
     "train": "reference set -> checkpoints: model=[vqgan,ldm,refldm] (ReF-LDM) or faceme, train=tiny|paper",
     "prepare": "reference set -> features and list of pictures that FaceMe trains on",
     "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",
+    "faceme": "FaceMe from pictures to scores: build, synthesize, prepare, train both stages, degrade, restore, score",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.hashing import content_key
+from ffhqref.images import write_atomic
 
 from ._common import Context
 
@@ -33,22 +35,17 @@ class Plan:
 
 def check_faceme(context: Context) -> Plan:
     """Check the config, find the base, and read the list of who is to be trained on."""
-    from ffhqref.degradation import get_preset
     from ffhqref.restorers.faceme.config import FaceMeConfig
     from ffhqref.restorers.faceme.training.lists import read_samples
 
+    stages, settings = check_options(context)
     options = context.config["train"]["faceme"]
-    stages = tuple(options["stages"])
-    if not stages or not set(stages) <= {1, 2}:
-        raise ConfigError(f"train.faceme.stages={list(stages)}: expected [1], [2] or [1,2]")
-    get_preset("faceme")
-    settings = {stage: _settings(context, stage) for stage in (1, 2)}
     listed = options["list"]
     path = Path(listed).expanduser() if listed else context.workspace.root / "faceme" / "train.json"
     if not path.is_file():
         raise ConfigError(f"no list of training samples at {path}: run ffhqref prepare, or set train.faceme.list")
     return Plan(
-        stages=tuple(stage for stage in (1, 2) if stage in stages),
+        stages=stages,
         folder=Path(context.config["train"]["folder"]) / "faceme",
         base=base_folder(context),
         photomaker=photomaker_file(context),
@@ -58,6 +55,21 @@ def check_faceme(context: Context) -> Plan:
     )
 
 
+def check_options(context: Context) -> tuple[tuple[int, ...], dict[int, FaceMeSettings]]:
+    """Return the stages to train, in order, and the settings of both; what is wrong in the config ends here."""
+    stages = context.config["train"]["faceme"]["stages"]
+    if not stages or not set(stages) <= {1, 2}:
+        raise ConfigError(f"train.faceme.stages={stages}: expected [1], [2] or [1,2]")
+    settings = {stage: _settings(context, stage) for stage in (1, 2)}
+    return tuple(stage for stage in (1, 2) if stage in stages), settings
+
+
+def base_is_random(context: Context) -> bool:
+    """Return whether no base is named and widths are not the released ones: `base_folder` then makes a random one."""
+    options = context.config["train"]["faceme"]
+    return not options["base"] and options["config"] is not None
+
+
 def base_folder(context: Context) -> Path:
     """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
     from ffhqref.weights import require
@@ -65,7 +77,7 @@ def base_folder(context: Context) -> Path:
     options = context.config["train"]["faceme"]
     if options["base"]:
         return Path(options["base"]).expanduser()
-    if options["config"] is None:
+    if not base_is_random(context):
         return require("realvisxl-3").path.parent.parent
     folder = Path(context.config["train"]["folder"]) / "faceme" / "base"
     if not (folder / "model_index.json").is_file():
@@ -105,20 +117,36 @@ def train_faceme(
     load, degrade, feature = SmallPictures(side), unrounded_degradation("faceme", side), FeatureFiles()
     say(f"train: FaceMe on {len(plan.samples)} pictures, {side} pixels; folder {plan.folder}")
     for stage in plan.stages:
-        settings = plan.settings[stage]
+        settings, folder = plan.settings[stage], plan.folder / f"stage{stage}"
+        _check_same_samples(plan.samples, folder)
         task = _task(context, plan, settings)
         rules, pool = settings.batch_rules, settings.pool_rules
         batches = FaceMeBatches(plan.samples, load, degrade, feature, rules, pool, workers=int(options["workers"]))
         written = train(
             task,
             batches,
-            plan.folder / f"stage{stage}",
+            folder,
             look=batches(0, 0, 1),
             told=teller(f"faceme stage {stage}", settings.run.steps),
             export_every=int(options["checkpoint_every"]),
         )
-        say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
+        if written:  # by the first of several processes
+            say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
     return 0
+
+
+def _check_same_samples(samples: list[Sample], folder: Path) -> None:
+    """Refuse to go on with a training that was begun on other pictures or references, wherever those lie now."""
+    key = content_key(
+        [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in samples]
+    )
+    record = folder / "samples.sha256"
+    if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != key:
+        raise ConfigError(
+            f"{folder} belongs to a training on other pictures or references (another limit, split or list); take "
+            "another train.folder, or delete it"
+        )
+    write_atomic(record, key.encode())
 
 
 def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:

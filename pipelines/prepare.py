@@ -63,7 +63,8 @@ def check_prepare(context: Context) -> Plan:
         if row.target_id in targets and row.reference_id in targets:
             real.setdefault(row.target_id, []).append(row.reference_id)
     wanted = sorted(targets)[: context.limit]
-    embedded = sorted(set(wanted) | {name for target in wanted for name in real.get(target, ())})
+    others = {name for target in wanted for name in real.get(target, ())} if references != "synthetic" else set()
+    embedded = sorted({*wanted, *others})
     rows = [
         {
             "image_id": name,

@@ -60,11 +60,11 @@ def execute(config: Any) -> int:
         models = _models(context)
         plan = check_train(context) if set(models) & set(REFLDM) else None
         faceme = check_faceme(context) if "faceme" in models else None
-        _set_threads(context)
+        set_threads(context)
         if plan is not None:
             train_models(context, plan)
         if faceme is not None:
-            train_faceme(context, faceme, partial(_teller, context.reporter.say))
+            train_faceme(context, faceme, partial(teller, context.reporter.say))
         return 0
 
 
@@ -77,7 +77,8 @@ def _models(context: Context) -> list[str]:
     return models
 
 
-def _set_threads(context: Context) -> None:
+def set_threads(context: Context) -> None:
+    """Let torch use as many threads of the CPU as ``train.threads`` says."""
     import torch
 
     threads = context.config["train"]["threads"]
@@ -142,7 +143,7 @@ def train_models(context: Context, plan: Plan) -> int:
             plan.folder / name,
             look=source(batch_size=4, seed=settings.run.seed + 1)(0, 0, 1),
             until=until,
-            told=_teller(say, name, settings.run.steps),
+            told=teller(say, name, settings.run.steps),
         )
         if not task.runtime.is_main:
             continue
@@ -253,7 +254,7 @@ def _silent(_: str) -> None:
     """Say nothing, as all processes of a training but the first do."""
 
 
-def _teller(say: Callable[[str], None], name: str, steps: int) -> Callable[[int, dict[str, float]], None]:
+def teller(say: Callable[[str], None], name: str, steps: int) -> Callable[[int, dict[str, float]], None]:
     """Return what tells the losses, averaged since it last did, some twenty times in a run."""
     every = max(1, steps // 20)
     sums: dict[str, float] = {}

@@ -60,7 +60,6 @@ class Parameters:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Parameters:
         """Return the parameters recorded in a row of table ``degradations``."""
-        shift = row["colour_shift"]
         shift = row["colour_shift"]  # None or NaN where there is none
         return cls(
             preset=str(row["level"]),

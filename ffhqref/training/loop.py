@@ -141,7 +141,9 @@ def train(
                 save_whole(folder / "state.pt", state)
             if export_every and (step + 1) % export_every == 0 and step + 1 < end:
                 task.export(folder)
-    return task.export(folder) if runtime.is_main else []
+    written = task.export(folder) if runtime.is_main else []
+    runtime.wait()  # what comes next may start from these files, in every process
+    return written
 
 
 def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:

@@ -78,6 +78,11 @@ class Runtime:
         else:
             loss.backward()
 
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+
     def mean(self, value: Tensor) -> float:
         """Return the mean of a number over the processes."""
         value = value.detach()

@@ -50,6 +50,19 @@ def test_the_order_of_a_list_is_the_order_of_the_run():
     assert list(composed("restorer=[reference,lq]")["restorer"]) == ["reference", "lq"]
 
 
+def test_an_experiment_wins_over_the_common_keys():
+    assert composed("experiment=quick")["limit"] == 6
+    assert composed("experiment=quick", "limit=2")["limit"] == 2
+    assert composed("experiment=faceme_tiny")["train"]["faceme"]["references"] == "synthetic"
+
+
+def test_the_paper_config_takes_no_faces_of_the_tiny_one(monkeypatch):
+    from ffhqref.restorers.faceme import faces
+
+    monkeypatch.setattr(faces, "_insightfaces", lambda detector=None, arcface=None, *, largest: (detector, arcface))
+    assert faces.make_finder(composed("train=paper")["train"]["faceme"]["faces"]) == (None, None)
+
+
 def test_names_in_the_config_exist():
     assert {composed(f"dataset={name}")["dataset"]["name"] for name in options("dataset")} <= set(
         ffhqref.datasets.DATASETS

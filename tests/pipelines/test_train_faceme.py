@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -68,6 +69,27 @@ def test_prepared_killed_and_resumed_equals_unbroken(ffhqref, workspace):
         for file in files:
             first, second = load_file(one / file), load_file(other / file)
             assert all((value == second[key]).all() for key, value in first.items())
+
+
+@pytest.mark.slow
+def test_launched_processes_share_a_workspace(ffhqref, workspace):
+    """As ``accelerate launch`` starts them, with its environment; stage 2 waits for what stage 1 wrote."""
+    made = ffhqref("prepare", f"root={workspace}", "device=cpu", "engine=serial", "limit=2")
+    assert made.returncode == 0, made.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = ("train", f"root={workspace}", *MICRO, "train.faceme.stage1.steps=3", "train.faceme.stage2.steps=2")
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [ffhqref.start(*given, env={**common, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in (0, 1)]
+    told = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    folder = workspace / "train-tiny" / "faceme"
+    assert len((folder / "stage2" / "curve.csv").read_text().splitlines()) == 1 + 2
+    assert (folder / "stage1" / "checkpoint-3" / "mix").is_dir()
+    assert (folder / "stage2" / "checkpoint-2" / "controlnet").is_dir()
+    assert "checkpoint-2" in told[0]
+    assert "checkpoint" not in told[1], "one process writes"
 
 
 def test_what_is_missing_is_told(ffhqref, workspace):

@@ -150,13 +150,13 @@ def make_finder(options: Mapping[str, Any], *, largest: bool = False) -> FaceFin
 
     Args:
         options: ``name`` is ``insightface`` (as published; ``detector`` and ``arcface`` are the files) or ``aligned``
-            (``embedder``, ``crop`` and the embedder's own options).
+            (``embedder``, ``crop`` and the embedder's own options). None stands for an option that is not given.
         largest: see `InsightFaces`.
 
     Raises:
         ConfigError: no such name, or options it does not take.
     """
-    given = dict(options)
+    given = {key: value for key, value in options.items() if value is not None}
     name = given.pop("name", None)
     if name not in FINDERS:
         hint = did_you_mean(str(name), FINDERS)

@@ -1,6 +1,6 @@
 """A small SDXL folder with random weights, in the released layout: for trying the whole chain without the real one.
 
-What it restores is worth nothing until its VAE and U-Net have been taught (`pretrain`); its files are read by the same
+Its VAE and U-Net stay random, since FaceMe trains neither, so what it restores is noise. Its files are read by the same
 code as the released ones, and a training on it does all that one on the real base does.
 """
 
