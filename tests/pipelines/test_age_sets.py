@@ -90,6 +90,7 @@ def test_limits_and_widths_of_the_config(workspace, ffhqref, sample_folder):
     assert "no target has references" in one_line(none)
 
 
+@pytest.mark.slow
 def test_rejected_pairs_stay_rejected(workspace, ffhqref, few_faces, sample_folder, tmp_path):
     """A manual check of the set holds for the benchmarks by age too, and cannot be forgotten."""
     target, others = next(

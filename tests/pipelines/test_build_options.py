@@ -57,6 +57,7 @@ def test_card_review_and_exclusions(build, ffhqref, few_faces, tmp_path):
     assert gone in set(after["reference_id"])
 
 
+@pytest.mark.slow
 def test_test_is_balanced_over_an_attribute(build, ffhqref, few_faces, sample_folder, tmp_path):
     """Two of six people are alike in a label; a test set of two people must take one of each label."""
     with (sample_folder / "metadata.csv").open() as stream:

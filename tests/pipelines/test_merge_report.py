@@ -59,6 +59,7 @@ def test_the_ranking_is_that_of_one_workspace_with_all_methods(scored, ffhqref, 
     assert origin[f"{scored[1]}: scores"] == tables.table_hash(scored[1], "scores")
 
 
+@pytest.mark.slow
 def test_a_second_merge_does_nothing_and_the_order_does_not_matter(scored, ffhqref):
     assert merge(ffhqref, *scored).returncode == 0
     board = tables.read_table(ffhqref.folder / "both", "leaderboard").drop(columns="seconds_per_image")
@@ -70,6 +71,7 @@ def test_a_second_merge_does_nothing_and_the_order_does_not_matter(scored, ffhqr
     pd.testing.assert_frame_equal(board, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["benchmark.severe.references=1", "seed=1"])
 def test_other_cases_under_the_same_name_are_refused(scored, ffhqref, tmp_path, change):
     """The same targets with fewer references, or with other low-quality pictures, are another benchmark."""

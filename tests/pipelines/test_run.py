@@ -106,6 +106,7 @@ def test_a_second_run_does_nothing_and_says_so(undisturbed, few_faces, ffhqref, 
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_matter(undisturbed, few_faces, ffhqref, tmp_path):
     for workers in (0, 3):
         root = tmp_path / str(workers)

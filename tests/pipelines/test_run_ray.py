@@ -100,6 +100,7 @@ def test_a_run_on_two_nodes_that_loses_a_worker_gives_the_same_tables(here, ray_
     assert not list((command.folder / "on_ray").glob(".ray*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_cluster_and_the_rest_is_done_here(here):
     """As on a terminal, which sends the signal to all processes; the cluster is of this run alone."""
     command, arguments, patient = here
@@ -143,6 +144,7 @@ def _of(process: Path, leader: int) -> bool:
     return session == leader or (parent > 1 and _of(Path(f"/proc/{parent}"), leader))
 
 
+@pytest.mark.slow
 def test_a_finished_run_starts_no_cluster(here, tmp_path):
     """So it does not need Ray, either; one with something to do says how to get it."""
     command, arguments, _ = here

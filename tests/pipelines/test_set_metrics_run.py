@@ -41,6 +41,7 @@ def weights(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
     root = ffhqref.folder / "w"
     shutil.copytree(built, root)

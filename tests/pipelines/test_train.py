@@ -36,6 +36,7 @@ def workspace(built, tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(ffhqref, workspace):
     """All three trainings; the first one is killed without warning between two saved states."""
     whole = ffhqref("train", f"root={workspace}", "train.folder=whole", *MICRO)

@@ -129,11 +129,12 @@ def off(ours, stored):
 
 
 def check_levels(ours, stored):
-    """Compare 8-bit pictures [H, W, 3]: rounding may turn one value in a thousand by one level."""
+    """Compare 8-bit pictures [H, W, 3]: rounding may turn a few values by one level."""
     step = math.ceil(ours.shape[0] / stored.shape[0])
     difference = np.abs(ours[::step, ::step].astype(int) - stored.numpy().astype(int))
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 1e-3
+    # a relative difference of 1e-4 moves up to 2 x 255 x 1e-4 of evenly spread values over a rounding edge
+    assert (difference > 0).mean() < 1e-2
 
 
 def stored_as(stored, name):
