@@ -1,11 +1,10 @@
-"""What is trained how: the paper's settings, and tiny ones for two CPU cores."""
+"""What is trained how; conf/train has the paper's settings, and tiny ones for two CPU cores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from ffhqref.restorers.refldm.config import FirstStageConfig, RefLDMConfig, UNetConfig
 from ffhqref.training.settings import RunSettings
 
 
@@ -63,56 +62,3 @@ class DiffusionSettings:
     weighting: Literal["noise", "min_snr", "picture"] = "noise"
     identity_weight: float = 0.1
     ema_decay: float = 0.9999
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """An architecture and its three trainings, in order."""
-
-    config: RefLDMConfig
-    vqgan: VQGANSettings
-    ldm: DiffusionSettings
-    refldm: DiffusionSettings
-
-
-def paper() -> Recipe:
-    """Return the paper's recipe (protocols.md 6.1); batch sizes are those of all processes together."""
-    return Recipe(
-        config=RefLDMConfig(),
-        vqgan=VQGANSettings(RunSettings(steps=200_000, batch_size=32, learning_rate=1e-4, cosine=True)),
-        # Neither the published LDM config nor the paper gives it a warm-up; the fine-tune has one of 10k steps.
-        ldm=DiffusionSettings(RunSettings(steps=500_000, batch_size=40, warmup=0), references=0, identity_weight=0.0),
-        refldm=DiffusionSettings(RunSettings(steps=150_000, batch_size=8)),
-    )
-
-
-def tiny() -> Recipe:
-    """Return a recipe for two CPU cores, about half an hour in all: 128 pixels, 1.0 and 2.9 million parameters."""
-    run = RunSettings(
-        steps=1500, batch_size=4, learning_rate=1e-3, warmup=100, cosine=True, save_every=250, sample_every=250
-    )
-    config = RefLDMConfig(
-        first_stage=FirstStageConfig(
-            embed_dim=8, n_embed=1024, z_channels=8, resolution=128, ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1
-        ),
-        unet=UNetConfig(
-            in_channels=16,
-            out_channels=8,
-            model_channels=64,
-            attention_resolutions=(1, 2),
-            num_res_blocks=1,
-            channel_mult=(1, 2),
-            num_head_channels=32,
-        ),
-        image_size=16,
-    )
-    diffusion = DiffusionSettings(replace(run, batch_size=8), ema_decay=0.999, identity_weight=0.0)
-    return Recipe(
-        config=config,
-        # No perceptual network is at hand offline, and without one the discriminator does harm: it never starts.
-        vqgan=VQGANSettings(
-            run, perceptual_weight=0.0, adversarial_start=run.steps, discriminator_width=32, revive_after=20
-        ),
-        ldm=replace(diffusion, references=0),
-        refldm=replace(diffusion, references=2, run=replace(diffusion.run, steps=1000, learning_rate=5e-4)),
-    )
