@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ import torch
 
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.restorers.refldm import RefLDM
-from ffhqref.restorers.refldm.training import settings as recipes
-from ffhqref.restorers.refldm.training.data import FaceBatches, TrainingBatch, augment_reference
+from ffhqref.restorers.refldm.training.data import FaceBatches, TrainingBatch, augment_reference, vary_person
 from ffhqref.restorers.refldm.training.diffusion import DiffusionTask, ReferenceDenoiser
 from ffhqref.restorers.refldm.training.losses import codebook_loss, identity_crop, identity_loss
 from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
@@ -332,15 +332,58 @@ def test_learning_rates():
 
 
 def test_paper_settings_are_the_published_ones():
-    recipe = recipes.paper()
-    assert (recipe.vqgan.run.steps, recipe.vqgan.run.batch_size, recipe.vqgan.run.learning_rate) == (200_000, 32, 1e-4)
-    assert (recipe.vqgan.adversarial_start, recipe.vqgan.adversarial_weight) == (30_001, 0.8)
-    assert (recipe.ldm.run.steps, recipe.ldm.run.batch_size, recipe.ldm.references) == (500_000, 40, 0)
-    fine = recipe.refldm
-    assert (fine.run.steps, fine.run.batch_size, fine.run.warmup, fine.run.learning_rate) == (150_000, 8, 10_000, 5e-5)
-    assert (fine.references, fine.drop_lq, fine.drop_references, fine.identity_weight) == (5, 0.1, 0.1, 0.1)
-    tiny = recipes.tiny()
-    assert sum(v.numel() for v in fresh_unet(tiny.config, 0).parameters()) < 10_000_000
+    """Of conf/train/paper.yaml, which inherits from tiny.yaml: nothing unpublished may come along."""
+    from omegaconf import OmegaConf
+
+    conf = Path(__file__).parents[3] / "conf" / "train"
+    tiny = OmegaConf.load(conf / "tiny.yaml")
+    paper = OmegaConf.merge(tiny, OmegaConf.load(conf / "paper.yaml"))
+    assert (paper.vqgan.steps, paper.vqgan.batch_size, paper.vqgan.learning_rate) == (200_000, 32, 1e-4)
+    first = {key: value for key, value in paper.vqgan.items() if key in VQGANSettings.__dataclass_fields__}
+    published = VQGANSettings(RUN, **first)
+    assert (published.adversarial_start, published.adversarial_weight, published.revive_after) == (30_001, 0.8, 0)
+    assert (paper.ldm.steps, paper.ldm.batch_size, paper.ldm.references) == (500_000, 40, 0)
+    for stage, references, identity in (("ldm", 0, 0.0), ("refldm", 5, 0.1)):
+        given = {key: value for key, value in paper[stage].items() if key in DiffusionSettings.__dataclass_fields__}
+        fine = DiffusionSettings(RUN, **given)
+        assert (fine.references, fine.drop_lq, fine.drop_references) == (references, 0.1, 0.1)
+        assert (fine.identity_weight, fine.ema_decay) == (identity, 0.9999)
+        assert (fine.augment, fine.vary, fine.weighting) == (True, False, "noise")
+    run = paper.refldm
+    assert (run.steps, run.batch_size, run.warmup, run.learning_rate) == (150_000, 8, 10_000, 5e-5)
+
+
+def test_weighting_by_the_latents_error(small_config):
+    """One case, the same draws: the loss is that of the noise times 1/SNR of its time step, at most 20."""
+    batch = source(1, batch_size=1)(0, 0, 1)
+    for seed in range(4):
+        losses = {}
+        for weighting in ("noise", "min_snr", "picture"):
+            task = diffusion(small_config, references=1, weighting=weighting)
+            generator = torch.Generator().manual_seed(seed)
+            losses[weighting] = task.losses(batch, generator)["loss"].item()
+        generator = torch.Generator().manual_seed(seed)
+        torch.rand((2, 1), generator=generator)  # the draws of the dropped conditions come first
+        t = int(torch.randint(0, small_config.timesteps, (1,), generator=generator))
+        betas = np.linspace(small_config.linear_start**0.5, small_config.linear_end**0.5, small_config.timesteps) ** 2
+        alpha = float(np.cumprod(1 - betas)[t])
+        snr = alpha / (1 - alpha)
+        assert losses["picture"] == pytest.approx(losses["noise"] * min(1 / snr, 20), rel=1e-4)
+        assert losses["min_snr"] == pytest.approx(losses["noise"] * min(1 / snr, 1), rel=1e-4)
+
+
+def test_a_varied_person_is_varied_alike_in_all_pictures():
+    picture, other = smooth(3), smooth(4)
+    first, second, third = vary_person([picture, picture, other], np.random.default_rng(0))
+    assert (first == second).all() and (first != picture).any() and (third != first).any()
+    assert first.shape == picture.shape and first.dtype == np.uint8
+    again = vary_person([picture], np.random.default_rng(1))[0]
+    assert (again != first).any()
+    # Less than another person is away, on average over people.
+    moved = [
+        np.abs(vary_person([picture], np.random.default_rng(i))[0].astype(int) - picture).mean() for i in range(20)
+    ]
+    assert np.mean(moved) < 0.7 * np.abs(picture.astype(int) - other).mean()
 
 
 def test_batches_are_keyed_by_number_and_process():
