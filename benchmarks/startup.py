@@ -6,9 +6,11 @@ python benchmarks/startup.py [--repeats 5]
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 BARE = "import hydra; hydra.main(version_base=None)(lambda config: None)()"
@@ -18,7 +20,9 @@ COMMANDS = (["--help"], ["run", "--help"], ["run", "--cfg", "job"], ["run", "rot
 def cpu_seconds(command: list[str]) -> float:
     """Return user and system time of one run."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[1])
+    with tempfile.TemporaryDirectory() as folder:  # a bare Hydra program writes its logs where it runs
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run(command, capture_output=True, check=False, cwd=folder, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
