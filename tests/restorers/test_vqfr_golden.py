@@ -84,7 +84,8 @@ def test_layers(run):
 def test_output(run):
     _, stored, _, outputs, made, _ = run
     assert off(outputs[""], tools["stored_as"](stored, "raw_output")) < tools["TOLERANCE"]
-    tools["check_levels"](to_uint8(made)[0], tools["stored_as"](stored, "output_rgb_u8"))
+    share = tools["share_over_edges"](outputs[""], tools["stored_as"](stored, "raw_output"))
+    tools["check_levels"](to_uint8(made)[0], tools["stored_as"](stored, "output_rgb_u8"), share)
 
 
 @pytest.mark.parametrize("method", KINDS)
