@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ffhqref.errors import ConfigError, did_you_mean
 
@@ -39,7 +39,7 @@ def read_architecture(
     if isinstance(source, kind):
         return source
     where = f"{kind.__name__} {source}" if isinstance(source, str | Path) else kind.__name__
-    values = _mapping(source, where)
+    values = read_tree(cast("Mapping[str, Any] | str | Path", source), kind.__name__)
     fixed, unused = fixed or getattr(kind, "FIXED", {}), unused or getattr(kind, "UNUSED", ())
     types = {item.name: str(item.type) for item in fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
@@ -52,7 +52,7 @@ def read_architecture(
             typed[key] = read_architecture(hints[key], value)
         elif key in types and get_origin(hints[key]) is dict:
             inner = get_args(hints[key])[1]
-            typed[key] = {str(name): read_architecture(inner, item) for name, item in _mapping(value, where).items()}
+            typed[key] = {str(name): read_architecture(inner, item) for name, item in read_tree(value, where).items()}
         elif key in types:
             typed[key] = _typed(value, types[key], f"{where}: {key}")
         elif key not in unused:
@@ -60,19 +60,24 @@ def read_architecture(
     return kind(**typed)
 
 
-def _mapping(source: Any, where: str) -> Mapping[str, Any]:
-    tree = source
-    if isinstance(source, str | Path):
-        import yaml
+def read_tree(source: Mapping[str, Any] | str | Path, what: str) -> Mapping[str, Any]:
+    """Return the mapping that ``source`` is, or that the YAML or JSON file there holds.
 
-        try:
-            tree = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"no such file for {where}") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}") from None
+    Raises:
+        ConfigError: no such file, not readable, or no mapping in it.
+    """
+    if isinstance(source, Mapping):
+        return source
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such file for the {what} config: {source}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{what} config {source} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{where}: expected constructor arguments by name, not {type(tree).__name__}")
+        raise ConfigError(f"{what} config {source}: expected a mapping, not {type(tree).__name__}")
     return tree
 
 

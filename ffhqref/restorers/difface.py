@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.compat import ensure_torchvision
 from ffhqref.errors import ConfigError, DependencyError
+from ffhqref.restorers.architecture import read_tree
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, read_tree, section, whole_number
+from ffhqref.restorers.guided_diffusion.config import UNetConfig, changed, section, whole_number
 from ffhqref.restorers.guided_diffusion.diffusion import Diffusion, Step
 from ffhqref.restorers.guided_diffusion.draws import Draws
 from ffhqref.restorers.guided_diffusion.restorer import DiffusionRestorer, fitted, input_size, load_unet

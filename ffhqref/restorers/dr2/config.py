@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import ConfigError
+from ffhqref.restorers.architecture import read_tree
 from ffhqref.restorers.guided_diffusion.config import (
     UNetConfig,
     changed,
-    read_tree,
     section,
     whole_number,
     whole_numbers,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ffhqref.errors import ConfigError, did_you_mean
@@ -106,27 +105,6 @@ class UNetConfig:
             marks = [side >> level if attention == "sides" else 2**level for level in range(len(mult))]
             given["attention_levels"] = [level for level, mark in enumerate(marks) if mark in listed]
         return changed(self, given, where, fixed=_FIXED, ignored=_IGNORED)
-
-
-def read_tree(source: Mapping[str, Any] | str | Path, what: str) -> Mapping[str, Any]:
-    """Return the mapping that ``source`` is, or that the YAML or JSON file there holds.
-
-    Raises:
-        ConfigError: no such file, not readable, or no mapping in it.
-    """
-    if isinstance(source, Mapping):
-        return source
-    import yaml
-
-    try:
-        tree = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no such {what} config: {source}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{what} config {source} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, Mapping):
-        raise ConfigError(f"{what} config {source}: expected a mapping, not {type(tree).__name__}")
-    return tree
 
 
 def section(tree: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
