@@ -6,8 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from .second_device import SecondDevice
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -22,6 +26,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker: four of each on 
 # Started in the background of a script, the suite and its children would ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let tests that ask for ``cuda`` run on a GPU, where there is none on the second device, and say so in their name."""
+    if "cuda" in metafunc.fixturenames:
+        import torch
+
+        metafunc.parametrize("cuda", ["gpu" if torch.cuda.is_available() else "second-device"], indirect=True)
+
+
+@pytest.fixture
+def cuda(request: pytest.FixtureRequest) -> str:
+    """The name of a CUDA device: a GPU's, or that of the second device (tests/second_device.py) in its place."""
+    if request.param == "second-device":
+        request.getfixturevalue("second_device")
+    return "cuda"
+
+
+@pytest.fixture
+def second_device() -> Iterator[SecondDevice]:
+    """The second device of tests/second_device.py, under the name of CUDA."""
+    import torch
+
+    from .second_device import second_device as device
+
+    if torch.cuda.is_available():
+        pytest.skip("the second device stands in for CUDA, and there is a GPU")
+    with device() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
