@@ -103,6 +103,8 @@ def open_context(config: Any) -> Iterator[Context]:
 def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """Return name, crop and constructor options of the run's embedder; thresholds belong to the builder."""
     options = {key: value for key, value in config["embedder"].items() if key not in THRESHOLD_KEYS}
+    if config["engine"].get("address") and options.get("device") == "cuda":
+        options["device"] = "auto"  # this machine tells no more than whether the cluster's might
     return options.pop("name"), options.pop("crop"), options
 
 

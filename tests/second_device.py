@@ -99,6 +99,9 @@ class SecondTensor(torch.Tensor):
     def data_ptr(self):
         return self.held.data_ptr()
 
+    def untyped_storage(self):  # for those who tell tensors apart by where they lie
+        return self.held.untyped_storage()
+
     def __repr__(self, *, tensor_contents=None):  # noqa: ARG002
         return f"{self.held!r} on {self.device}"
 
@@ -220,6 +223,12 @@ def _place(device: Any) -> torch.device:
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operation with a tensor of the second device among its arguments."""
     device = _here()
+    if torch.is_inference_mode_enabled():  # where torch neither takes operations apart nor tells views from others
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            return func.decompose(*args, **kwargs)
+        if func.is_view and not args[0].is_inference():
+            with torch.inference_mode(mode=False):
+                return _run(func, args, kwargs)
     device.operations += 1
     if func is aten._fused_sdp_choice.default:
         return torch.nn.attention.SDPBackend.MATH.value
@@ -344,7 +353,7 @@ def _settings(device: SecondDevice) -> dict[str, Any]:
         "_maybe_exchange_device": lambda _index: 0,
         "is_available": lambda: True,
         "is_initialized": lambda: True,
-        "is_bf16_supported": lambda including_emulation=True: True,  # noqa: ARG005
+        "is_bf16_supported": lambda including_emulation=True: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": there,
@@ -367,6 +376,18 @@ def _settings(device: SecondDevice) -> dict[str, Any]:
         "get_rng_state_all": lambda: [generator.get_state()],
         "set_rng_state_all": lambda states: generator.set_state(states[0]),
     }
+
+
+def _loading(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``torch.load`` bring tensors to this device."""
+
+    def loaded(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
+        if not isinstance(map_location, (str, torch.device)) or torch.device(map_location).type != "cuda":
+            return load(*args, map_location=map_location, **kwargs)
+        found = load(*args, map_location="cpu", **kwargs)
+        return tree_map(lambda leaf: leaf.to(map_location) if isinstance(leaf, torch.Tensor) else leaf, found)
+
+    return loaded
 
 
 def _keeping_parameters(apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -480,6 +501,7 @@ def second_device(capacity: int = 80 * 2**30) -> Iterator[SecondDevice]:
                     )
         for name, value in _settings(device).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        stack.enter_context(mock.patch.object(torch, "load", _loading(torch.load)))
         stack.enter_context(mock.patch.object(torch, "Generator", _AnyGenerator("Generator", (), {})))
         for name in _DRAWS:
             stack.enter_context(mock.patch.object(torch, name, _checked_draw(getattr(torch, name), method=False)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,15 @@ class OnnxEmbedder:
         template: five-point layout of the crop it was trained on.
         batch_size: faces a call, when the file allows more than one.
         threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
+        device: ``auto``: CUDA where onnxruntime has it and it works, else the CPU; ``cpu``; ``cuda`` or ``cuda:1``:
+            there, or an error. The attribute ``device`` says where it is.
+        fall_back: go to the CPU instead of that error; for networks beside those of torch that the device was meant
+            for, since a GPU for torch does not bring onnxruntime's CUDA, a package of its own.
+
+    Raises:
+        ConfigError: no file is named, or onnxruntime cannot work on the device named.
+        DependencyError: onnxruntime is not installed.
+        WeightsError: the file is absent, or no such network.
     """
 
     def __init__(
@@ -84,6 +94,8 @@ class OnnxEmbedder:
         template: str = "arcface",
         batch_size: int = 16,
         threads: int = 0,
+        device: str = "auto",
+        fall_back: bool = False,
     ) -> None:
         if not path:
             raise ConfigError("this embedder needs a file: embedder.path=/path/to/network.onnx")
@@ -100,13 +112,16 @@ class OnnxEmbedder:
         options.log_severity_level = 3
         # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # TensorRT would build an engine for minutes, of other precision.
-        providers = [name for name in onnxruntime.get_available_providers() if not name.startswith("Tensorrt")]
+        providers = _providers(device, onnxruntime.get_available_providers(), fall_back)
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated types
             raise WeightsError(f"embedder: {file} is no usable ONNX network ({str(error).splitlines()[0]})") from None
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        # onnxruntime goes on without CUDA when a library of it is missing
+        on_cuda = _CUDA in self._session.get_providers()
+        if device.startswith("cuda") and not on_cuda and not fall_back:
+            raise ConfigError(f"embedder: device={device}: onnxruntime cannot start its CUDA here; {_ELSEWHERE}")
+        self.device = (device if device.startswith("cuda") else "cuda") if on_cuda else "cpu"
         entry = self._session.get_inputs()[0]
         shape = list(entry.shape)
         if len(shape) != 4 or shape[1] != 3 or not isinstance(shape[2], int):
@@ -133,6 +148,39 @@ class OnnxEmbedder:
         _check_faces(faces, self.face_size, (np.uint8, np.float32))
         parts = [self._run(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
         return _normalise(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
+
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_ELSEWHERE = "set embedder.device=auto (CUDA where it works, else the CPU) or cpu"
+
+
+def onnxruntime_has_cuda() -> bool:
+    """Return whether this onnxruntime was built with CUDA; whether it starts is another matter."""
+    import onnxruntime
+
+    return _CUDA in onnxruntime.get_available_providers()
+
+
+def _providers(device: str, available: Sequence[str], fall_back: bool) -> list[str | tuple[str, dict[str, str]]]:
+    """Return onnxruntime's providers for a device, in order.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind, _, index = device.partition(":")
+    if device == "auto":  # TensorRT would build an engine for minutes, of other precision
+        return [name for name in available if not name.startswith("Tensorrt")]
+    if kind == "cuda" and (not index or index.isdigit()):
+        if _CUDA in available:
+            return [(_CUDA, {"device_id": index or "0"}), _CPU]
+        if not fall_back:
+            raise ConfigError(
+                f"embedder: device={device}: this onnxruntime has no CUDA; pip install onnxruntime-gpu in its place, "
+                f"or {_ELSEWHERE}"
+            )
+    elif device != "cpu" and not fall_back:
+        raise ConfigError(f"embedder: device={device}: expected auto, cpu, cuda or cuda:1")
+    return [_CPU]
 
 
 def _environment_threads() -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ffhqref import weights
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
 from ffhqref.images import to_uint8
 from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
 
@@ -75,7 +76,7 @@ class RefldmVectoriser:
 
     Args:
         path: the ONNX file; None: found through ``ffhqref.weights`` (``webface-r50``).
-        runtime: where weights lie.
+        runtime: where weights lie and the network runs: on CUDA where onnxruntime has it, else on the CPU.
     """
 
     def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
@@ -83,6 +84,7 @@ class RefldmVectoriser:
         file = weights.require("webface-r50", path=path, folder=runtime.weights_dir, download=runtime.download)
         self._path = file.path
         self._embedder: Any = None
+        self.device = runtime.device if runtime.device.startswith("cuda") and onnxruntime_has_cuda() else "cpu"
         self.signature = f"onnx:{file.signature}|x=(0.5,0.5)|crop=6.25-93.75% area 112 unrounded"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,16 +94,14 @@ class RefldmVectoriser:
         """Return float32 [dim] from float32 [3, H, W] in 0..1."""
         import torch
 
-        from ffhqref.faces.embedders import OnnxEmbedder
-
         if self._embedder is None:
-            self._embedder = OnnxEmbedder(self._path)
+            self._embedder = OnnxEmbedder(self._path, device=self.device, fall_back=True)
         height, width = picture.shape[-2:]
         rows = slice(int(height * 0.0625), int(height * 0.9375))
         columns = slice(int(width * 0.0625), int(width * 0.9375))
         size = (self._embedder.face_size,) * 2
         face = torch.nn.functional.interpolate(picture[None, :, rows, columns], size, mode="area")
-        levels = (face * 255.0).permute(0, 2, 3, 1).numpy()
+        levels = (face * 255.0).permute(0, 2, 3, 1).cpu().numpy()
         return np.asarray(self._embedder(np.ascontiguousarray(levels, dtype=np.float32))[0])
 
 

@@ -157,7 +157,8 @@ def _resume(task: Task[Any], path: Path, identity: str, runtime: Runtime) -> int
     if not path.is_file():
         return 0
     try:
-        state = torch.load(path, map_location=runtime.device, weights_only=True)
+        # each tensor is copied to its place from here; on the device a whole second state might not fit
+        state = torch.load(path, map_location="cpu", weights_only=True)
         step, found = int(state["step"]), state["identity"]
     except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
         raise WeightsError(f"{path} cannot be read ({error}); delete it to start this training anew") from None

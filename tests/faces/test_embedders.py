@@ -92,3 +92,84 @@ def test_wrong_options_and_names():
         make_embedder("dlib", pth="x")
     with pytest.raises(ConfigError, match="Did you mean 'insightface'"):
         make_embedder("insihgtface")
+
+
+class Sessions:
+    """onnxruntime's sessions as seen from outside, with any providers; ``starts`` are those that work."""
+
+    def __init__(self, monkeypatch, available, starts):
+        import onnxruntime
+
+        real, self.asked, sessions = onnxruntime.InferenceSession, [], self
+
+        class Session:
+            def __init__(self, path, options, providers):
+                sessions.asked = [item if isinstance(item, tuple) else (item, {}) for item in providers]
+                self._real = real(path, options, providers=["CPUExecutionProvider"])
+
+            def get_providers(self):
+                return [name for name, _ in sessions.asked if name in starts]
+
+            def __getattr__(self, name):
+                return getattr(self._real, name)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(available))
+
+
+TENSORRT, CUDA, CPU = (f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU"))
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A network that takes the mean colours of 28 px fields of a 112 px face."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["input"], ["fields"], kernel_shape=[28, 28], strides=[28, 28]),
+            helper.make_node("Flatten", ["fields"], ["output"]),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 48])],
+    )
+    path = tmp_path / "colours.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "place"),
+    [
+        ("auto", [(CUDA, {}), (CPU, {})], "cuda"),
+        ("cpu", [(CPU, {})], "cpu"),
+        ("cuda", [(CUDA, {"device_id": "0"}), (CPU, {})], "cuda"),
+        ("cuda:1", [(CUDA, {"device_id": "1"}), (CPU, {})], "cuda:1"),
+    ],
+)
+def test_onnxruntime_works_on_the_device_named(colours, faces, monkeypatch, device, asked, place):
+    expected = embed(faces, make_embedder("onnx", path=colours, device="cpu"))
+    sessions = Sessions(monkeypatch, [TENSORRT, CUDA, CPU], {CUDA, CPU})
+    made = make_embedder("onnx", path=colours, device=device)
+    assert sessions.asked == asked
+    assert made.device == place
+    assert np.array_equal(embed(faces, made), expected)
+    assert make_embedder("onnx", path=colours, device="cpu").signature == made.signature
+
+
+def test_a_device_that_onnxruntime_lacks_is_one_line_or_the_cpu(colours, monkeypatch):
+    sessions = Sessions(monkeypatch, [CPU], {CPU})
+    for device, words in (("cuda", "onnxruntime-gpu"), ("cuda:1", "embedder.device=auto"), ("gpu", "expected auto")):
+        with pytest.raises(ConfigError, match=words) as error:
+            make_embedder("onnx", path=colours, device=device)
+        assert "\n" not in str(error.value) and f"device={device}" in str(error.value)
+        assert make_embedder("onnx", path=colours, device=device, fall_back=True).device == "cpu"
+        assert sessions.asked == [(CPU, {})]
+    assert make_embedder("insightface", path=colours).device == "cpu"
+    Sessions(monkeypatch, [CUDA, CPU], {CPU})  # there, but a library of CUDA is missing
+    with pytest.raises(ConfigError, match="cannot start its CUDA"):
+        make_embedder("onnx", path=colours, device="cuda")
+    assert make_embedder("onnx", path=colours).device == "cpu"
+    assert make_embedder("onnx", path=colours, device="cuda", fall_back=True).device == "cpu"

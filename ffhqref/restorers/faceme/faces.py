@@ -61,18 +61,19 @@ class InsightFaces:
         detector: ``scrfd_10g_bnkps.onnx`` of the pack antelopev2.
         arcface: ``glintr100.onnx`` of the same pack.
         largest: take the largest face (training) instead of the one with the best score (inference).
+        device: of ArcFace; without onnxruntime's CUDA it works on the CPU.
 
     Raises:
         DependencyError: insightface or onnxruntime is not installed.
         WeightsError: a file is absent or another network.
     """
 
-    def __init__(self, detector: str | Path, arcface: str | Path, *, largest: bool = False) -> None:
+    def __init__(self, detector: str | Path, arcface: str | Path, *, largest: bool = False, device: str = "auto") -> None:
         from ffhqref.faces.embedders import OnnxEmbedder
 
         self._detector_file = detector
         self._detectors: dict[int, ScrfdDetector] = {}
-        self._embedder: OnnxEmbedder = OnnxEmbedder(arcface)
+        self._embedder: OnnxEmbedder = OnnxEmbedder(arcface, device=device, fall_back=True)
         self._largest = largest
         self.dim = self._embedder.dim
         self.signature = f"{self._detector(SIZES[0]).signature}+{self._embedder.signature}"

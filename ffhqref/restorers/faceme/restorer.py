@@ -187,7 +187,8 @@ class FaceMeRestorer(NetworkRestorer):
         if self._faces is None:
             from ffhqref.restorers.faceme.faces import InsightFaces
 
-            self._faces = InsightFaces(self.files["antelopev2-scrfd"].path, self.files["antelopev2-glintr100"].path)
+            files = [self.files[name].path for name in ("antelopev2-scrfd", "antelopev2-glintr100")]
+            self._faces = InsightFaces(*files, device=self.device)
         return self._faces
 
     @property

@@ -115,7 +115,7 @@ class Arc2FaceRenderer:
 
     @cached_property
     def _arcface(self) -> OnnxEmbedder:
-        embedder = OnnxEmbedder(self.files["arcface"].path)
+        embedder = OnnxEmbedder(self.files["arcface"].path, device=self.device, fall_back=True)
         if embedder.dim != EMBEDDING:
             raise ConfigError(f"{self.files['arcface'].path} gives vectors of {embedder.dim} numbers, not {EMBEDDING}")
         return embedder

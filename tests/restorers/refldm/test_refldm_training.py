@@ -67,17 +67,18 @@ def embedder() -> torch.nn.Module:
     return net.requires_grad_(False)
 
 
-def diffusion(config, references=2, run=RUN, **settings) -> DiffusionTask:
+def diffusion(config, references=2, run=RUN, device="cpu", **settings) -> DiffusionTask:
     settings = DiffusionSettings(run, references=references, **{"identity_weight": 0.0, **settings})
-    embed = embedder() if settings.identity_weight else None
-    return DiffusionTask(config, settings, fresh_first_stage(config, 1), fresh_unet(config, 2), Runtime(), embed)
+    embed = embedder().to(device) if settings.identity_weight else None
+    runtime = Runtime(device, run.precision)
+    return DiffusionTask(config, settings, fresh_first_stage(config, 1), fresh_unet(config, 2), runtime, embed)
 
 
-def vqgan(config, run=RUN, **settings) -> VQGANTask:
+def vqgan(config, run=RUN, device="cpu", **settings) -> VQGANTask:
     settings = VQGANSettings(
         run, perceptual_weight=0.0, **{"adversarial_start": 2, "discriminator_width": 8, **settings}
     )
-    return VQGANTask(config, settings, fresh_first_stage(config, 1), Runtime())
+    return VQGANTask(config, settings, fresh_first_stage(config, 1), Runtime(device, run.precision))
 
 
 def rows(folder) -> list[list[str]]:
@@ -115,6 +116,42 @@ def test_resumed_run_equals_the_unbroken_one(small_config, tmp_path, kind):
     if kind != "vqgan":
         assert ours["ema"]["updates"] == 6
         assert all(torch.equal(v, theirs["ema"]["values"][k]) for k, v in ours["ema"]["values"].items())
+
+
+@pytest.mark.parametrize("kind", ["vqgan", "refldm"])
+def test_a_cuda_device_takes_the_steps_of_the_cpu(small_config, tmp_path, cuda, kind):
+    """Steps, saved states, a resumed run, sample grids and the exported files."""
+    run = replace(RUN, steps=2, save_every=1, sample_every=2)
+    data = source(2)
+
+    def make(device):
+        if kind == "vqgan":
+            return vqgan(small_config, run, device, revive_after=1, adversarial_start=1)
+        return diffusion(small_config, 2, run, device, identity_weight=0.1, weighting="min_snr")
+
+    written = {}
+    for device in ("cpu", cuda):
+        folder = tmp_path / device
+        train(make(device), data, folder, look=data(9, 0, 1), until=1)
+        written[device] = train(make(device), data, folder, look=data(9, 0, 1))
+        assert (folder / "samples" / "0000002.png").is_file()
+    here, there = (np.array(rows(tmp_path / device)[1:], float) for device in ("cpu", cuda))
+    assert here.shape[0] == 2
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(written["cpu"], written[cuda], strict=True):
+        assert ours.name == theirs.name
+        if ours.suffix == ".ckpt":
+            one, other = (torch.load(file, weights_only=True) for file in (ours, theirs))
+            assert one.get("state_dict", one).keys() == other.get("state_dict", other).keys()
+            assert all(value.device.type == "cpu" for value in other.get("state_dict", other).values())
+
+
+@pytest.mark.parametrize("kind", ["vqgan", "refldm"])
+def test_bfloat16_trains_on_a_cuda_device(small_config, cuda, kind):
+    run = replace(RUN, precision="bfloat16")
+    task = vqgan(small_config, run, cuda) if kind == "vqgan" else diffusion(small_config, 2, run, cuda)
+    losses = task.step([source(2)(0, 0, 1)], 1e-3, torch.Generator().manual_seed(0))
+    assert all(math.isfinite(value) for value in losses.values())
 
 
 def test_state_of_other_settings_is_refused(small_config, tmp_path):
