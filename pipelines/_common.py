@@ -103,8 +103,9 @@ def open_context(config: Any) -> Iterator[Context]:
 def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """Return name, crop and constructor options of the run's embedder; thresholds belong to the builder."""
     options = {key: value for key, value in config["embedder"].items() if key not in THRESHOLD_KEYS}
-    if config["engine"].get("address") and options.get("device") == "cuda":
-        options["device"] = "auto"  # this machine tells no more than whether the cluster's might
+    if "device" in options and options["device"] is None:  # the run's, which was named for torch
+        device = str(config["device"])
+        options |= {"device": device if device.startswith(("cpu", "cuda")) else "auto", "fall_back": True}
     return options.pop("name"), options.pop("crop"), options
 
 

@@ -136,7 +136,8 @@ def build(context: Context, plan: Plan) -> int:
     )
     embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": plan.embed_stage.signature})
     embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
-    workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
+    config = {key: value for key, value in context.config["embedder"].items() if key != "device"}
+    workspace.write("embeddings", embeddings, inputs=("images",), config=config)
     ages = _ages(context, plan, good)
     built = build_reference_set(
         embedded.image_ids,

@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let tests that ask for ``cuda`` run on a GPU, where there is none on the second device, and say so in their name."""
+    """Let tests that ask for ``cuda`` run on a GPU, or where there is none on the second device; their name says it."""
     if "cuda" in metafunc.fixturenames:
         import torch
 

@@ -102,7 +102,7 @@ class SecondTensor(torch.Tensor):
     def untyped_storage(self):  # for those who tell tensors apart by where they lie
         return self.held.untyped_storage()
 
-    def __repr__(self, *, tensor_contents=None):  # noqa: ARG002
+    def __repr__(self, *, tensor_contents=None):
         return f"{self.held!r} on {self.device}"
 
     def __deepcopy__(self, memo):

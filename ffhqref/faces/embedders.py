@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from ffhqref.hashing import sha256_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_log = logging.getLogger(__name__)
 
 
 class DlibEmbedder:
@@ -77,7 +81,7 @@ class OnnxEmbedder:
         threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
         device: ``auto``: CUDA where onnxruntime has it and it works, else the CPU; ``cpu``; ``cuda`` or ``cuda:1``:
             there, or an error. The attribute ``device`` says where it is.
-        fall_back: go to the CPU instead of that error; for networks beside those of torch that the device was meant
+        fall_back: go to the CPU instead of that error, and log a warning; for networks beside those of torch that the device was meant
             for, since a GPU for torch does not bring onnxruntime's CUDA, a package of its own.
 
     Raises:
@@ -121,6 +125,8 @@ class OnnxEmbedder:
         on_cuda = _CUDA in self._session.get_providers()
         if device.startswith("cuda") and not on_cuda and not fall_back:
             raise ConfigError(f"embedder: device={device}: onnxruntime cannot start its CUDA here; {_ELSEWHERE}")
+        if device.startswith("cuda") and not on_cuda:
+            _log.warning("%s works on the CPU: onnxruntime has no CUDA here (onnxruntime-gpu brings it)", file.name)
         self.device = (device if device.startswith("cuda") else "cuda") if on_cuda else "cpu"
         entry = self._session.get_inputs()[0]
         shape = list(entry.shape)

@@ -130,7 +130,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     from ffhqref.restorers.base import RestorationBatch, complete
 
     info = restorer.info
-    cuda = str(getattr(restorer, "device", "cpu")).startswith("cuda")
+    device = str(getattr(restorer, "device", "cpu"))
     unit = 1.0 if sys.platform == "darwin" else 1024.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     generator = torch.Generator().manual_seed(0)
@@ -151,7 +151,8 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
             if sum(seconds) > 30:
                 break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    memory = torch.cuda.max_memory_allocated() / 1e6 if cuda else (peak - before) * unit / 1e6
+    cuda = device.startswith("cuda")
+    memory = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else (peak - before) * unit / 1e6
     return {"seconds": min(seconds[1:] or seconds), "memory_mb": memory}
 
 

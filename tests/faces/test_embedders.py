@@ -159,7 +159,7 @@ def test_onnxruntime_works_on_the_device_named(colours, faces, monkeypatch, devi
     assert make_embedder("onnx", path=colours, device="cpu").signature == made.signature
 
 
-def test_a_device_that_onnxruntime_lacks_is_one_line_or_the_cpu(colours, monkeypatch):
+def test_a_device_that_onnxruntime_lacks_is_one_line_or_the_cpu(colours, monkeypatch, caplog):
     sessions = Sessions(monkeypatch, [CPU], {CPU})
     for device, words in (("cuda", "onnxruntime-gpu"), ("cuda:1", "embedder.device=auto"), ("gpu", "expected auto")):
         with pytest.raises(ConfigError, match=words) as error:
@@ -167,6 +167,9 @@ def test_a_device_that_onnxruntime_lacks_is_one_line_or_the_cpu(colours, monkeyp
         assert "\n" not in str(error.value) and f"device={device}" in str(error.value)
         assert make_embedder("onnx", path=colours, device=device, fall_back=True).device == "cpu"
         assert sessions.asked == [(CPU, {})]
+    assert [record.getMessage() for record in caplog.records] == [
+        "colours.onnx works on the CPU: onnxruntime has no CUDA here (onnxruntime-gpu brings it)"
+    ] * 2
     assert make_embedder("insightface", path=colours).device == "cpu"
     Sessions(monkeypatch, [CUDA, CPU], {CPU})  # there, but a library of CUDA is missing
     with pytest.raises(ConfigError, match="cannot start its CUDA"):

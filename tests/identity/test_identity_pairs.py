@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -113,6 +114,18 @@ def test_same_bytes_for_every_block_thread_number_precision_and_order():
             assert again.equals(first)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_a_cuda_device_finds_the_pairs_of_the_cpu(cuda, precision):
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(90, 32)) + rng.normal(size=(6, 32))[rng.integers(0, 6, 90)]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"{index:03d}" for index in range(90)]
+    expected = find_pairs(ids, vectors, 0.4, block=32)
+    assert len(expected) > 50
+    found = find_pairs(ids, vectors, 0.4, block=32, device=cuda, precision=precision)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 def test_identical_vectors_are_at_distance_zero():

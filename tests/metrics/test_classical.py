@@ -254,13 +254,10 @@ def test_a_value_does_not_depend_on_the_rest_of_its_batch(faces, outputs, name):
         assert metric(batch(outputs[index : index + 1], faces[index : index + 1]))[0] == whole[index]
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_on_a_gpu_give_the_same_value(faces, outputs, name):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_pictures_on_a_gpu_give_the_same_value(faces, outputs, name, cuda):
     pairs = batch(outputs, faces)
-    there = MetricBatch(pairs.output.cuda(), pairs.gt.cuda())
+    there = MetricBatch(pairs.output.to(cuda), pairs.gt.to(cuda))
     np.testing.assert_array_equal(make_metric(name)(there), make_metric(name)(pairs))
 
 

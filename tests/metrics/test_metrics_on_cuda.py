@@ -16,6 +16,7 @@ from ffhqref.images import read_rgb, to_tensor
 from ffhqref.metrics import METRICS, MetricBatch, Runtime, make_metric, sets
 from ffhqref.metrics.grey_arcface import grey_resnet18
 
+
 @pytest.fixture(scope="module")
 def batch(sample_folder):
     """A noisy picture, a constant one, an identical one; two references each."""
@@ -207,11 +208,11 @@ def test_a_cuda_device_gives_the_values_of_the_cpu(batch, weights, cuda, request
 
 def test_set_metrics_on_a_cuda_device_have_the_features_of_the_cpu(weights, cuda, request, sample_folder):
     folder = weights("fid")
-    pictures = [read_rgb(file) for file in sorted(sample_folder.glob("*.jpg"))[:2]] + [np.full((64, 51, 3), 9, np.uint8)]
+    pictures = [read_rgb(file) for file in sorted(sample_folder.glob("*.jpg"))[:2]] + [
+        np.full((64, 51, 3), 9, np.uint8)
+    ]
     here, there = (sets.InceptionFeatures(runtime=Runtime(device, folder))(pictures) for device in ("cpu", cuda))
     second = "second_device" in request.fixturenames
     np.testing.assert_allclose(there, here, rtol=1e-5 if second else 0.02, atol=1e-5 if second else 0.02)
     if second:
         assert request.getfixturevalue("second_device").operations > 100
-
-

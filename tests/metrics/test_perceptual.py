@@ -259,10 +259,7 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
         make_metric("pyiqa:topiq_nr-face")
 
 
-@pytest.mark.gpu
-def test_lpips_on_a_gpu(pairs, hub):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_lpips_on_a_gpu(pairs, hub, cuda):
     torch.save(random_backbone("alex"), hub / "checkpoints" / FILES["alex"])
-    there = make_metric("lpips_alex", runtime=Runtime(device="cuda"))(pairs)
+    there = make_metric("lpips_alex", runtime=Runtime(device=cuda))(pairs)
     np.testing.assert_allclose(there, make_metric("lpips_alex")(pairs), rtol=2e-3)

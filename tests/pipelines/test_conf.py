@@ -63,6 +63,21 @@ def test_the_paper_config_takes_no_faces_of_the_tiny_one(monkeypatch):
     assert faces.make_finder(composed("train=paper")["train"]["faceme"]["faces"]) == (None, None)
 
 
+def test_an_onnx_embedder_works_where_the_run_does_unless_named():
+    from pipelines._common import embedder_options
+
+    def place(*overrides):
+        options = embedder_options(composed(*overrides))[2]
+        return options.get("device"), options.get("fall_back")
+
+    assert place("embedder=onnx", "device=cuda:1") == ("cuda:1", True)
+    assert place("embedder=insightface", "device=cpu") == ("cpu", True)
+    assert place("embedder=onnx") == ("auto", True)
+    assert place("embedder=onnx", "device=mps") == ("auto", True)
+    assert place("embedder=onnx", "device=cpu", "embedder.device=cuda") == ("cuda", None)
+    assert place("embedder=dlib", "device=cuda") == (None, None)
+
+
 def test_names_in_the_config_exist():
     assert {composed(f"dataset={name}")["dataset"]["name"] for name in options("dataset")} <= set(
         ffhqref.datasets.DATASETS

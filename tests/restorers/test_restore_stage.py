@@ -113,6 +113,12 @@ class OnGpu(Plugin):
         return batch.lq.to(self.device) * held[0]
 
 
+class ManyOnGpu(Plugin):
+    def restore(self, batch):
+        held = torch.ones((len(batch), 64 * 2**20), dtype=torch.uint8, device=self.device)
+        return batch.lq.to(self.device) * held[0, 0] * 0.5
+
+
 class Broken:
     def __init__(self):
         raise OSError("no weights here\nsecond line")
@@ -437,13 +443,21 @@ def test_a_restorer_of_another_package_appears_by_its_entry_point(tmp_path, rows
     assert "darker" not in RESTORERS
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_peak_memory_is_told_on_a_gpu(tmp_path, rows):
-    results, _ = run(tmp_path, rows[:1], Plugin, device="cuda")
+def test_peak_memory_is_told_on_a_gpu(tmp_path, rows, cuda):
+    results, _ = run(tmp_path, rows[:1], Plugin, device=cuda)
     assert results[0]["device"] == "cuda" and results[0]["peak_memory_bytes"] == 0, "this one works on the CPU"
-    results, _ = run(tmp_path, rows[1:2], OnGpu, device="cuda")
+    results, _ = run(tmp_path, rows[1:2], OnGpu, device=cuda)
     assert 64 * 2**20 <= results[0]["peak_memory_bytes"] < 128 * 2**20
+
+
+def test_cases_too_many_for_the_memory_are_done_one_by_one(tmp_path, rows, second_device):
+    second_device.capacity = second_device.used + 96 * 2**20  # one case of `ManyOnGpu` fits, two do not
+    results, _ = run(tmp_path, rows[:2], ManyOnGpu, device="cuda", batch_size=2)
+    assert [result["status"] for result in results] == ["ok", "ok"]
+    assert second_device.refused == 1
+    second_device.capacity = second_device.used + 32 * 2**20
+    results, _ = run(tmp_path / "less", rows[:2], ManyOnGpu, device="cuda", batch_size=2, retry_failed=True)
+    assert all(result["status"] == "failed" for result in results)
 
 
 def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):

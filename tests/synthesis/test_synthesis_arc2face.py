@@ -103,6 +103,18 @@ def test_the_renderer_equals_diffusers_own_pipeline(files, requests, guidance_sc
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_cuda_device_gives_the_pictures_of_the_cpu(files, requests, cuda, precision):
+    there = make_renderer("arc2face", **options(files[0], device=cuda, precision=precision, steps=2))
+    here = make_renderer(
+        "arc2face", **options(files[0], precision="float32" if precision != "auto" else "float16", steps=2)
+    )
+    assert there.precision == here.precision  # of itself half precision on a GPU
+    for one, other in zip(there.render(requests[:2]), here.render(requests[:2]), strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 2
+        assert one.std() > 5
+
+
 def test_identity_pose_and_seed_each_change_the_picture_and_neighbours_do_not(files, requests):
     folder, _ = files
     renderer = make_renderer("arc2face", **options(folder))

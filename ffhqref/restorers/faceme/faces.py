@@ -68,7 +68,9 @@ class InsightFaces:
         WeightsError: a file is absent or another network.
     """
 
-    def __init__(self, detector: str | Path, arcface: str | Path, *, largest: bool = False, device: str = "auto") -> None:
+    def __init__(
+        self, detector: str | Path, arcface: str | Path, *, largest: bool = False, device: str = "auto"
+    ) -> None:
         from ffhqref.faces.embedders import OnnxEmbedder
 
         self._detector_file = detector

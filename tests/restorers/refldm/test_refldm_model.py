@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 from pathlib import Path
 
@@ -281,15 +282,35 @@ def test_compiled_gives_the_same(small_config, small_modules, small_model, mixed
     assert close(compiled.sample_latent(lq[:1], references[:1], x_T[:1], STEPS), expected)
 
 
-@pytest.mark.gpu
+def test_sampling_halves_its_batch_where_memory_runs_out(
+    small_config, small_modules, small_model, mixed, second_device
+):
+    lq, references, x_T = mixed
+    expected = small_model.sample_latent(lq, references, x_T, STEPS)
+
+    def sampled():
+        there = RefLDM(small_config, *copy.deepcopy(small_modules), device="cuda")
+        torch.cuda.reset_peak_memory_stats()
+        latents = there.sample_latent(lq, references, x_T, STEPS).cpu()
+        return latents, torch.cuda.max_memory_allocated()
+
+    _, most = sampled()
+    gc.collect()
+    second_device.capacity = most - 1  # the whole batch does not fit any more, half of it does
+    latents, peak = sampled()
+    assert second_device.refused >= 1
+    assert peak < most
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("compile_mode", [None, "default"])
-def test_gpu_gives_the_same(small_config, small_modules, small_model, mixed, monkeypatch, compile_mode):
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_gpu_gives_the_same(small_config, small_modules, small_model, mixed, monkeypatch, cuda, request, compile_mode):
+    if compile_mode and "second_device" in request.fixturenames:
+        pytest.skip("torch.compile needs a GPU")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     lq, references, x_T = mixed
     expected = small_model.sample_latent(lq, references, x_T, STEPS)
-    gpu = RefLDM(small_config, *copy.deepcopy(small_modules), device="cuda", compile_mode=compile_mode)
+    gpu = RefLDM(small_config, *copy.deepcopy(small_modules), device=cuda, compile_mode=compile_mode)
     ours = gpu.sample_latent(lq, references, x_T, STEPS)
     assert ours.device.type == "cuda"
     assert close(ours.cpu(), expected)
