@@ -219,7 +219,7 @@ def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None)
     given = _given(benchmark, rows) if benchmark.gives_references else None
     if benchmark.split is None:
         rows = dict(list(rows.items())[: context.limit])
-    stage = ImportStage(context.workspace.root)
+    stage = ImportStage(context.workspace.root, f"import-{benchmark.name}")
     results = dict(zip(rows, context.map(stage, list(rows.values())), strict=True))
     for case_id, result in results.items():
         if result["error"]:
@@ -228,6 +228,7 @@ def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None)
     if given is None:
         return import_records(benchmark.name, lq)
     wanted = reference_rows(benchmark.name, given, rows)
+    stage = ImportStage(context.workspace.root, f"import-{benchmark.name}-references")
     found = dict(zip(wanted, context.map(stage, list(wanted.values())), strict=True))
     records = import_records(benchmark.name, lq, given, found, benchmark.reference_source)
     for line in _told(given, [row for row in records if row["role"] == "reference"], len(rows), benchmark):

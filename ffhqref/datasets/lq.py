@@ -29,18 +29,19 @@ class ImportStage:
 
     Args:
         root: the workspace.
+        name: of the stage and its journal; the pictures of each folder have one of their own.
     """
 
-    name = "import"
     version = "2"
     batch_size = 16
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = "import") -> None:
         self.root = root
+        self.name = name
 
     def key(self, row: Row) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, [row[key] for key in ("path", "size", "changed_ns", "out_path")])
+        return content_key("import", self.version, [row[key] for key in ("path", "size", "changed_ns", "out_path")])
 
     def setup(self) -> None:
         """Load nothing."""
