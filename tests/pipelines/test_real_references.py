@@ -117,9 +117,10 @@ def whole(tmp_path_factory, built, few_faces, sample_folder):
     folder = tmp_path_factory.mktemp("real")
     world = World(folder, sample_folder)
     shutil.copytree(built, folder / "w")
-    arguments = ("run", "root=w", *build_arguments(few_faces, sample_folder),
-                 *world.arguments("lfw_test_ref", "people"),
-                 "restorer=[reference,refldm-tiny]", "restorer.refldm-tiny.steps=2", "metric=[niqe,ids_ref]", "engine.workers=1")  # fmt: skip
+    arguments = (
+        "run", "root=w", *build_arguments(few_faces, sample_folder), *world.arguments("lfw_test_ref", "people"),
+        "restorer=[reference,refldm-tiny]", "restorer.refldm-tiny.steps=2", "metric=[niqe,ids_ref]", "engine.workers=1",
+    )  # fmt: skip
     done = Command(folder)(*arguments)
     assert done.returncode == 1, done.stderr  # a picture cannot be read, and two cases have no reference
     return folder / "w", world, arguments, done
