@@ -81,8 +81,8 @@ class OnnxEmbedder:
         threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
         device: ``auto``: CUDA where onnxruntime has it and it works, else the CPU; ``cpu``; ``cuda`` or ``cuda:1``:
             there, or an error. The attribute ``device`` says where it is.
-        fall_back: go to the CPU instead of that error, and log a warning; for networks beside those of torch that the device was meant
-            for, since a GPU for torch does not bring onnxruntime's CUDA, a package of its own.
+        fall_back: go to the CPU instead of that error, and log a warning; for a device that was meant for networks in
+            torch, since onnxruntime's CUDA is a package of its own.
 
     Raises:
         ConfigError: no file is named, or onnxruntime cannot work on the device named.
