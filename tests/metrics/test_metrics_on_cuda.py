@@ -197,12 +197,13 @@ def test_a_cuda_device_gives_the_values_of_the_cpu(batch, weights, cuda, request
     expected, there = metric("cpu")(batch), metric(cuda)
     second = "second_device" in request.fixturenames
     bound = {"rtol": 1e-5, "atol": 1e-6} if second else {"rtol": 0.02, "atol": 1e-3}
-    np.testing.assert_allclose(there(batch), expected, **bound)
+    if name not in SLOW:
+        np.testing.assert_allclose(there(batch), expected, **bound)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(there))(on(batch, cuda)), expected, **bound)
     if second and name in NEEDED:
         device = request.getfixturevalue("second_device")
         assert device.operations > 10, "it worked somewhere else"
         assert there.device == cuda
-    np.testing.assert_allclose(pickle.loads(pickle.dumps(there))(on(batch, cuda)), expected, **bound)
     assert np.isfinite(expected[0])
 
 

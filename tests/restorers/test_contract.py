@@ -51,8 +51,7 @@ NETWORKS = (
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(name, "float32") for name in NETWORKS]
-    + [("faceme", "auto"), ("faceme", "bfloat16"), ("refldm", "bfloat16"), ("refldm", "float16")],
+    [(name, "float32") for name in NETWORKS] + [("faceme", "auto"), ("refldm", "bfloat16"), ("refldm", "float16")],
 )
 def test_a_cuda_device_gives_the_pictures_of_the_cpu(name, dtype, tmp_path, cuda, request):
     options = tiny_options(name, tmp_path)

@@ -154,7 +154,7 @@ class StubDetector:
 class StubEmbedder:
     signature, dim = "stub", 3
 
-    def __init__(self, path):
+    def __init__(self, path, **_):
         pass
 
     def __call__(self, faces):
