@@ -1,7 +1,8 @@
-"""Golden sets of restorers: the official code's inputs and results under seeded random weights."""
+"""Restorers of small random weights, and golden sets: the official code's inputs and results."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from .golden_tools import folder_of, read_json, weights_from_rule
+
+
+def tiny(name):
+    """Return the module ``tiny/<name>.py``.
+
+    Its ``options(folder)`` writes random weights of a small architecture there, and returns the options that make the
+    restorer of them.
+    """
+    return importlib.import_module(f".tiny.{name}", __package__)
 
 
 class GoldenSet:
