@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.schemas import SPECS
 from ffhqref.seeding import case_seed
-from ffhqref.tables import SPECS
 
 if TYPE_CHECKING:
     import pandas as pd

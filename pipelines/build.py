@@ -32,7 +32,7 @@ from ffhqref.identity.splits import SPLITS
 from ffhqref.identity.summary import describe_differences, describe_pictures, describe_set
 from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import write_atomic
-from ffhqref.tables import SPECS
+from ffhqref.schemas import SPECS
 
 from ._common import Context, embedder_options, open_context, rows_of
 

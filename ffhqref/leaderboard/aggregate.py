@@ -34,7 +34,7 @@ class Analysis:
     """A leaderboard with what its fixed columns have no room for."""
 
     leaderboard: pd.DataFrame
-    """Table ``leaderboard`` (ffhqref.tables)."""
+    """Table ``leaderboard`` (ffhqref.schemas)."""
     details: pd.DataFrame
     """One row for each row of the leaderboard: ``mean_worst, low_worst, high_worst`` (failures count as the worst
     value any method has), ``mean_excluded, low_excluded, high_excluded`` (failures left out, as many papers do),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref import schemas
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.hashing import sha256_file
 from ffhqref.images import save_png
@@ -46,7 +46,7 @@ def run(tmp_path, rows, kind=Plugin, options=None, workers=1, **more):
 
 
 def frame(results):
-    return pd.DataFrame(results)[list(tables.SPECS["restorations"].columns)]
+    return pd.DataFrame(results)[list(schemas.SPECS["restorations"].columns)]
 
 
 def rows_at(rows, folder):
