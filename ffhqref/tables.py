@@ -222,7 +222,7 @@ def table_hash(root: str | Path, name: str) -> str:
 MADE_BY = {
     **dict.fromkeys(("images", "embeddings", "ages", "pairs", "identities", "references"), "build"),
     **dict.fromkeys(("licences", "attributes"), "build"),
-    **dict.fromkeys(("degradations", "cases"), "degrade"),
+    **dict.fromkeys(("degradations", "imports", "cases"), "degrade"),
     "restorations": "restore",
     "scores": "score",
     "leaderboard": "report",
