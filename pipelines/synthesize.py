@@ -182,7 +182,7 @@ def _leaks_of(
     rows = table[table["image_id"].isin(tested)]
     if rows.empty:
         raise DatasetError(f"synthesis.benchmarks: {benchmark} has no test split")
-    faces = Embeddings.checked(rows["image_id"].tolist(), np.stack(rows["vector"].tolist()))
+    faces = Embeddings.of_table(rows)
     return leaks_by_face(wanted, embeddings, faces, float(context.config["build"]["max_distance"]), str(benchmark))
 
 

@@ -1,7 +1,6 @@
 """One contract for everything in the registry, through the dry run that a user has too."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,14 @@ from ffhqref.errors import DependencyError, WeightsError
 from ffhqref.restorers import RESTORERS, RestorationBatch, RestorerInfo, make_restorer
 from ffhqref.restorers.check import check_restorer
 
+from .conftest import tiny
+
 TINY = Path(__file__).parent / "tiny"
-"""Modules by restorer: ``options(folder)`` writes random weights of a small architecture there, and returns the options
-that make the restorer of them (for others: options under which it is quick enough)."""
+"""What restorers with networks are made of here; for others, options under which they are quick enough."""
 
 
 def tiny_options(name, folder):
-    module = TINY / f"{name}.py"
-    if not module.is_file():
-        return {}
-    spec = importlib.util.spec_from_file_location(f"tiny_{name}", module)
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    return tiny.options(folder)
+    return tiny(name).options(folder) if (TINY / f"{name}.py").is_file() else {}
 
 
 def made(name, options):
