@@ -8,6 +8,7 @@ there, the result is the same on every device, with every tile size and number o
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,7 +138,8 @@ def _candidates(
         for start in range(top, n, block):
             right = work[start : start + block]
             cosine = tile[: len(left) * len(right)].view(len(left), len(right))
-            torch.mm(left, right.T, out=cosine)
+            with _sums_in_float32():
+                torch.mm(left, right.T, out=cosine)
             # Few rows of a tile hold a hit: a maximum a row costs far less than comparing and listing all cells.
             hit_rows = torch.nonzero(cosine.amax(dim=1) > floor).squeeze(1)
             if len(hit_rows):
@@ -167,6 +169,20 @@ def _first_pass_type(precision: str, max_distance: float, device: str) -> torch.
     else:
         fast = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast and max_distance >= _COARSE_ENOUGH else torch.float32
+
+
+@contextmanager
+def _sums_in_float32() -> Iterator[None]:
+    """Keep cuBLAS from adding up parts of a bfloat16 product in bfloat16, its default: `_error_bound` relies on it."""
+    import torch
+
+    flags = torch.backends.cuda.matmul
+    before = flags.allow_bf16_reduced_precision_reduction
+    flags.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        flags.allow_bf16_reduced_precision_reduction = before
 
 
 def _error_bound(kind: torch.dtype, dim: int) -> float:

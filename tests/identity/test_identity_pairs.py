@@ -128,6 +128,25 @@ def test_a_cuda_device_finds_the_pairs_of_the_cpu(cuda, precision):
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
+@pytest.mark.parametrize("users_choice", [True, False])
+def test_products_are_summed_in_float32_whatever_cublas_may_do_elsewhere(monkeypatch, users_choice):
+    flags, product, seen = torch.backends.cuda.matmul, torch.mm, []
+
+    def watched(*args, **kwargs):
+        seen.append(flags.allow_bf16_reduced_precision_reduction)
+        return product(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    before = flags.allow_bf16_reduced_precision_reduction
+    try:
+        flags.allow_bf16_reduced_precision_reduction = users_choice
+        find_pairs(names(40), unit(np.random.default_rng(0).standard_normal((40, 16))), 0.4, precision="bfloat16")
+        assert flags.allow_bf16_reduced_precision_reduction == users_choice
+    finally:
+        flags.allow_bf16_reduced_precision_reduction = before
+    assert seen == [False]
+
+
 def test_identical_vectors_are_at_distance_zero():
     vectors = unit(np.random.default_rng(0).standard_normal((1, 512)).repeat(4, axis=0))
     found = find_pairs(names(4), vectors, 1e-6)
