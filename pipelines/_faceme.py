@@ -168,8 +168,11 @@ def _key(context: Context, plan: Plan, stage: int, begun: str) -> str:
     """Return a hash of all that decides what a stage makes."""
     options = context.config["train"]["faceme"]
     facts = {name: options[name] for name in ("prompt", "key_word", "side")}
-    facts |= {"base": str(plan.base.absolute()), "photomaker": str(plan.photomaker.absolute()), "begun": begun}
-    return content_key("faceme", stage, asdict(plan.settings[stage]), asdict(plan.config.mix), facts, processes())
+    settings = plan.settings[stage]
+    # The random base follows from the seed wherever its folder lies; the LoRA's file matters where it is merged.
+    facts["base"] = ["random", context.seed] if base_is_random(context) else str(plan.base.absolute())
+    facts["lora"] = str(plan.photomaker.absolute()) if settings.lora else None
+    return content_key("faceme", stage, asdict(settings), asdict(plan.config.mix), facts, begun, processes())
 
 
 def processes() -> int:
