@@ -146,11 +146,11 @@ def train_faceme(
 
 
 def _begun_from(plan: Plan, stage: int) -> str:
-    """Return a hash of whom a stage is trained on, wherever the files lie, and of what stage 1 hands on to stage 2."""
+    """Return a hash of whom a stage is trained on, wherever the files lie, of its base, and of what stage 1 hands on."""
     from ffhqref.training.finished import outcome
 
     samples = [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in plan.samples]
-    return content_key(samples, outcome(plan.folder / "stage1") if stage == 2 else "")
+    return content_key(samples, plan.base.name, outcome(plan.folder / "stage1") if stage == 2 else "")
 
 
 def _check_same_beginning(begun: str, folder: Path) -> None:
@@ -158,8 +158,8 @@ def _check_same_beginning(begun: str, folder: Path) -> None:
     record = folder / "begun.sha256"
     if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != begun:
         raise ConfigError(
-            f"{folder} belongs to a training on other pictures or references (another limit, split or list), or after "
-            "another stage 1; take another train.folder, or delete it"
+            f"{folder} belongs to a training on other pictures or references (another limit, split or list), of another "
+            "base, or after another stage 1; take another train.folder, or delete it"
         )
     write_atomic(record, begun.encode())
 
