@@ -146,7 +146,7 @@ def train_faceme(
 
 
 def _begun_from(plan: Plan, stage: int) -> str:
-    """Return a hash of whom a stage is trained on, wherever the files lie, of its base, and of what stage 1 hands on."""
+    """Return a hash of a stage's samples, wherever the files lie, of its base, and of what stage 1 hands on to it."""
     from ffhqref.training.finished import outcome
 
     samples = [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in plan.samples]
@@ -158,8 +158,8 @@ def _check_same_beginning(begun: str, folder: Path) -> None:
     record = folder / "begun.sha256"
     if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != begun:
         raise ConfigError(
-            f"{folder} belongs to a training on other pictures or references (another limit, split or list), of another "
-            "base, or after another stage 1; take another train.folder, or delete it"
+            f"{folder} belongs to a training on other pictures or references (another limit, split or list), of "
+            "another base, or after another stage 1; take another train.folder, or delete it"
         )
     write_atomic(record, begun.encode())
 
