@@ -129,7 +129,7 @@ def _embedded(context: Context, root: Path, good: pd.DataFrame) -> tuple[Embeddi
     workspace = context.workspace
     name, crop, options = embedder_options(context.config)
     stage = EmbedStage(root, name, options, crop)
-    check_embedder(workspace, stage.signature)
+    check_embedder(workspace, stage.signature, "prepare")  # synthesize has checked it before
     found = embed_pictures(
         stage,
         [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(good)],
@@ -153,8 +153,8 @@ def leak_policy(context: Context) -> str:
     return wanted
 
 
-def check_embedder(workspace: Workspace, signature: str) -> None:
-    """Refuse another embedder than the one that the workspace was built with.
+def check_embedder(workspace: Workspace, signature: str, pipeline: str) -> None:
+    """Refuse another embedder, given to this pipeline, than the one that the workspace was built with.
 
     Raises:
         ConfigError: it is another one.
@@ -162,8 +162,8 @@ def check_embedder(workspace: Workspace, signature: str) -> None:
     made_with = sorted(set(workspace.read("embeddings")["embedder"]))
     if made_with != [signature]:
         raise ConfigError(
-            f"the table 'embeddings' was made with {', '.join(made_with)}, this run names {signature}: give the same "
-            "embedder as to build"
+            f"the table 'embeddings' was made with {', '.join(made_with)}, this run names {signature}: give {pipeline} "
+            "the same embedder as build"
         )
 
 

@@ -87,7 +87,7 @@ def check_synthesize(context: Context) -> Plan:
         workspace.check_current(table)
     name, crop, embedder = embedder_options(context.config)
     signature = EmbedStage(workspace.dataset_root, name, embedder, crop).signature
-    check_embedder(workspace, signature)
+    check_embedder(workspace, signature, "synthesize")
     people = _people(context)
     pictures, left_out = _pictures(context, embeddings_of(workspace), people)
     faces = more_faces(context)
