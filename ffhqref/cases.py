@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.datasets.reference_folder import LAYOUTS
 from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.identity.groups import component_labels, number_groups
+from ffhqref.schemas import SPECS
 from ffhqref.seeding import case_seed
-from ffhqref.tables import SPECS
 from ffhqref.workspace import OWN
 
 if TYPE_CHECKING:

@@ -108,11 +108,7 @@ def embedder_options(config: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
 
 def embeddings_of(workspace: Workspace) -> Embeddings:
     """Return the vectors of the table ``embeddings``, checked."""
-    import numpy as np
-
-    frame = workspace.read("embeddings")
-    vectors = np.stack(frame["vector"].tolist()) if len(frame) else np.zeros((0, 1), np.float32)
-    return Embeddings.checked(frame["image_id"].tolist(), vectors)
+    return Embeddings.of_table(workspace.read("embeddings"))
 
 
 def rows_of(frame: pd.DataFrame) -> list[Any]:

@@ -14,8 +14,8 @@ from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_pictures
 from ffhqref.identity.vectors import Embeddings
+from ffhqref.schemas import SPECS
 from ffhqref.synthesis.leaks import Leak, leaks_by_face, leaks_by_name, of_same_people, read_test_list, refuse
-from ffhqref.tables import SPECS
 from ffhqref.training.faces import people_of_csv
 from ffhqref.workspace import Workspace, inside
 
@@ -223,5 +223,5 @@ def benchmark_leaks(
     rows = table[table["image_id"].isin(named)]
     if rows.empty:
         raise DatasetError(f"synthesis.benchmarks: {benchmark} has no test split")
-    faces = Embeddings.checked(rows["image_id"].tolist(), np.stack(rows["vector"].tolist()))
+    faces = Embeddings.of_table(rows)
     return leaks_by_face(wanted, embeddings, faces, float(context.config["build"]["max_distance"]), str(benchmark))

@@ -16,7 +16,7 @@ from ffhqref.identity.pairs import pairs_of
 from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import read_rgb, save_png, write_atomic
 
-from ._common import Context, open_context, rows_of
+from ._common import Context, embeddings_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +31,7 @@ def execute(config: Any) -> int:
 def audit(context: Context) -> int:
     """Write ``audit.csv`` and ``audit_worst.png``, and with a second network ``calibration.csv``."""
     workspace, options, say = context.workspace, context.config["audit"], context.reporter.say
-    identities, table = workspace.read("identities"), workspace.read("embeddings")
-    first = Embeddings.checked(table["image_id"].tolist(), np.stack(table["vector"].tolist()))
+    identities, first = workspace.read("identities"), embeddings_of(workspace)
     second, limit = None, options["second"]["max_distance"]
     if options["second"]["name"]:
         if limit is None:

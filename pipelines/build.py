@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +19,20 @@ from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
 from ffhqref.hashing import sha256_file
-from ffhqref.identity.agreement import agreement
 from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.identity.references import Exclusions
 from ffhqref.identity.release import (
     Release,
-    compare_references,
+    imported,
     make_release,
     read_release,
-    release_tables,
-    summarise_differences,
-    with_unlisted,
     write_release,
 )
 from ffhqref.identity.splits import SPLITS
+from ffhqref.identity.summary import describe_differences, describe_pictures, describe_set
 from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import write_atomic
-from ffhqref.tables import SPECS
+from ffhqref.schemas import SPECS
 
 from ._common import Context, embedder_options, open_context, rows_of
 
@@ -134,9 +131,8 @@ def build(context: Context, plan: Plan) -> int:
         threads=context.workers,
         progress=context.reporter,
     )
-    embeddings = pd.DataFrame({"image_id": embedded.image_ids, "embedder": plan.embed_stage.signature})
-    embeddings["vector"] = pd.Series(list(embedded.vectors), dtype=object)
-    workspace.write("embeddings", embeddings, inputs=("images",), config=context.config["embedder"])
+    table = embedded.frame(plan.embed_stage.signature)
+    workspace.write("embeddings", table, inputs=("images",), config=context.config["embedder"])
     ages = _ages(context, plan, good)
     built = build_reference_set(
         embedded.image_ids,
@@ -147,12 +143,19 @@ def build(context: Context, plan: Plan) -> int:
         exclusions=plan.exclusions,
     )
     if plan.release is not None:
-        built = _imported(context, plan.release, built, Embeddings.checked(embedded.image_ids, embedded.vectors), ages)
+        vectors = Embeddings.checked(embedded.image_ids, embedded.vectors)
+        ours, (built, differences) = built, imported(plan.release, built, vectors, ages)
+        path = workspace.root / "release_differences.csv"
+        write_atomic(path, differences.to_csv(index=False, lineterminator="\n").encode())
+        for line in describe_differences(ours.references, built.references, differences):
+            context.reporter.say(line)
+        context.reporter.say(f"differences from the release: {path}")
     _write(context, plan, built, images)
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
     workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
-    _tell(context, built, images, dataset)
+    for line in [*dataset.remarks, *describe_pictures(images), *describe_set(built, dataset.truth)]:
+        context.reporter.say(line)
     for image_id, reason in list(embedded.errors.items())[:5]:
         context.reporter.say(f"left out: {image_id}: {reason}")
     context.reporter.say(f"data card: {card}")
@@ -182,25 +185,6 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
     return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
 
 
-def _imported(
-    context: Context, release: Release, built: ReferenceSet, embeddings: Embeddings, ages: dict[str, float]
-) -> ReferenceSet:
-    """Put a release in the place of the set that was built, and report how the two differ."""
-    identities, references = release_tables(release, embeddings, ages)
-    differences = compare_references(built.references, references)
-    path = context.workspace.root / "release_differences.csv"
-    write_atomic(path, differences.to_csv(index=False, lineterminator="\n").encode())
-    for row in rows_of(summarise_differences(built.references, references, differences)):
-        context.reporter.say(
-            f"release, {row.split}: {row.targets} targets; of our builder's from the same embeddings {row.equal} have "
-            f"the same references, {row.reordered} in another order, {row.changed} others, {row.elsewhere} another "
-            f"split; {row.absent} are no targets there, {row.ours_only} only there"
-        )
-    context.reporter.say(f"differences from the release: {path}")
-    listed = with_unlisted(identities, embeddings.image_ids.tolist())
-    return replace(built, identities=listed, references=references, audit=built.audit.head(0))
-
-
 def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
     workspace, verdicts = context.workspace, context.config["exclusions"]
     config = {**context.config["build"], "balance": context.config["balance"]}
@@ -221,30 +205,6 @@ def _review_split(wanted: Any) -> str | None:
     if split not in SPLITS:
         raise ConfigError(f"review={wanted}: expected true (the test split), false, or one of {', '.join(SPLITS)}")
     return split
-
-
-def _tell(context: Context, built: ReferenceSet, images: pd.DataFrame, dataset: Dataset) -> None:
-    say = context.reporter.say
-    for remark in dataset.remarks:
-        say(remark)
-    broken = images[images["error"].notna()]
-    for row in rows_of(broken.head(5)):
-        say(f"left out: {row.path}: {row.error}")
-    if len(broken) > 5:
-        say(f"left out: {len(broken) - 5} more, see the column error of tables/images.parquet")
-    for split, count in built.counts().items():
-        say(
-            f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
-            f"with {count['references']} references"
-        )
-    suspicious = int(built.audit["suspicious"].sum())
-    if suspicious:
-        say(f"audit: {suspicious} of {len(built.audit)} identities may be two people merged; see `ffhqref audit`")
-    if dataset.truth:
-        known = built.identities[built.identities["image_id"].isin(dataset.truth)]
-        score = agreement(known, dataset.truth)
-        exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
-        say(f"agreement with the true identities: {exact}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ffhqref.errors import ConfigError
 from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
-from ffhqref.tables import SPECS
+from ffhqref.schemas import SPECS
 
 from ._common import Context, group_of, open_context, rows_of
 

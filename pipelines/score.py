@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
-from ffhqref.leaderboard.aggregate import WHOLE_SET
+from ffhqref.leaderboard.case_values import WHOLE_SET
 from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics

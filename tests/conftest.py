@@ -11,6 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
+GOLDEN = Path(os.environ.get("FFHQREF_GOLDEN", SHARED / "golden"))
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,12 +34,11 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden(request: pytest.FixtureRequest) -> Path:
+def golden() -> Path:
     """The folder of golden outputs of published code."""
-    folder = Path(os.environ.get("FFHQREF_GOLDEN", SHARED / "golden"))
-    if not folder.is_dir():
-        pytest.skip(f"no golden outputs at {folder}; set FFHQREF_GOLDEN")
-    return folder
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden outputs at {GOLDEN}; set FFHQREF_GOLDEN")
+    return GOLDEN
 
 
 @pytest.fixture(scope="session")

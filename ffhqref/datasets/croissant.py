@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref import __version__, tables
+from ffhqref import __version__, schemas, tables
 from ffhqref.hashing import sha256_file
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def croissant(root: str | Path, card: Card, folder: str | Path) -> dict[str, Any
 
 
 def _record_set(table: str) -> dict[str, Any]:
-    spec = tables.SPECS[table]
+    spec = schemas.SPECS[table]
     fields = []
     for column, kind in spec.columns.items():
         field: dict[str, Any] = {

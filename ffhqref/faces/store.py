@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from ffhqref.engine.base import Engine
@@ -161,6 +162,14 @@ class Embedded:
     """[N, dim], L2-normalised."""
     errors: Mapping[str, str]
     """Reason by image id for every picture that could not be read."""
+
+    def frame(self, embedder: str) -> pd.DataFrame:
+        """Return the table ``embeddings``; ``embedder`` is the signature of the stage."""
+        import pandas as pd
+
+        made = pd.DataFrame({"image_id": self.image_ids, "embedder": embedder})
+        made["vector"] = pd.Series(list(self.vectors), dtype=object)
+        return made
 
 
 def embed_pictures(

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     import pandas as pd
+
+    from ffhqref.identity.build import ReferenceSet
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,29 @@ def with_unlisted(identities: pd.DataFrame, image_ids: Collection[str]) -> pd.Da
     more["size"] = np.ones(len(more), np.int32)
     more["split"] = pd.Series([None] * len(more), dtype="str")
     return pd.concat([identities, more] if len(more) else [identities]).sort_values("image_id", ignore_index=True)
+
+
+def imported(
+    release: Release, built: ReferenceSet, embeddings: Embeddings, ages: Mapping[str, float]
+) -> tuple[ReferenceSet, pd.DataFrame]:
+    """Put a release in the place of the set that was built from the same pictures.
+
+    Args:
+        release: from `read_release`.
+        built: what our builder makes of the pictures; its pairs are kept, its audit is not, which is of our groups.
+        embeddings: of all pictures.
+        ages: years by image id.
+
+    Returns:
+        The release as a reference set over all pictures, and `compare_references` of the built one and it.
+
+    Raises:
+        DatasetError: see `release_tables`.
+    """
+    identities, references = release_tables(release, embeddings, ages)
+    listed = with_unlisted(identities, embeddings.image_ids.tolist())
+    made = replace(built, identities=listed, references=references, audit=built.audit.head(0))
+    return made, compare_references(built.references, references)
 
 
 def summarise_differences(ours: pd.DataFrame, theirs: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:

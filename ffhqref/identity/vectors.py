@@ -22,6 +22,7 @@ from ffhqref.errors import ConfigError, DatasetError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
 NORM_TOLERANCE = 1e-3
@@ -72,6 +73,12 @@ class Embeddings:
         rows = np.ascontiguousarray(rows if in_order else rows[order])
         _check_rows(names, rows)
         return cls(names, rows)
+
+    @classmethod
+    def of_table(cls, frame: pd.DataFrame) -> Embeddings:
+        """Return the vectors of the table ``embeddings``, or of some of its rows, checked as `checked` does."""
+        vectors = np.stack(frame["vector"].tolist()) if len(frame) else np.zeros((0, 1), np.float32)
+        return cls.checked(frame["image_id"].tolist(), vectors)
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.errors import ConfigError
-from ffhqref.leaderboard.aggregate import GROUND_TRUTH, case_values, identity_codes
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values, identity_codes
 from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
 from ffhqref.seeding import case_seed
 

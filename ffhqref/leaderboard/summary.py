@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.errors import ConfigError
-from ffhqref.leaderboard.aggregate import GROUND_TRUTH, case_values
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

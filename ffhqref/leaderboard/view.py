@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ffhqref.leaderboard.aggregate import GROUND_TRUTH
+from ffhqref.leaderboard.case_values import GROUND_TRUTH
 
 if TYPE_CHECKING:
     import pandas as pd

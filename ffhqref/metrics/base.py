@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from ffhqref.errors import ImageError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class MetricBatch:
     def __len__(self) -> int:
         return int(self.output.shape[0])
 
+    def gt_id(self, index: int) -> str:
+        """Return the content hash of a case's ground truth; empty: unknown."""
+        return self.gt_ids[index] if index < len(self.gt_ids) else ""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -46,6 +52,27 @@ class Runtime:
     """The configured weights folder, see `ffhqref.weights`."""
     download: bool = False
     """Whether a missing weight file may be fetched."""
+
+
+class LastTruth(Generic[T]):
+    """What a metric made of the last ground truth: outputs of one case follow each other. It does not pickle along."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, T] | None = None
+
+    def __getstate__(self) -> dict[str, None]:
+        return {"_kept": None}
+
+    def of(self, key: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` gives, or gave for the same ground truth.
+
+        Args:
+            key: `MetricBatch.gt_id`; empty: made anew.
+            make: computes it.
+        """
+        if not key or self._kept is None or self._kept[0] != key:
+            self._kept = (key, make())
+        return self._kept[1]
 
 
 @runtime_checkable

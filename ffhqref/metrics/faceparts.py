@@ -7,6 +7,7 @@ without asking. Its network classes are used, its weight files are found through
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,7 @@ from ffhqref import weights
 from ffhqref.compat import ensure_torchvision
 from ffhqref.errors import DependencyError
 from ffhqref.images import to_uint8
-from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
+from ffhqref.metrics.base import LastTruth, MetricBatch, Runtime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class LMD:
     def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
         self._landmarks = Landmarks(path, runtime)
         self.device = (runtime or Runtime()).device
-        self._kept: tuple[str, NDArray[np.float64]] | None = None
+        self._last: LastTruth[NDArray[np.float64]] = LastTruth()
         self.signature = f"lmd|{self._landmarks.signature}|mean L2 px|vs gt|v1"
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
@@ -113,10 +114,8 @@ class LMD:
         gt = ground_truth(batch)
         values = []
         for index in range(len(batch)):
-            key = batch.gt_ids[index] if index < len(batch.gt_ids) else ""
-            if not key or self._kept is None or self._kept[0] != key:
-                self._kept = (key, self._landmarks(gt[index]))
-            difference = self._landmarks(batch.output[index]) - self._kept[1]
+            truth = self._last.of(batch.gt_id(index), partial(self._landmarks, gt[index]))
+            difference = self._landmarks(batch.output[index]) - truth
             values.append(float(np.linalg.norm(difference, axis=1).mean()))
         return np.array(values, dtype=np.float64)
 
@@ -152,21 +151,19 @@ class FaceLPIPS:
         self._path = file.path
         self._lpips = LPIPS("vgg", backbone_path, self._runtime)
         self._parser: Any = None
-        self._kept: tuple[str, torch.Tensor] | None = None
+        self._last: LastTruth[torch.Tensor] = LastTruth()
         self.signature = f"f{self._lpips.signature}|face of gt by parsenet {file.signature}, rest zero|v1"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parser": None, "_kept": None}
+        return {**self.__dict__, "_parser": None}
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]."""
         gt = ground_truth(batch)
         values = []
         for index in range(len(batch)):
-            key = batch.gt_ids[index] if index < len(batch.gt_ids) else ""
-            if not key or self._kept is None or self._kept[0] != key:
-                self._kept = (key, self._face(gt[index]))
-            mask = self._kept[1]
+            key = batch.gt_id(index)
+            mask = self._last.of(key, partial(self._face, gt[index]))
             masked = MetricBatch(
                 batch.output[index : index + 1].cpu() * mask,
                 gt[index : index + 1].cpu() * mask,

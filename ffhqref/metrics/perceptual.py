@@ -8,7 +8,7 @@ ground truth are kept, which halves the work when several methods are scored cas
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,7 @@ import numpy as np
 
 from ffhqref import weights
 from ffhqref.errors import ConfigError, WeightsError
-from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
+from ffhqref.metrics.base import LastTruth, MetricBatch, Runtime, ground_truth
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +40,10 @@ class _FeatureMetric:
         self._runtime = runtime or Runtime()
         self.device = self._runtime.device
         self._tensors: dict[str, torch.Tensor] | None = None
-        self._kept: tuple[str, list[torch.Tensor]] | None = None
+        self._last: LastTruth[list[torch.Tensor]] = LastTruth()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tensors": None, "_kept": None}
+        return {**self.__dict__, "_tensors": None}
 
     def _load(self) -> dict[str, torch.Tensor]:
         raise NotImplementedError
@@ -66,11 +66,10 @@ class _FeatureMetric:
         values = []
         with torch.inference_mode():
             for index in range(len(batch)):
-                key = batch.gt_ids[index] if index < len(batch.gt_ids) else ""
-                if not key or self._kept is None or self._kept[0] != key:
-                    self._kept = (key, self._features(gt[index : index + 1].to(self._runtime.device), self._tensors))
+                truth = gt[index : index + 1].to(self._runtime.device)
+                known = self._last.of(batch.gt_id(index), partial(self._features, truth, self._tensors))
                 output = self._features(batch.output[index : index + 1].to(self._runtime.device), self._tensors)
-                values.append(float(self._distance(output, self._kept[1], self._tensors)))
+                values.append(float(self._distance(output, known, self._tensors)))
         return np.array(values, dtype=np.float64)
 
 

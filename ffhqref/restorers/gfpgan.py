@@ -18,7 +18,8 @@ from ffhqref.images import SIZE
 from ffhqref.restorers.aligned import AlignedRestorer, need_package
 from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.restorers.network import signed, unsigned
+from ffhqref.restorers.network import ready, signed, unsigned
+from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -114,12 +115,10 @@ class GFPGAN(AlignedRestorer):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The network with its weights, in evaluation mode on the device."""
-        from ffhqref.weights import load_into, load_tensors
-
         file = self.files[self._file].path
-        network = build_network(self.config)
-        load_into(network, load_tensors(file, wrappers=("params_ema", "params")), file)
-        return network.eval().to(self.device)
+        return ready(
+            build_network(self.config), load_tensors(file, wrappers=("params_ema", "params")), file, self.device
+        )
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:
         import torch

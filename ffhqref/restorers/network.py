@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.weights import Weights, require
+from ffhqref.weights import Weights, load_into, require
 
 if TYPE_CHECKING:
     import torch
+
+    M = TypeVar("M", bound=torch.nn.Module)
 
 
 class NetworkRestorer:
@@ -41,6 +43,22 @@ class NetworkRestorer:
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
         """Return float32 [B, 3, H, W] in 0..1 RGB; see `base.Restorer`."""
         raise NotImplementedError
+
+
+def ready(network: M, tensors: Mapping[str, torch.Tensor], path: Path, device: str) -> M:
+    """Return the network with the tensors in it, to be run and not trained, on the device.
+
+    Args:
+        network: with random weights, on the CPU.
+        tensors: its tensors by name.
+        path: where they came from, for messages.
+        device: of torch.
+
+    Raises:
+        WeightsError: the tensors do not fit.
+    """
+    load_into(network, tensors, path)
+    return network.eval().requires_grad_(False).to(device)
 
 
 def signed(pictures: torch.Tensor) -> torch.Tensor:

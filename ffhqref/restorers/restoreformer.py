@@ -20,7 +20,8 @@ from ffhqref.images import SIZE
 from ffhqref.restorers.aligned import AlignedRestorer, need_package
 from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.restorers.network import signed, unsigned
+from ffhqref.restorers.network import ready, signed, unsigned
+from ffhqref.weights import find, load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +120,6 @@ class RestoreFormer(AlignedRestorer):
         config: RestoreFormerConfig | Mapping[str, Any] | str | Path | None = None,
         device: str = "auto",
     ) -> None:
-        from ffhqref.weights import find
-
         need_package(self.info.name, "spandrel", "zoo")
         self.config = read_architecture(self._architecture, config, fixed=_FIXED, unused=_UNUSED)
         self.side = self.config.resolution
@@ -133,15 +132,12 @@ class RestoreFormer(AlignedRestorer):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The network with its weights, in evaluation mode on the device."""
-        from ffhqref.weights import load_into, load_tensors
-
         file = self.files[self._file].path
         found = load_tensors(file, wrappers=("params_ema", "params", "state_dict"), prefix="vqvae.")
         # training checkpoints carry the networks of the losses along
         tensors = {name: tensor for name, tensor in found.items() if not name.startswith("loss.")}
-        network = build_network(self.config)
-        load_into(network, tensors, file)
-        return network.eval().to(self.device)
+        built: torch.nn.Module = build_network(self.config)
+        return ready(built, tensors, file, self.device)
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002
         return unsigned(run_network(self.network, signed(face.to(self.device))))

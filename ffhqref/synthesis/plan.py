@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.errors import ConfigError
+from ffhqref.schemas import SPECS
 from ffhqref.seeding import case_seed
-from ffhqref.tables import SPECS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +119,7 @@ def make_plan(
         seed: of the run.
 
     Returns:
-        Columns of `ffhqref.tables.SPECS`. A bucket without a picture of another person has one row without pose_id,
+        Columns of `ffhqref.schemas.SPECS`. A bucket without a picture of another person has one row without pose_id,
         which says so.
 
     Raises:

@@ -20,10 +20,10 @@ from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
 from ffhqref.hashing import content_key, sha256_bytes
 from ffhqref.images import SIZE, encode_png, read_rgb, write_atomic
+from ffhqref.schemas import SPECS
 from ffhqref.synthesis import make_renderer
 from ffhqref.synthesis.base import RenderRequest
 from ffhqref.synthesis.layout import reference_path
-from ffhqref.tables import SPECS
 from ffhqref.workspace import inside
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def synthesize(
         folder: of the pictures, relative to the workspace; becomes part of ``path``.
 
     Returns:
-        The tables ``synthesis_attempts`` and ``synthetic_references``, columns as in `ffhqref.tables.SPECS`.
+        The tables ``synthesis_attempts`` and ``synthetic_references``, columns as in `ffhqref.schemas.SPECS`.
     """
     import pandas as pd
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref import schemas, tables
 from ffhqref.datasets.card import describe, to_markdown, write_card
 from ffhqref.errors import TableError
 
@@ -40,7 +40,7 @@ def workspace(root, *, licence="CC BY 4.0", distances=1.0):
             ("c", "e", 1, 0.33, np.nan, "test"),
             ("d", "c", 0, 0.12, -25.0, "test"),
         ],
-        columns=list(tables.SPECS["references"].columns),
+        columns=list(schemas.SPECS["references"].columns),
     )
     references["distance"] *= distances
     ages = pd.DataFrame({"image_id": ["a", "b", "c", "d"], "age": [30.0, 26.0, 5.0, 30.0], "source": "x.csv:age"})

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref import schemas
 from ffhqref.datasets.review import read_exclusions, write_review
 from ffhqref.errors import DatasetError
 from ffhqref.identity.build import BuildConfig, build_reference_set
@@ -207,4 +207,4 @@ def test_the_builder_obeys_the_verdicts(tmp_path):
 
     assert len(pairs(whole)) == 12
     assert pairs(whole) - pairs(left) == {("a", "b"), ("b", "a"), ("d", "a"), ("d", "b"), ("d", "c")}
-    assert tables.SPECS["references"].columns.keys() == set(left.columns)
+    assert schemas.SPECS["references"].columns.keys() == set(left.columns)

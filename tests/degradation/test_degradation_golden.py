@@ -1,8 +1,6 @@
 """Equality with pictures made by the published code."""
 
 import json
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,9 +10,7 @@ from PIL import Image
 from ffhqref.degradation import PRESETS, Parameters, apply, legacy_sequence
 from ffhqref.degradation.steps import degrade
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared"
-GOLDEN = Path(os.environ.get("FFHQREF_GOLDEN", SHARED / "golden"))
+from ..conftest import GOLDEN, SHARED
 
 pytestmark = pytest.mark.golden
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref import schemas, tables
 from ffhqref.degradation import Parameters, apply, draw
 from ffhqref.degradation.stage import DegradeStage
 from ffhqref.engine import LocalEngine, run_stage
@@ -44,7 +44,7 @@ def run(tmp_path, rows, workers=1, stage=None):
 
 
 def columns(results):
-    return pd.DataFrame(results)[list(tables.SPECS["degradations"].columns)]
+    return pd.DataFrame(results)[list(schemas.SPECS["degradations"].columns)]
 
 
 def test_result_fills_the_table_and_the_file_is_what_the_row_rebuilds(tmp_path, rows):

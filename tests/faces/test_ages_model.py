@@ -19,33 +19,7 @@ from ffhqref.faces import ages
 from ffhqref.faces.ages import ALIGNED_BOX, AgeStage, make_age_model
 from ffhqref.hashing import sha256_file
 
-
-def genderage(path, row=48, column=48):
-    """Write a network of genderage's form: its third number is one pixel's red value of the 96 px input."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    def whole(name, *values):
-        return numpy_helper.from_array(np.array(values, np.int64), name)
-
-    graph = helper.make_graph(
-        [
-            helper.make_node("Slice", ["data", "from", "to", "axes"], ["pixel"]),
-            helper.make_node("Flatten", ["pixel"], ["flat"]),
-            helper.make_node("Pad", ["flat", "pads"], ["fc1"]),
-        ],
-        "genderage",
-        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n", 3, 96, 96])],
-        [helper.make_tensor_value_info("fc1", TensorProto.FLOAT, ["n", 3])],
-        [
-            whole("from", 0, row, column),
-            whole("to", 1, row + 1, column + 1),
-            whole("axes", 1, 2, 3),
-            whole("pads", 0, 2, 0, 0),
-        ],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    return path
+from ..onnx_networks import genderage
 
 
 def years_of(value):

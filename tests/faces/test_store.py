@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffhqref import tables
 from ffhqref.engine import LocalEngine
 from ffhqref.errors import ConfigError, TableError
 from ffhqref.faces import embed, make_embedder
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import BATCH, EmbeddingStore, embed_pictures
 from ffhqref.hashing import sha256_file
+from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import read_rgb
 
 ONNX_BATCHES = 3
@@ -81,6 +83,18 @@ def test_vectors_are_those_of_one_picture_at_a_time(pictures, network, tmp_path,
     assert found.image_ids == [row["image_id"] for row in pictures[1]]
     assert np.abs(found.vectors - one_by_one(pictures, "onnx", path=network)).max() < 1e-6
     assert not found.errors
+
+
+def test_the_table_of_embeddings_holds_what_was_embedded(pictures, network, tmp_path):
+    stage = stage_of(pictures, network)
+    found = embed_pictures(stage, pictures[1][::-1], tmp_path)
+    tables.write_table(tmp_path, "embeddings", found.frame(stage.signature))
+    table = tables.read_table(tmp_path, "embeddings")
+    assert set(table["embedder"]) == {stage.signature}
+    read = Embeddings.of_table(table)
+    assert read.image_ids.tolist() == sorted(found.image_ids)
+    assert np.array_equal(read.vectors, found.vectors[np.argsort(found.image_ids)])
+    assert len(Embeddings.of_table(table.head(0))) == 0
 
 
 def test_dlib_in_processes_gives_the_same_vectors(pictures, tmp_path):

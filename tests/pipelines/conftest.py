@@ -87,3 +87,11 @@ def build_arguments(faces: Path, sample_folder: Path) -> tuple[str, ...]:
     """Return the arguments that `built` was made with."""
     ages = f"dataset.ages={sample_folder}/metadata.csv"
     return ("dataset=folder", f"dataset.path={faces}", ages, "dataset.test=3", "dataset.val=1")
+
+
+@pytest.fixture
+def workspace(built: Path, tmp_path: Path) -> Path:
+    """A copy of `built` to do with as one likes."""
+    root = tmp_path / "w"
+    shutil.copytree(built, root)
+    return root

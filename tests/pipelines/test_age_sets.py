@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 
 import numpy as np
 import pytest
@@ -16,13 +15,6 @@ from .conftest import build_arguments
 from .test_cli import one_line
 
 SETS = "benchmark=[same_age,cross_age]"
-
-
-@pytest.fixture
-def workspace(built, tmp_path):
-    root = tmp_path / "w"
-    shutil.copytree(built, root)
-    return root
 
 
 def neighbours(root, sample_folder):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffhqref import tables
+from ffhqref import schemas, tables
 
 from .conftest import FEW
 
@@ -30,7 +30,7 @@ def stable_tables(root: Path) -> dict[str, pd.DataFrame]:
     found = {}
     for name in table_names(root):
         frame = tables.read_table(root, name)
-        found[name] = frame.drop(columns=[column for column in tables.VOLATILE if column in frame.columns])
+        found[name] = frame.drop(columns=[column for column in schemas.VOLATILE if column in frame.columns])
     return found
 
 
@@ -39,7 +39,7 @@ def stable_metadata(root: Path) -> dict[str, object]:
     found = {}
     for name in table_names(root):
         facts = json.loads(pq.read_schema(tables.table_path(root, name)).metadata[b"ffhqref"])
-        text = json.dumps({key: value for key, value in facts.items() if key not in tables.VOLATILE}, sort_keys=True)
+        text = json.dumps({key: value for key, value in facts.items() if key not in schemas.VOLATILE}, sort_keys=True)
         found[name] = text.replace(str(root), "ROOT")
     return found
 

@@ -26,13 +26,6 @@ FEW = ("synthesis.clusters=[2,2]", "synthesis.sheet=2", "engine.workers=1")
 NAMES = ("poses", "synthesis_plan", "synthesis_attempts", "synthetic_references")
 
 
-@pytest.fixture
-def workspace(built, tmp_path):
-    root = tmp_path / "w"
-    shutil.copytree(built, root)
-    return root
-
-
 @pytest.fixture(scope="module")
 def whole(built, tmp_path_factory):
     """An unbroken run over four targets."""

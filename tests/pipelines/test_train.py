@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,13 +26,6 @@ MICRO = (
     "train.architecture.model.params.first_stage_config.params.ddconfig.resolution=32",
     "train.architecture.model.params.unet_config.params.model_channels=32",
 )  # fmt: skip
-
-
-@pytest.fixture
-def workspace(built, tmp_path):
-    root = tmp_path / "w"
-    shutil.copytree(built, root)
-    return root
 
 
 @pytest.mark.slow

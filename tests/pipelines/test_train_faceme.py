@@ -23,13 +23,6 @@ MICRO = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def workspace(built, tmp_path):
-    root = tmp_path / "w"
-    shutil.copytree(built, root)
-    return root
-
-
 @pytest.mark.slow
 def test_prepared_killed_and_resumed_equals_unbroken(ffhqref, workspace):
     made = ffhqref("prepare", f"root={workspace}", "device=cpu", "engine=serial", "train.folder=whole")

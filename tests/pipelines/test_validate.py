@@ -7,18 +7,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from ffhqref import tables
 
 from .test_cli import one_line
-
-
-@pytest.fixture
-def workspace(built, tmp_path):
-    root = tmp_path / "w"
-    shutil.copytree(built, root)
-    return root
 
 
 def change(root: Path, table: str, edit) -> None:

@@ -1,7 +1,4 @@
-"""What the golden tests of GPEN, VQFR and DMDNet share: weights from a rule, layer outputs, strided comparison.
-
-Loaded with ``runpy.run_path``, since test files are no package.
-"""
+"""What golden tests of restorers share: folders and cases, weights from a rule, layer outputs, comparison."""
 
 import contextlib
 import hashlib
@@ -11,8 +8,11 @@ import re
 import zlib
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from ..conftest import GOLDEN
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest golden value."""
@@ -20,8 +20,6 @@ TOLERANCE = 1e-4
 
 def folder_of(golden, method):
     """Return the golden folder of a method, or skip."""
-    import pytest
-
     if not (golden / method / "cases.json").is_file():
         pytest.skip(f"no golden set in {golden / method}; set FFHQREF_GOLDEN")
     return golden / method
@@ -31,9 +29,9 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def cases_of(golden_root, method):
+def cases_of(method):
     """Return the cases for parametrising; one None, which `folder_of` then skips, where there are none."""
-    path = golden_root / method / "cases.json"
+    path = GOLDEN / method / "cases.json"
     return read_json(path) if path.is_file() else [None]
 
 
@@ -69,6 +67,7 @@ def weights_from_rule(rule, name, keys, kept=None):
         if kind == "range":
             low, high = numbers
         else:
+            assert kind == "fan", kind
             dims = shape[1:] if len(shape) == 5 and shape[0] == 1 else shape
             high = numbers[0] * math.sqrt(3 / math.prod(dims[1:]))
             low = -high
@@ -106,12 +105,15 @@ def check_hash(state, expected):
 def recorded(network, names):
     """Yield a dict that fills with the outputs of the named layers, a list each."""
     outputs = {name: [] for name in names}
-    handles = [
-        network.get_submodule(name).register_forward_hook(
-            lambda _module, _given, made, name=name: outputs[name].append(made)
-        )
-        for name in names
-    ]
+
+    def keep(name):
+        def hook(_module, _given, made):
+            # a copy, because activations that follow work in place
+            outputs[name].append(made.clone() if torch.is_tensor(made) else made)
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in outputs]
     try:
         yield outputs
     finally:
@@ -119,13 +121,18 @@ def recorded(network, names):
             handle.remove()
 
 
+def relative(ours, stored):
+    """Return the largest difference relative to the largest golden value, of tensors of one shape."""
+    assert ours.shape == stored.shape
+    return float((ours - stored).abs().max() / stored.abs().max())
+
+
 def off(ours, stored):
-    """Return the largest difference relative to the largest golden value; ``stored`` may be strided in space."""
+    """Return the largest difference as `relative` does; ``stored`` may be strided in space."""
     if ours.dim() == 4 and ours.shape != stored.shape:
         step = math.ceil(ours.shape[-1] / stored.shape[-1])
         ours = ours[..., ::step, ::step]
-    assert ours.shape == stored.shape
-    return float((ours - stored).abs().max() / stored.abs().max())
+    return relative(ours, stored)
 
 
 def check_levels(ours, stored, share=1e-3):
@@ -148,6 +155,16 @@ def share_over_edges(ours, stored):
 
 def stored_as(stored, name):
     """Return the tensor of that name, whole or strided (``name_sN``)."""
-    found = [value for key, value in stored.items() if re.fullmatch(rf"{name}(_s\d+)?", key)]
+    found = [value for key, value in stored.items() if re.fullmatch(rf"{re.escape(name)}(_s\d+)?", key)]
     assert len(found) == 1, name
     return found[0]
+
+
+def close(stored, name, ours, tolerance=TOLERANCE):
+    """Assert that a tensor equals the stored one of that name, whole or strided."""
+    assert off(ours, stored_as(stored, name)) < tolerance, name
+
+
+def same_levels(stored, name, ours):
+    """Assert that an 8-bit picture equals the stored one of that name as `check_levels` does."""
+    check_levels(ours, stored_as(stored, name))

@@ -13,6 +13,8 @@ from ffhqref.errors import ConfigError, DependencyError, WeightsError
 from ffhqref.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch, make_restorer
 
+from .conftest import tiny
+
 NAMES = ["codeformer", "gfpgan", "restoreformer", "restoreformer_pp"]
 PACKAGES = {"codeformer": ("spandrel_extra_arches", "zoo-nc")}
 
@@ -22,19 +24,13 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def small(tmp_path_factory):
     """Constructor options of small random weights, by restorer."""
-    found = {}
-    for name in NAMES:
-        spec = importlib.util.spec_from_file_location(f"small_{name}", Path(__file__).parent / "tiny" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        found[name] = module.options(tmp_path_factory.mktemp(name))
-    return found
+    return {name: tiny(name).options(tmp_path_factory.mktemp(name)) for name in NAMES}
 
 
-def made(tiny, name, **options):
-    return make_restorer(name, **{"device": "cpu", **tiny[name], **options})
+def made(small, name, **options):
+    return make_restorer(name, **{"device": "cpu", **small[name], **options})
 
 
 def batch(height=64, width=64, seeds=(1,)):
@@ -44,44 +40,44 @@ def batch(height=64, width=64, seeds=(1,)):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_damaged_foreign_and_missing_files_are_refused_in_one_line(tiny, name, tmp_path):
-    whole = Path(tiny[name]["path"])
+def test_damaged_foreign_and_missing_files_are_refused_in_one_line(small, name, tmp_path):
+    whole = Path(small[name]["path"])
     cut = tmp_path / "cut.pth"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     foreign = tmp_path / "foreign.pth"
     torch.save({"params_ema": {"conv.weight": torch.zeros(3)}}, foreign)
-    other = tiny["gfpgan" if name != "gfpgan" else "codeformer"]["path"]
+    other = small["gfpgan" if name != "gfpgan" else "codeformer"]["path"]
     for path in (cut, foreign, other):
         with pytest.raises(WeightsError) as refusal:
-            made(tiny, name, path=path).restore(batch())
+            made(small, name, path=path).restore(batch())
         assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
     with pytest.raises(WeightsError, match="no such file"):
-        made(tiny, name, path=tmp_path / "absent.pth")
+        made(small, name, path=tmp_path / "absent.pth")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_of_other_widths_are_refused(tiny, name):
+def test_weights_of_other_widths_are_refused(small, name):
     with pytest.raises(WeightsError, match="does not fit"):
-        made(tiny, name, config=None).network  # noqa: B018
+        made(small, name, config=None).network  # noqa: B018
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_package_is_named_with_the_extra_that_brings_it(tiny, name, monkeypatch):
+def test_missing_package_is_named_with_the_extra_that_brings_it(small, name, monkeypatch):
     package, extra = PACKAGES.get(name, ("spandrel", "zoo"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == package else object())
     with pytest.raises(DependencyError, match=rf"{package.replace('_', '-')}.*ffhqref\[{extra}\]"):
-        made(tiny, name)
+        made(small, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_architecture_comes_from_a_mapping_or_a_file(tiny, name, tmp_path):
-    config = tiny[name]["config"]
+def test_architecture_comes_from_a_mapping_or_a_file(small, name, tmp_path):
+    config = small[name]["config"]
     (tmp_path / "a.json").write_text(json.dumps(config))
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
-    expected = made(tiny, name).config
-    assert made(tiny, name, config=tmp_path / "a.json").config == expected
-    assert made(tiny, name, config=str(tmp_path / "a.yaml")).config == expected
-    assert made(tiny, name, config=expected).config == expected
+    expected = made(small, name).config
+    assert made(small, name, config=tmp_path / "a.json").config == expected
+    assert made(small, name, config=str(tmp_path / "a.yaml")).config == expected
+    assert made(small, name, config=expected).config == expected
     key = next(iter(config))
     for wrong, words in (
         ({**config, f"{key}s": 1}, f"unknown entry '{key}s'. Did you mean '{key}'"),
@@ -90,7 +86,7 @@ def test_architecture_comes_from_a_mapping_or_a_file(tiny, name, tmp_path):
         (tmp_path / "none.yaml", "no such file"),
     ):
         with pytest.raises(ConfigError, match=words):
-            made(tiny, name, config=wrong)
+            made(small, name, config=wrong)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +106,9 @@ def test_architecture_comes_from_a_mapping_or_a_file(tiny, name, tmp_path):
         ("codeformer", {"img_size": 63}, "not halved"),
     ],
 )
-def test_impossible_widths_are_refused(tiny, name, change, words):
+def test_impossible_widths_are_refused(small, name, change, words):
     with pytest.raises(ConfigError, match=words):
-        made(tiny, name, config={**tiny[name]["config"], **change})
+        made(small, name, config={**small[name]["config"], **change})
 
 
 @pytest.mark.parametrize(
@@ -123,15 +119,15 @@ def test_impossible_widths_are_refused(tiny, name, change, words):
         ("codeformer", {"fidelity_weight": 1.5}, "0..1"),
     ],
 )
-def test_wrong_options_are_refused(tiny, name, option, words):
+def test_wrong_options_are_refused(small, name, option, words):
     with pytest.raises(ConfigError, match=words):
-        made(tiny, name, **option)
+        made(small, name, **option)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_sizes_come_back_as_they_were(tiny, name):
+def test_other_sizes_come_back_as_they_were(small, name):
     given = batch(48, 80)
-    result = made(tiny, name).restore(given)
+    result = made(small, name).restore(given)
     assert result.shape == given.lq.shape and result.min() >= 0 and result.max() <= 1
 
 
@@ -153,19 +149,19 @@ def test_restoreformer_takes_either_published_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["restoreformer", "restoreformer_pp"])
-def test_both_published_layouts_of_restoreformer_give_the_same(tiny, name, tmp_path):
-    state = torch.load(tiny[name]["path"], weights_only=True)["state_dict"]
+def test_both_published_layouts_of_restoreformer_give_the_same(small, name, tmp_path):
+    state = torch.load(small[name]["path"], weights_only=True)["state_dict"]
     bare = {key.removeprefix("vqvae."): value for key, value in state.items()}
-    expected = made(tiny, name).restore(batch())
+    expected = made(small, name).restore(batch())
     for index, layout in enumerate(
         ({"params_ema": bare}, {"params": bare}, {"state_dict": {**state, "loss.a.weight": torch.ones(2)}, "epoch": 3})
     ):
         torch.save(layout, tmp_path / f"{index}.pth")
-        assert torch.equal(made(tiny, name, path=tmp_path / f"{index}.pth").restore(batch()), expected)
+        assert torch.equal(made(small, name, path=tmp_path / f"{index}.pth").restore(batch()), expected)
 
 
-def test_gfpgan_noise_is_the_cases_own(tiny):
-    restorer = made(tiny, "gfpgan")
+def test_gfpgan_noise_is_the_cases_own(small):
+    restorer = made(small, "gfpgan")
     restorer.network  # noqa: B018 - building it draws random weights, which the file's replace
     state = torch.get_rng_state()
     first = restorer.restore(batch(seeds=(7,)))
@@ -180,8 +176,8 @@ def test_gfpgan_noise_is_the_cases_own(tiny):
     assert torch.equal(((raw + 1) / 2).clamp(0, 1), first)
 
 
-def test_gfpgan_with_stored_noise_knows_no_seed(tiny):
-    restorer = made(tiny, "gfpgan", noise="stored")
+def test_gfpgan_with_stored_noise_knows_no_seed(small):
+    restorer = made(small, "gfpgan", noise="stored")
     assert not restorer.info.uses_seed
     result = restorer.restore(batch(seeds=(7,)))
     assert torch.equal(result, restorer.restore(batch(seeds=(8,))))
@@ -190,19 +186,19 @@ def test_gfpgan_with_stored_noise_knows_no_seed(tiny):
     assert torch.equal(((raw + 1) / 2).clamp(0, 1), result)
 
 
-def test_codeformer_fidelity_and_colour_options_change_the_result(tiny):
+def test_codeformer_fidelity_and_colour_options_change_the_result(small):
     results = [
-        made(tiny, "codeformer", **options).restore(batch())
+        made(small, "codeformer", **options).restore(batch())
         for options in ({}, {"fidelity_weight": 0}, {"fidelity_weight": 1.0}, {"adain": False})
     ]
     assert all(not torch.equal(results[0], other) for other in results[1:])
 
 
-def test_codeformer_makes_a_grey_face_grey_with_the_contrast_of_the_input(tiny):
+def test_codeformer_makes_a_grey_face_grey_with_the_contrast_of_the_input(small):
     grey = batch().lq[:, :1].repeat(1, 3, 1, 1) * 0.2 + 0.4
     tinted = (grey + torch.tensor([0.02, 0.0, -0.02])[:, None, None]) * 255
     lq = tinted.round() / 255
-    restorer = made(tiny, "codeformer")
+    restorer = made(small, "codeformer")
     result = to_uint8(restorer.restore_faces(lq, [0]))[0].astype(float)
     face = to_uint8(lq)[0].astype(float)
     for channel in range(3):

@@ -12,6 +12,8 @@ from ffhqref.restorers.codeformer.network import CodeFormerNetwork
 from ffhqref.restorers.codeformer.restorer import CodeFormer, grey_like, is_grey
 from ffhqref.restorers.network import unsigned
 
+from .golden_tools import close, layout, recorded, same_levels
+
 METHOD = "codeformer"
 pytestmark = [
     pytest.mark.golden,
@@ -37,14 +39,15 @@ def module_of(tap, network):
     return f"fuse_convs_dict.{name}" if part == "fuse" else tap.removeprefix("tap.")
 
 
-def check(golden_set, case, close, same_levels, recorded):
+def check(golden_set, case):
     made, stored = restorer(golden_set, case), golden_set.tensors(case["file"])
     lq = to_tensor([golden_set.picture(case)])
     taps = {key: module_of(key, made.network) for key in stored if key.startswith("tap.")}
-    picture, seen = recorded(made.network, ["", *taps.values()], lambda: made.restore_faces(lq, [0]))
-    raw, logits = seen[""]
+    with recorded(made.network, ["", *taps.values()]) as seen:
+        picture = made.restore_faces(lq, [0])
+    ((raw, logits),) = seen[""]
     for key, name in taps.items():
-        ours = seen[name]
+        ours = seen[name][-1]
         close(stored, key, ours[:: ours.shape[0] // stored[key].shape[0]] if ours.ndim == 3 else ours)
     for key in stored:
         if key.startswith("logits_t"):
@@ -64,21 +67,21 @@ def check(golden_set, case, close, same_levels, recorded):
     same_levels(stored, "output_rgb_u8", to_uint8(picture)[0])
 
 
-def test_first_case_end_to_end(golden_set, close, same_levels, recorded):
-    check(golden_set, golden_set.cases[0], close, same_levels, recorded)
+def test_first_case_end_to_end(golden_set):
+    check(golden_set, golden_set.cases[0])
 
 
 @pytest.mark.slow
-def test_other_cases_end_to_end(golden_set, close, same_levels, recorded):
+def test_other_cases_end_to_end(golden_set):
     for case in golden_set.cases[1:]:
-        check(golden_set, case, close, same_levels, recorded)
+        check(golden_set, case)
 
 
 def test_layout_is_the_official_one(golden_set):
     config = CodeFormer(golden_set.folder / "config.json", config=golden_set.config["full"]).config
     with torch.device("meta"):
-        state = CodeFormerNetwork(config).state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == golden_set.keys("full")
+        network = CodeFormerNetwork(config)
+    assert layout(network) == golden_set.keys("full")
 
 
 def test_defaults_are_the_published_ones(golden_set):

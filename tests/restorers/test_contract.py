@@ -1,7 +1,6 @@
 """One contract for everything in the registry, through the dry run that a user has too."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,16 @@ from ffhqref.errors import DependencyError, WeightsError
 from ffhqref.restorers import RESTORERS, RestorationBatch, RestorerInfo, make_restorer
 from ffhqref.restorers.check import check_restorer
 
+from .conftest import tiny
+
 TINY = Path(__file__).parent / "tiny"
-"""Modules by restorer: ``options(folder)`` writes random weights of a small architecture there, and returns the options
-that make the restorer of them (for others: options under which it is quick enough)."""
+"""What restorers with networks are made of here; for others, options under which they are quick enough."""
 
 
 def made(name, folder):
-    module = TINY / f"{name}.py"
     options = {}
-    if module.is_file():
-        spec = importlib.util.spec_from_file_location(f"tiny_{name}", module)
-        tiny = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tiny)
-        options = tiny.options(folder)
+    if (TINY / f"{name}.py").is_file():
+        options = tiny(name).options(folder)
     try:
         return make_restorer(name, **{"device": "cpu", **options})
     except DependencyError as error:

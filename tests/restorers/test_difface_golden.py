@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -16,28 +14,28 @@ from ffhqref.restorers.difface import DifFaceConfig, build_swinir
 from ffhqref.restorers.guided_diffusion.draws import StoredDraws
 from ffhqref.restorers.guided_diffusion.unet import UNet
 
+from .golden_diffusion import recorded_steps
+from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative
+
 pytestmark = pytest.mark.golden
-TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
 def folder(golden):
-    if not (golden / "difface" / "cases.json").is_file():
-        pytest.skip(f"no DifFace outputs in {golden}")
-    return golden / "difface"
+    return folder_of(golden, "difface")
 
 
 @pytest.fixture(scope="module")
 def config(folder):
-    return json.loads((folder / "config.json").read_text())
+    return read_json(folder / "config.json")
 
 
 @pytest.fixture(scope="module")
 def cases(folder):
     """Each case, its tensors, the restorer under its settings, and what that makes of the stored draws."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     made, shared = [], {}
-    for case in json.loads((folder / "cases.json").read_text()):
+    for case in read_json(folder / "cases.json"):
         restorer = make_restorer("difface", device="cpu", **settings(folder, config, case))
         restorer.__dict__.update(shared)
         shared = {"unet": restorer.unet}
@@ -46,22 +44,10 @@ def cases(folder):
         stored = load_file(folder / case["file"])
         batch = RestorationBatch(to_tensor([stored["lq_u8"].numpy()]), [torch.zeros(0, 3, 8, 8)], [case["seed"]])
         draws = StoredDraws(stored["draws"])
-        made.append((case, stored, restorer, *recorded(restorer, batch, draws)))
+        steps = recorded_steps(restorer)
+        made.append((case, stored, restorer, restorer.restore(batch, draws), steps))
         assert draws.used == len(stored["draws"]), case
     return made
-
-
-def recorded(restorer, batch, draws):
-    """Run the restorer; return its picture and the steps on the way."""
-    steps, sample = [], restorer.sample
-
-    def keep_steps(*given):
-        for step in sample(*given):
-            steps.append(step)
-            yield step
-
-    restorer.sample = keep_steps
-    return restorer.restore(batch, draws), steps
 
 
 def settings(folder, config, case):
@@ -73,14 +59,9 @@ def settings(folder, config, case):
     }
 
 
-def off(ours, theirs):
-    assert ours.shape == theirs.shape
-    return float((ours - theirs).abs().max() / theirs.abs().max())
-
-
 def test_restorer_gives_the_published_picture(cases):
     for case, stored, restorer, picture, _ in cases:
-        assert off(picture, stored["image"]) < TOLERANCE, case
+        assert relative(picture, stored["image"]) < TOLERANCE, case
         levels = to_uint8(picture, restorer.eight_bit_rule)[0].astype(int) - stored["image_u8"].numpy()
         assert np.abs(levels).max() <= 1, case
 
@@ -95,23 +76,23 @@ def test_intermediates(cases):
         lq = to_tensor([stored["lq_u8"].numpy()])
         if lq.shape == stored["im_hq"].shape:
             with torch.no_grad():
-                assert off(restorer.estimate(lq), stored["im_hq"]) < TOLERANCE
+                assert relative(restorer.estimate(lq), stored["im_hq"]) < TOLERANCE
         assert steps[0].time == int(stored["unet_first_t"][0])
-        assert off(steps[0].entered, stored["x_start_noised"]) < TOLERANCE
-        assert off(steps[0].output, stored["unet_first_out"]) < TOLERANCE
-        assert off(steps[0].state, stored["state_first"]) < TOLERANCE
-        assert off(steps[-1].state, stored["state_last"]) < TOLERANCE
+        assert relative(steps[0].entered, stored["x_start_noised"]) < TOLERANCE
+        assert relative(steps[0].output, stored["unet_first_out"]) < TOLERANCE
+        assert relative(steps[0].state, stored["state_first"]) < TOLERANCE
+        assert relative(steps[-1].state, stored["state_last"]) < TOLERANCE
     assert checked
 
 
 def test_full_size_layout(folder, config):
-    keys = json.loads((folder / "keys_full.json").read_text())
+    keys = read_json(folder / "keys_full.json")
     full = DifFaceConfig()
     with torch.device("meta"):
         unet = UNet(full.unet)
     swinir = build_swinir(full.swinir)
     for network, name, rename in ((unet, "model", {}), (swinir, "model_ir", {"conv_first.": "conv_first.1."})):
-        ours = {key: list(value.shape) for key, value in network.state_dict().items()}
+        ours = layout(network)
         for old, new in rename.items():
             ours = {key.replace(old, new): shape for key, shape in ours.items()}
         assert ours == keys[config[name]["ckpt_path"]]
@@ -119,7 +100,7 @@ def test_full_size_layout(folder, config):
 
 @pytest.mark.parametrize("which", ["path", "swinir_path"])
 def test_wrong_files_are_refused(folder, config, which, tmp_path):
-    case = json.loads((folder / "cases.json").read_text())[0]
+    case = read_json(folder / "cases.json")[0]
     given = settings(folder, config, {**case, "need_restoration": True})
     whole = given[which].read_bytes()
     (tmp_path / "short.pth").write_bytes(whole[: len(whole) // 2])

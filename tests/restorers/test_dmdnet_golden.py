@@ -1,10 +1,7 @@
 """Equality of `dmdnet` with the published code, landmarks given. All that varies is read from the golden folder."""
 
 import hashlib
-import os
 import re
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +15,22 @@ from ffhqref.restorers.dmdnet.config import DMDNetConfig
 from ffhqref.restorers.dmdnet.network import DMDNet
 from ffhqref.restorers.dmdnet.restorer import DMDNetRestorer, _fitted
 
-tools = runpy.run_path(str(Path(__file__).with_name("golden_tools.py")))
-off, read_json = tools["off"], tools["read_json"]
-ROOT = Path(os.environ.get("FFHQREF_GOLDEN", Path(__file__).parents[3] / "shared/golden"))
-CASES = tools["cases_of"](ROOT, "dmdnet")
+from .golden_tools import (
+    TOLERANCE,
+    case_id,
+    case_tensors,
+    cases_of,
+    check_levels,
+    folder_of,
+    layout,
+    off,
+    read_json,
+    recorded,
+    stored_as,
+    weights_from_rule,
+)
+
+CASES = cases_of("dmdnet")
 
 pytestmark = pytest.mark.golden
 
@@ -48,10 +57,10 @@ def remembering(forward):
 @pytest.fixture(scope="module")
 def network(golden):
     """The full-size network of the golden folder's rule; too large a file to be written for a test."""
-    folder = tools["folder_of"](golden, "dmdnet")
+    folder = folder_of(golden, "dmdnet")
     config = read_json(folder / "config.json")
     keys = read_json(folder / "keys_full.json")
-    state = tools["weights_from_rule"](config["weights_rule"], "full", keys)
+    state = weights_from_rule(config["weights_rule"], "full", keys)
     with torch.device("meta"):
         built = DMDNet(read_architecture(DMDNetConfig, config["full"]))
     built.load_state_dict(state, strict=True, assign=True)
@@ -61,11 +70,11 @@ def network(golden):
     return built.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=tools["case_id"])
+@pytest.fixture(scope="module", params=CASES, ids=case_id)
 def run(request, golden, network, tmp_path_factory):
     """A case and, for each mode, the taps' layers, all layers' outputs and what the restorer makes of it."""
-    case, folder = request.param, tools["folder_of"](golden, "dmdnet")
-    stored = tools["case_tensors"](folder, case)
+    case, folder = request.param, folder_of(golden, "dmdnet")
+    stored = case_tensors(folder, case)
     lq = to_tensor([stored["lq_rgb_u8"].numpy()])
     references = torch.zeros(0, 3, 512, 512)
     if case["n_ref"]:
@@ -97,7 +106,7 @@ def run(request, golden, network, tmp_path_factory):
             )
             for name in [*queries, *(f"{name}_Attention" for name in PARTS)]
         ]
-        with tools["recorded"](network, {"", *taps.values(), *queries, *slots}) as outputs:
+        with recorded(network, {"", *taps.values(), *queries, *slots}) as outputs:
             made = restorer.restore_faces(lq, [references])
         for handle in handles:
             handle.remove()
@@ -111,7 +120,7 @@ def test_layers(run):
     for taps, outputs, _, _ in found.values():
         assert taps
         for key, layer in taps.items():
-            assert off(outputs[layer][0], stored[key]) < tools["TOLERANCE"], key
+            assert off(outputs[layer][0], stored[key]) < TOLERANCE, key
 
 
 def test_reads_of_the_memories(run, network):
@@ -121,7 +130,7 @@ def test_reads_of_the_memories(run, network):
         for key in stored:
             if key.startswith(prefix) and key.endswith("Norm"):
                 name = key.removeprefix(prefix).removesuffix("Norm")
-                assert off(normed[f"{name[:2]}_{name[2:]}"], stored[key]) < tools["TOLERANCE"], key
+                assert off(normed[f"{name[:2]}_{name[2:]}"], stored[key]) < TOLERANCE, key
         best = []
         for scale in (256, 128, 64):
             for part in ("LE", "RE", "MO"):
@@ -137,19 +146,19 @@ def test_slots_of_the_references(run):
         part, scale, kind = re.fullmatch(r"spec\.(..)(\d+)(Key|Value)", key).groups()
         slots = found["specific"][1][f"{part}_{scale}_KV"]
         ours = torch.cat([slot[("Key", "Value").index(kind)] for slot in slots])
-        assert off(ours, stored[key]) < tools["TOLERANCE"], key
+        assert off(ours, stored[key]) < TOLERANCE, key
 
 
 def test_output(run):
     stored, found = run
     for mode, (_, outputs, _, made) in found.items():
-        assert off(outputs[""][0], tools["stored_as"](stored, f"{mode}_raw")) < tools["TOLERANCE"]
-        tools["check_levels"](to_uint8(made)[0], stored[f"{mode}_rgb_u8"])
+        assert off(outputs[""][0], stored_as(stored, f"{mode}_raw")) < TOLERANCE
+        check_levels(to_uint8(made)[0], stored[f"{mode}_rgb_u8"])
 
 
-@pytest.mark.parametrize("case", CASES, ids=tools["case_id"])
+@pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_boxes(golden, case):
-    stored = tools["case_tensors"](tools["folder_of"](golden, "dmdnet"), case)
+    stored = case_tensors(folder_of(golden, "dmdnet"), case)
     for name in [key.removesuffix("_landmarks") for key in stored if key.endswith("_landmarks")]:
         boxes = part_boxes(stored[f"{name}_landmarks"].numpy())
         left, right, _, mouth = stored[f"{name}_locations"].tolist()
@@ -157,8 +166,8 @@ def test_boxes(golden, case):
 
 
 def test_layout_of_the_file(golden):
-    folder = tools["folder_of"](golden, "dmdnet")
+    folder = folder_of(golden, "dmdnet")
     for given in (None, read_json(folder / "config.json")["full"]):
         with torch.device("meta"):
             built = DMDNet(read_architecture(DMDNetConfig, given))
-        assert tools["layout"](built) == read_json(folder / "keys_full.json")
+        assert layout(built) == read_json(folder / "keys_full.json")

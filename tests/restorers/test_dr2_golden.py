@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 
 import numpy as np
@@ -18,25 +17,17 @@ from ffhqref.restorers.dr2.sparnet import SPARNetHD, folded
 from ffhqref.restorers.guided_diffusion.draws import StoredDraws
 from ffhqref.restorers.guided_diffusion.unet import UNet
 
+from .golden_diffusion import file_with, recorded_chain
+from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative
+
 pytestmark = pytest.mark.golden
-TOLERANCE = 1e-4
 ENHANCED_TOLERANCE = 1e-3
 """The enhancer's random weights enlarge rounding; its values reach ±10 (README of the golden folder)."""
 
 
 @pytest.fixture(scope="module")
 def folder(golden):
-    if not (golden / "dr2" / "cases.json").is_file():
-        pytest.skip(f"no DR2 outputs in {golden}")
-    return golden / "dr2"
-
-
-def file_with(folder, tensor):
-    """The file whose full-size layout has that tensor, and the layout."""
-    for name, layout in json.loads((folder / "keys_full.json").read_text()).items():
-        if tensor in layout:
-            return folder / name, layout
-    raise AssertionError(tensor)
+    return folder_of(golden, "dr2")
 
 
 def files(folder):
@@ -47,65 +38,43 @@ def files(folder):
     }
 
 
-def recorded(restorer, batch, draws):
-    """Run the restorer; return the picture at its own side, the one at the input's, and the steps in between."""
-    steps, made = [], []
-    sample, restored = restorer.sample, restorer.restored
-
-    def keep_steps(*given):
-        for step in sample(*given):
-            steps.append(step)
-            yield step
-
-    def keep_picture(*given):
-        made.append(restored(*given))
-        return made[0]
-
-    restorer.sample, restorer.restored = keep_steps, keep_picture
-    picture = restorer.restore(batch, draws)
-    return made[0], picture, steps
-
-
 @pytest.fixture(scope="module")
 def cases(folder):
     """Each case, its tensors, its batch, the restorer under its settings, and what that makes of the stored draws."""
     made, shared = [], {}
-    for case in json.loads((folder / "cases.json").read_text()):
+    for case in read_json(folder / "cases.json"):
         restorer = make_restorer("dr2", device="cpu", N=case["N"], tau=case["tau"], **files(folder))
         restorer.__dict__.update(shared)
         shared = {"unet": restorer.unet, "sparnet": restorer.sparnet}
         stored = load_file(folder / case["file"])
         batch = RestorationBatch(to_tensor([stored["lq_u8"].numpy()]), [torch.zeros(0, 3, 8, 8)], [0])
         draws = StoredDraws(stored["draws"])
-        made.append((case, stored, batch, restorer, recorded(restorer, batch, draws)))
+        made.append((case, stored, batch, restorer, recorded_chain(restorer, batch, draws)))
         assert draws.used == len(stored["draws"]), case
     return made
-
-
-def off(ours, theirs):
-    assert ours.shape == theirs.shape
-    return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def test_restorer_gives_the_published_pictures(cases):
     for case, stored, batch, restorer, (made, picture, steps) in cases:
         removed = steps[-1].x0
-        assert off(removed, stored["dr2_out"]) < TOLERANCE, case
+        assert relative(removed, stored["dr2_out"]) < TOLERANCE, case
         for ours, theirs in (((removed + 1) / 2, "dr2_u8"), (made, "image_u8")):
             levels = to_uint8(ours, restorer.eight_bit_rule)[0].astype(int) - stored[theirs].numpy()
             assert np.abs(levels).max() <= 1, (case, theirs)
         if "image" in stored:
-            assert off(made, stored["image"]) < ENHANCED_TOLERANCE
+            assert relative(made, stored["image"]) < ENHANCED_TOLERANCE
         assert picture.shape == batch.lq.shape
 
 
 def test_chain(cases):
     for case, stored, batch, restorer, (_, _, steps) in cases:
         assert restorer.omega == case["omega"]
-        assert off(restorer.prepared(batch.lq), stored["ref_img"]) < 1e-6
+        assert relative(restorer.prepared(batch.lq), stored["ref_img"]) < 1e-6
         assert [step.time for step in steps] == stored["timesteps"].tolist(), case
         with torch.no_grad():
-            assert off(restorer.sparnet(restorer.enlarged(stored["dr2_out"])), stored["sr_out"]) < ENHANCED_TOLERANCE
+            assert (
+                relative(restorer.sparnet(restorer.enlarged(stored["dr2_out"])), stored["sr_out"]) < ENHANCED_TOLERANCE
+            )
 
 
 def test_first_steps(cases):
@@ -115,27 +84,25 @@ def test_first_steps(cases):
             continue
         checked += 1
         assert steps[0].time == int(stored["unet_first_t"][0])
-        assert off(steps[0].entered, stored["unet_first_x"]) < TOLERANCE
-        assert off(steps[0].output, stored["unet_first_out"]) < TOLERANCE
-        assert off(steps[0].state, stored["p_sample_first"]) < TOLERANCE
-        assert off(steps[1].entered, stored["state_after_first"]) < TOLERANCE
-        assert off(restorer.enlarged(stored["dr2_out"]), stored["sr_in"]) < 1e-6
+        assert relative(steps[0].entered, stored["unet_first_x"]) < TOLERANCE
+        assert relative(steps[0].output, stored["unet_first_out"]) < TOLERANCE
+        assert relative(steps[0].state, stored["p_sample_first"]) < TOLERANCE
+        assert relative(steps[1].entered, stored["state_after_first"]) < TOLERANCE
+        assert relative(restorer.enlarged(stored["dr2_out"]), stored["sr_in"]) < 1e-6
     assert checked
 
 
 def test_full_size_layout(folder):
-    official = json.loads((folder / "config.json").read_text())["official_defaults"]
+    official = read_json(folder / "config.json")["official_defaults"]
     sizes = {name: official[name] for name in ("dr2_size", "sr_size")}
     full = DR2Config.load({"unet": official["unet"], "spar": official["spar"], "inference": sizes})
     assert full == DR2Config()
     with torch.device("meta"):
         unet, sparnet = UNet(full.unet), SPARNetHD(full.sparnet)
-        _, layout = file_with(folder, "out_conv.conv2d.bias")
+        _, full_layout = file_with(folder, "out_conv.conv2d.bias")
         # with the spectral norms folded in, as the loader does
-        theirs = folded({name: torch.empty(shape) for name, shape in layout.items()}, "full size")
-    assert {name: list(value.shape) for name, value in unet.state_dict().items()} == file_with(
-        folder, "input_blocks.0.0.weight"
-    )[1]
+        theirs = folded({name: torch.empty(shape) for name, shape in full_layout.items()}, "full size")
+    assert layout(unet) == file_with(folder, "input_blocks.0.0.weight")[1]
     assert {name: value.shape for name, value in sparnet.state_dict().items()} == {
         name: value.shape for name, value in theirs.items()
     }

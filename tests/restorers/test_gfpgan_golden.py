@@ -12,6 +12,8 @@ from ffhqref.restorers import RestorationBatch
 from ffhqref.restorers.aligned import fitted
 from ffhqref.restorers.gfpgan import GFPGAN, build_network
 
+from .golden_tools import close, layout, recorded, same_levels
+
 METHOD = "gfpgan"
 pytestmark = [pytest.mark.golden, pytest.mark.skipif(not find_spec("spandrel"), reason="no spandrel here")]
 
@@ -47,33 +49,35 @@ def restorer(golden_set, case):
     )
 
 
-def check(golden_set, case, close, same_levels, recorded):
+def check(golden_set, case):
     made, stored = restorer(golden_set, case), golden_set.tensors(case["file"])
     lq, seeds = to_tensor([golden_set.picture(case)]), [case.get("torch_seed", 0)]
     if "resized_rgb_u8" in stored:
         same_levels(stored, "resized_rgb_u8", to_uint8(fitted(lq, made.side))[0])
     taps = {key: module_of(key, made.network) for key in stored if key.startswith("tap.")}
-    picture, seen = recorded(made.network, ["", *taps.values()], lambda: made.restore_faces(lq, seeds))
+    with recorded(made.network, ["", *taps.values()]) as seen:
+        picture = made.restore_faces(lq, seeds)
     for key, name in taps.items():
-        close(stored, key, seen[name])
-    close(stored, "raw_output", seen[""][0])
+        close(stored, key, seen[name][-1])
+    ((raw, _),) = seen[""]
+    close(stored, "raw_output", raw)
     same_levels(stored, "output_rgb_u8", to_uint8(picture)[0])
 
 
-def test_cases_end_to_end(golden_set, close, same_levels, recorded):
+def test_cases_end_to_end(golden_set):
     for case in golden_set.cases:
         if case["checkpoint"]:
-            check(golden_set, case, close, same_levels, recorded)
+            check(golden_set, case)
 
 
 @pytest.mark.slow
-def test_full_size_end_to_end(golden_set, close, same_levels, recorded):
+def test_full_size_end_to_end(golden_set):
     for case in golden_set.cases:
         if not case["checkpoint"]:
-            check(golden_set, case, close, same_levels, recorded)
+            check(golden_set, case)
 
 
-def test_noise_is_what_the_official_network_draws(golden_set, close):
+def test_noise_is_what_the_official_network_draws(golden_set):
     drawn = [case for case in golden_set.cases if case["randomize_noise"]]
     if not drawn:
         pytest.skip("no case with fresh noise")
@@ -98,8 +102,8 @@ def test_a_square_of_the_right_side_is_restored_as_it_is(golden_set):
 def test_layout_is_the_official_one(golden_set, name):
     config = GFPGAN(golden_set.folder / "config.json", config=golden_set.config[name]).config
     with torch.device("meta"):
-        state = build_network(config).state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == golden_set.keys(name)
+        network = build_network(config)
+    assert layout(network) == golden_set.keys(name)
 
 
 def test_default_architecture_is_the_released_one(golden_set):

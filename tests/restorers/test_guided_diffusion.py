@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +19,14 @@ from ffhqref.restorers.guided_diffusion.draws import SeededDraws
 from ffhqref.restorers.pgdiff.arcface import ArcFace, identity_gradient, shrunk
 from ffhqref.restorers.pgdiff.config import ArcFaceConfig
 
+from .conftest import tiny
+
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def small(tmp_path_factory):
     """Options by restorer name, as the contract test makes them."""
-    made = {}
-    for name in ("dr2", "pgdiff"):
-        path = Path(__file__).parent / "tiny" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"tiny_{name}_here", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        made[name] = {"device": "cpu", **module.options(tmp_path_factory.mktemp(name))}
-    return made
+    names = ("dr2", "pgdiff")
+    return {name: {"device": "cpu", **tiny(name).options(tmp_path_factory.mktemp(name))} for name in names}
 
 
 def batch_of(seeds, side=32, references=0):
@@ -154,15 +148,15 @@ def test_draws_belong_to_the_case():
 
 
 @pytest.mark.parametrize("name", ["dr2", "pgdiff"])
-def test_every_case_has_noise_of_its_own(tiny, name):
+def test_every_case_has_noise_of_its_own(small, name):
     batch = batch_of([1, 2])
     same = dataclasses.replace(batch, lq=batch.lq[:1].repeat(2, 1, 1, 1))
-    first, second = make_restorer(name, **tiny[name]).restore(same)
+    first, second = make_restorer(name, **small[name]).restore(same)
     assert (first - second).abs().max() > 0.01
 
 
-def test_pgdiff_shared_noise(tiny):
-    restorer = make_restorer("pgdiff", **{**tiny["pgdiff"], "noise": "shared"})
+def test_pgdiff_shared_noise(small):
+    restorer = make_restorer("pgdiff", **{**small["pgdiff"], "noise": "shared"})
     assert not restorer.info.uses_seed
     batch = batch_of([1, 2])
     same = dataclasses.replace(batch, lq=batch.lq[:1].repeat(2, 1, 1, 1))
@@ -170,8 +164,8 @@ def test_pgdiff_shared_noise(tiny):
     torch.testing.assert_close(first, second)
 
 
-def test_pgdiff_with_references(tiny):
-    options = {**tiny["pgdiff"], "task": "ref_restoration", "ref_weight": 1e3}
+def test_pgdiff_with_references(small):
+    options = {**small["pgdiff"], "task": "ref_restoration", "ref_weight": 1e3}
     restorer = make_restorer("pgdiff", **options)
     assert (restorer.info.min_references, restorer.info.max_references) == (1, 1)
     assert set(restorer.weights_sha256) == {"difface-diffusion", "pgdiff-restorer", "pgdiff-arcface"}
@@ -187,8 +181,8 @@ def test_pgdiff_with_references(tiny):
         restorer.restore(none)
 
 
-def test_pgdiff_passes_twice_only_between_the_ends(tiny):
-    restorer = make_restorer("pgdiff", **{**tiny["pgdiff"], "N": 3, "s_end": 0.001, "s_start": 0.003})
+def test_pgdiff_passes_twice_only_between_the_ends(small):
+    restorer = make_restorer("pgdiff", **{**small["pgdiff"], "N": 3, "s_end": 0.001, "s_start": 0.003})
     calls = []
     forward = restorer.unet.forward
     restorer.unet.forward = lambda x, time: calls.append(time) or forward(x, time)
@@ -196,9 +190,9 @@ def test_pgdiff_passes_twice_only_between_the_ends(tiny):
     assert calls == [750, 500, 500, 500, 250, 0]  # indices 3 2 1 0; strictly between 1 and 3
 
 
-def test_dr2_with_an_enhancer_of_the_zoo(tiny):
-    plain = {name: value for name, value in tiny["dr2"].items() if name != "sparnet_path"}
-    own = make_restorer("dr2", **tiny["dr2"])
+def test_dr2_with_an_enhancer_of_the_zoo(small):
+    plain = {name: value for name, value in small["dr2"].items() if name != "sparnet_path"}
+    own = make_restorer("dr2", **small["dr2"])
     none = make_restorer("dr2", enhancer="lq", **plain)
     batch = batch_of([1, 2], side=64)
     with torch.no_grad():
@@ -211,7 +205,7 @@ def test_dr2_with_an_enhancer_of_the_zoo(tiny):
     given = batch_of([1, 2], side=64, references=2)
     torch.testing.assert_close(first.restore(given), torch.stack([item[0] for item in given.references]))
 
-    options = {**tiny["pgdiff"], "task": "ref_restoration"}
+    options = {**small["pgdiff"], "task": "ref_restoration"}
     nested = make_restorer("dr2", enhancer="pgdiff", enhancer_options=options, **plain)
     assert check_restorer(nested) == []
     assert not nested.info.commercial_use and "S-Lab" in nested.info.licence and "MS1MV3" in nested.info.trained_on
@@ -242,9 +236,9 @@ def test_dr2_with_an_enhancer_of_the_zoo(tiny):
         ("difface", {"config": {"model": {"params": {"channel_mult": [1, 2]}}}}, "num_res_blocks has 7"),
     ],
 )
-def test_wrong_options_are_told_in_one_line(tiny, name, options, words):
+def test_wrong_options_are_told_in_one_line(small, name, options, words):
     with pytest.raises(FfhqrefError, match=words) as told:
-        make_restorer(name, **{**tiny.get(name, {"device": "cpu"}), **options})
+        make_restorer(name, **{**small.get(name, {"device": "cpu"}), **options})
     assert "\n" not in str(told.value)
 
 

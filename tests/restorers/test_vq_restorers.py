@@ -1,7 +1,6 @@
 """GPEN, VQFR and DMDNet as a user meets them: files, options, failures. Random weights of small networks."""
 
 import dataclasses
-import runpy
 import sys
 import warnings
 from itertools import pairwise
@@ -21,11 +20,10 @@ from ffhqref.restorers.dmdnet.boxes import part_boxes
 from ffhqref.restorers.dmdnet.landmarks import SCORE, FacexlibLandmarks
 from ffhqref.restorers.stage import RestoreStage
 
-TINY = {
-    name: runpy.run_path(str(Path(__file__).parent / "tiny" / f"{name}.py"))
-    for name in ("gpen", "vqfr", "vqfr_v1", "dmdnet")
-}
-landmarks = TINY["dmdnet"]["landmarks"]
+from .conftest import tiny
+
+TINY = {name: tiny(name) for name in ("gpen", "vqfr", "vqfr_v1", "dmdnet")}
+landmarks = TINY["dmdnet"].landmarks
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +40,7 @@ def pictures(count, side=512, seed=0):
 
 @pytest.mark.parametrize("name", TINY)
 def test_wrong_truncated_and_foreign_files_are_refused_in_one_line(name, tmp_path):
-    options = TINY[name]["options"](tmp_path)
+    options = TINY[name].options(tmp_path)
     assert make_restorer(name, device="cpu", **options).network is not None
     good = options.pop("path")
     state = torch.load(good, weights_only=True)
@@ -75,7 +73,7 @@ def test_without_weights_the_line_says_what_to_fetch(name, monkeypatch, tmp_path
 
 @pytest.mark.parametrize("name", TINY)
 def test_architectures_come_as_mapping_or_file_and_wrong_ones_are_told(name, tmp_path):
-    options = TINY[name]["options"](tmp_path)
+    options = TINY[name].options(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(options["config"]))
     config = make_restorer(name, device="cpu", **options).config
@@ -108,7 +106,7 @@ def test_architectures_come_as_mapping_or_file_and_wrong_ones_are_told(name, tmp
     ],
 )
 def test_networks_that_are_not_built_are_refused(name, change, words, tmp_path):
-    options = TINY[name]["options"](tmp_path)
+    options = TINY[name].options(tmp_path)
     with pytest.raises(ConfigError, match=words):
         make_restorer(name, device="cpu", **{**options, "config": {**options["config"], **change}})
 
@@ -124,12 +122,12 @@ def test_networks_that_are_not_built_are_refused(name, change, words, tmp_path):
 )
 def test_wrong_options_are_told(name, option, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        make_restorer(name, device="cpu", **{**TINY[name]["options"](tmp_path), **option})
+        make_restorer(name, device="cpu", **{**TINY[name].options(tmp_path), **option})
 
 
 @pytest.mark.parametrize("name", ["gpen", "vqfr", "vqfr_v1"])
 def test_pictures_of_another_size_come_back_in_theirs(name, tmp_path):
-    restorer = make_restorer(name, device="cpu", **TINY[name]["options"](tmp_path))
+    restorer = make_restorer(name, device="cpu", **TINY[name].options(tmp_path))
     lq = pictures(2, 96)
     made = restorer.restore(RestorationBatch(lq, [torch.zeros(0, 3, 96, 96)] * 2, [0, 1]))
     assert made.shape == lq.shape and 0 <= float(made.min()) <= float(made.max()) <= 1
@@ -137,7 +135,7 @@ def test_pictures_of_another_size_come_back_in_theirs(name, tmp_path):
 
 def test_fidelity_ratio_weighs_the_branch_that_sees_the_picture(tmp_path):
     """The result is a function of texture + ratio · branch: half way between the two ends where it is affine."""
-    options = TINY["vqfr"]["options"](tmp_path)
+    options = TINY["vqfr"].options(tmp_path)
     restorer = make_restorer("vqfr", device="cpu", **options)
     restorer.network.decoder.conv_out = torch.nn.Conv2d(32, 3, 1)
     lq = pictures(1, 64) * 2 - 1
@@ -165,7 +163,7 @@ def save(path, picture):
 
 
 def test_a_case_that_cannot_be_done_is_a_row_and_takes_no_neighbour_along(tmp_path):
-    options = {**TINY["dmdnet"]["options"](tmp_path), "landmarks": f"{__name__}:landmarks_or_not"}
+    options = {**TINY["dmdnet"].options(tmp_path), "landmarks": f"{__name__}:landmarks_or_not"}
     faces, grey, black = pictures(4), torch.full((3, 512, 512), 0.5), torch.zeros(3, 512, 512)
     lqs = {"a": faces[0], "grey": grey, "black": black, "bad reference": faces[1], "one reference": faces[0]}
     lqs["b"] = faces[1]
@@ -200,7 +198,7 @@ def test_a_case_that_cannot_be_done_is_a_row_and_takes_no_neighbour_along(tmp_pa
 
 
 def test_references_count_and_the_generic_mode_needs_none(tmp_path):
-    options = TINY["dmdnet"]["options"](tmp_path)
+    options = TINY["dmdnet"].options(tmp_path)
     generic, specific = (
         make_restorer("dmdnet", device="cpu", mode=mode, **options) for mode in ("generic", "specific")
     )
@@ -217,7 +215,7 @@ def test_references_count_and_the_generic_mode_needs_none(tmp_path):
 
 
 def test_larger_pictures_stay_and_must_be_divisible_by_8(tmp_path):
-    restorer = make_restorer("dmdnet", device="cpu", mode="generic", **TINY["dmdnet"]["options"](tmp_path))
+    restorer = make_restorer("dmdnet", device="cpu", mode="generic", **TINY["dmdnet"].options(tmp_path))
     none = torch.zeros(0, 3, 8, 8)
     lq = torch.nn.functional.interpolate(pictures(1), size=(520, 544))
     assert restorer.restore(RestorationBatch(lq, [none], [0])).shape == lq.shape
@@ -318,7 +316,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
     picture = np.zeros((512, 512, 3), np.uint8)
     with pytest.raises(ImageError, match=r"^no face found$"):
         FacexlibLandmarks(files)(picture)
-    options = {key: value for key, value in TINY["dmdnet"]["options"](tmp_path).items() if key != "landmarks"}
+    options = {key: value for key, value in TINY["dmdnet"].options(tmp_path).items() if key != "landmarks"}
     restorer = make_restorer(
         "dmdnet", device="cpu", **options,
         alignment_path=files["facexlib-awing"], detector_path=files["facexlib-retinaface-r50"],
@@ -332,8 +330,8 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
 
 
 def test_descriptions_tell_licence_leak_and_files(tmp_path):
-    for name, tiny in TINY.items():
-        info = make_restorer(name, device="cpu", **tiny["options"](tmp_path)).info
+    for name, small in TINY.items():
+        info = make_restorer(name, device="cpu", **small.options(tmp_path)).info
         assert "FFHQ" in info.trained_on and info.paper and info.weights
         assert info.commercial_use == name.startswith("vqfr")
         assert dataclasses.replace(info) == info

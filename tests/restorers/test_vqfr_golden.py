@@ -1,9 +1,6 @@
 """Equality of `vqfr` and `vqfr_v1` with the published code. All that varies is read from the golden folders."""
 
-import os
 import re
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +12,22 @@ from ffhqref.restorers.vqfr.restorer import VQFR, VQFRVersion1
 from ffhqref.restorers.vqfr.v1 import VQFRv1
 from ffhqref.restorers.vqfr.v2 import VQFRv2
 
-tools = runpy.run_path(str(Path(__file__).with_name("golden_tools.py")))
-off, read_json = tools["off"], tools["read_json"]
-ROOT = Path(os.environ.get("FFHQREF_GOLDEN", Path(__file__).parents[3] / "shared/golden"))
-CASES = [(method, case) for method in ("vqfr", "vqfr_v1") for case in tools["cases_of"](ROOT, method)]
+from .golden_tools import (
+    TOLERANCE,
+    case_id,
+    case_tensors,
+    cases_of,
+    check_levels,
+    folder_of,
+    layout,
+    off,
+    read_json,
+    recorded,
+    share_over_edges,
+    stored_as,
+)
+
+CASES = [(method, case) for method in ("vqfr", "vqfr_v1") for case in cases_of(method)]
 KINDS = {"vqfr": (VQFR, VQFRv2, VQFRConfig), "vqfr_v1": (VQFRVersion1, VQFRv1, VQFRv1Config)}
 
 pytestmark = pytest.mark.golden
@@ -44,12 +53,12 @@ def layer_of(method, tap):
     return names[tap]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda item: f"{item[0]}-{tools['case_id'](item[1])}")
+@pytest.fixture(scope="module", params=CASES, ids=lambda item: f"{item[0]}-{case_id(item[1])}")
 def run(request, golden, tmp_path_factory):
     """A case, the outputs of its layers, and what the restorer makes of its picture."""
     method, case = request.param
-    folder = tools["folder_of"](golden, method)
-    config, stored = read_json(folder / "config.json"), tools["case_tensors"](folder, case)
+    folder = folder_of(golden, method)
+    config, stored = read_json(folder / "config.json"), case_tensors(folder, case)
     options = {"fidelity_ratio": case["fidelity_ratio"]} if method == "vqfr" else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFHQREF_WEIGHTS", str(tmp_path_factory.mktemp("weights")))
@@ -57,7 +66,7 @@ def run(request, golden, tmp_path_factory):
         restorer = KINDS[method][0](path, config=config[case["config"]], device="cpu", **options)
     layers = {key: layer_of(method, key.removeprefix("tap.")) for key in stored if key.startswith("tap.")}
     names = {"", "encoder", "decoder", *layers.values(), *({"feat2index"} if method == "vqfr" else ())}
-    with tools["recorded"](restorer.network, names) as outputs:
+    with recorded(restorer.network, names) as outputs:
         made = restorer.restore_faces(to_tensor([stored["input_rgb_u8"].numpy()]), [0])
     return method, stored, layers, {name: found[0] for name, found in outputs.items() if found}, made, restorer
 
@@ -75,25 +84,25 @@ def test_codes(run):
 def test_layers(run):
     _, stored, layers, outputs, _, restorer = run
     for key, layer in layers.items():
-        assert off(outputs[layer], stored[key]) < tools["TOLERANCE"], key
+        assert off(outputs[layer], stored[key]) < TOLERANCE, key
     with torch.no_grad():
         picture = restorer.network.decoder.conv_out(outputs["decoder"][-1])
-    assert off(picture, tools["stored_as"](stored, "texture_dec")) < tools["TOLERANCE"]
+    assert off(picture, stored_as(stored, "texture_dec")) < TOLERANCE
 
 
 def test_output(run):
     _, stored, _, outputs, made, _ = run
-    assert off(outputs[""], tools["stored_as"](stored, "raw_output")) < tools["TOLERANCE"]
-    share = tools["share_over_edges"](outputs[""], tools["stored_as"](stored, "raw_output"))
-    tools["check_levels"](to_uint8(made)[0], tools["stored_as"](stored, "output_rgb_u8"), share)
+    assert off(outputs[""], stored_as(stored, "raw_output")) < TOLERANCE
+    share = share_over_edges(outputs[""], stored_as(stored, "raw_output"))
+    check_levels(to_uint8(made)[0], stored_as(stored, "output_rgb_u8"), share)
 
 
 @pytest.mark.parametrize("method", KINDS)
 def test_layout_of_the_files(golden, method):
-    folder = tools["folder_of"](golden, method)
+    folder = folder_of(golden, method)
     _, network, kind = KINDS[method]
     config = read_json(folder / "config.json")
     for keys, given in (("full", None), ("full", config["full"]), ("small", config["small"])):
         with torch.device("meta"):
             built = network(read_architecture(kind, given))
-        assert tools["layout"](built) == read_json(folder / f"keys_{keys}.json")
+        assert layout(built) == read_json(folder / f"keys_{keys}.json")

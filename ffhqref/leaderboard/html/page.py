@@ -15,7 +15,8 @@ import numpy as np
 from ffhqref import __version__
 from ffhqref.errors import TableError
 from ffhqref.images import write_atomic
-from ffhqref.leaderboard.aggregate import ALPHA, GROUND_TRUTH, case_values
+from ffhqref.leaderboard.aggregate import ALPHA
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
 from ffhqref.leaderboard.html.payload import (
     benchmark_payload,
     comparison_payload,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from ffhqref.leaderboard.aggregate import Analysis, CaseValues
+    from ffhqref.leaderboard.aggregate import Analysis
+    from ffhqref.leaderboard.case_values import CaseValues
     from ffhqref.leaderboard.published import BenchmarkInfo
     from ffhqref.restorers.base import RestorerInfo
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ffhqref.leaderboard.aggregate import CaseValues
+    from ffhqref.leaderboard.case_values import CaseValues
 
 
 def script_json(value: Any) -> str:

@@ -15,7 +15,8 @@ from ffhqref.images import SIZE, to_tensor, to_uint8
 from ffhqref.restorers.aligned import AlignedRestorer, need_package
 from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.restorers.network import signed, unsigned
+from ffhqref.restorers.network import ready, signed, unsigned
+from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -84,12 +85,9 @@ class CodeFormer(AlignedRestorer):
     def network(self) -> CodeFormerNetwork:
         """The network with its weights, in evaluation mode on the device."""
         from ffhqref.restorers.codeformer.network import CodeFormerNetwork
-        from ffhqref.weights import load_into, load_tensors
 
         file = self.files["codeformer"].path
-        network = CodeFormerNetwork(self.config)
-        load_into(network, load_tensors(file, wrappers=("params_ema",)), file)
-        return network.eval().to(self.device)
+        return ready(CodeFormerNetwork(self.config), load_tensors(file, wrappers=("params_ema",)), file, self.device)
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002
         raw, _ = self.network(signed(face.to(self.device)), self.fidelity_weight, self.adain)

@@ -13,8 +13,8 @@ from ffhqref.restorers.aligned import AlignedRestorer
 from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.restorers.gpen.config import GPENConfig
-from ffhqref.restorers.network import signed, unsigned
-from ffhqref.weights import load_into, load_tensors
+from ffhqref.restorers.network import ready, signed, unsigned
+from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +74,8 @@ class GPEN(AlignedRestorer):
         """
         from ffhqref.restorers.gpen.network import FullGenerator
 
-        network = FullGenerator(self.config)
         path = self.files[WEIGHTS].path
-        load_into(network, load_tensors(path), path)
-        return network.eval().requires_grad_(False).to(self.device)
+        return ready(FullGenerator(self.config), load_tensors(path), path, self.device)
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
         return unsigned(self.network(signed(face.to(self.device))))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ffhqref.images import SIZE
 from ffhqref.restorers.base import RestorationBatch
 from ffhqref.restorers.guided_diffusion.draws import Draws, SeededDraws
-from ffhqref.restorers.network import NetworkRestorer
-from ffhqref.weights import load_into, load_tensors
+from ffhqref.restorers.network import NetworkRestorer, ready
+from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +79,7 @@ def loaded(
     with torch.device("meta"):
         network = build()
     network.to_empty(device="cpu")
-    load_into(network, tensors, path)
-    return network.eval().requires_grad_(False).to(device)
+    return ready(network, tensors, path, device)
 
 
 def load_unet(path: Path, config: UNetConfig, device: str) -> UNet:

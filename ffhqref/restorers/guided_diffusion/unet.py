@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffhqref.restorers.guided_diffusion.config import GROUPS
-from ffhqref.restorers.refldm.unet import timestep_embedding
+from ffhqref.restorers.shared_layers import Downsample, Upsample, time_network, timestep_embedding
 
 if TYPE_CHECKING:
     from ffhqref.restorers.guided_diffusion.config import UNetConfig
@@ -74,24 +74,6 @@ class _Attention(nn.Module):
         return cast("Tensor", (flat + self.proj_out(out)).reshape(x.shape))
 
 
-class _Downsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.op(x))
-
-
-class _Upsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.conv(_resampled(x, "up")))
-
-
 class _Block(nn.ModuleList):
     """Layers in a row; the residual ones are told the time."""
 
@@ -113,9 +95,7 @@ class UNet(nn.Module):
         self.config = config
         base = config.model_channels
         self._embedding = 4 * base
-        self.time_embed = nn.Sequential(
-            nn.Linear(base, self._embedding), nn.SiLU(), nn.Linear(self._embedding, self._embedding)
-        )
+        self.time_embed = time_network(base)
 
         width = base * config.channel_mult[0]
         self.input_blocks = nn.ModuleList([_Block([nn.Conv2d(config.in_channels, width, 3, padding=1)])])
@@ -158,7 +138,7 @@ class UNet(nn.Module):
     def _between(self, width: int, way: Resample) -> nn.Module:
         if self.config.resblock_updown:
             return self._residual(width, width, way)
-        return _Downsample(width) if way == "down" else _Upsample(width)
+        return Downsample(width) if way == "down" else Upsample(width)
 
     def forward(self, x: Tensor, time: int) -> Tensor:
         """Return float32 [B, 6, S, S].

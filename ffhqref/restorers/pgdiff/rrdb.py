@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ffhqref.restorers.refldm.unet import timestep_embedding
+from ffhqref.restorers.shared_layers import timestep_embedding
 
 if TYPE_CHECKING:
     from ffhqref.restorers.pgdiff.config import RRDBConfig

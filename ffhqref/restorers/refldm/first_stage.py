@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffhqref.restorers.refldm.layers import norm, picture, silu, tokens
+from ffhqref.restorers.shared_layers import PaddedDownsample, Upsample
 
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import FirstStageConfig
@@ -53,24 +54,6 @@ class _Attention(nn.Module):
         return cast("Tensor", x + self.proj_out(picture(out, x.shape[2], x.shape[3])))
 
 
-class _Downsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.conv(F.pad(x, (0, 1, 0, 1))))  # right and bottom only
-
-
-class _Upsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
 class _Middle(nn.Module):
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -103,7 +86,7 @@ class _Level(nn.Module):
 class _DownLevel(_Level):
     def __init__(self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool) -> None:
         super().__init__(channels, width, blocks, attention, dropout)
-        self.downsample = _Downsample(width) if resample else nn.Identity()
+        self.downsample = PaddedDownsample(width) if resample else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return cast("Tensor", self.downsample(super().forward(x)))
@@ -112,7 +95,7 @@ class _DownLevel(_Level):
 class _UpLevel(_Level):
     def __init__(self, channels: int, width: int, blocks: int, attention: bool, dropout: float, resample: bool) -> None:
         super().__init__(channels, width, blocks, attention, dropout)
-        self.upsample = _Upsample(width) if resample else nn.Identity()
+        self.upsample = Upsample(width) if resample else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return cast("Tensor", self.upsample(super().forward(x)))

@@ -5,7 +5,6 @@ Architecture: restorers.md 4.1 (the U-Net of latent-diffusion without text or cl
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -14,21 +13,12 @@ from torch.nn import functional as F
 
 from ffhqref.restorers.refldm.keys_values import Attend, KeysValues, Recorder, SelfOnly
 from ffhqref.restorers.refldm.layers import norm, picture, silu, tokens, zeroed
+from ffhqref.restorers.shared_layers import Downsample, Upsample, time_network, timestep_embedding
 
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import UNetConfig
 
 _EPS = 1e-5
-_MAX_PERIOD = 10_000.0
-
-
-def timestep_embedding(t: Tensor, channels: int) -> Tensor:
-    """Return float32 [B, channels]: cosines, then sines, of t times falling frequencies (restorers.md 4.5)."""
-    half = channels // 2
-    frequencies = torch.exp(-math.log(_MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angles = t.float()[:, None] * frequencies[None]
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
-    return F.pad(embedding, (0, channels - 2 * half))
 
 
 class _ResBlock(nn.Module):
@@ -71,24 +61,6 @@ class _Attention(nn.Module):
         return x + picture(out, x.shape[2], x.shape[3])
 
 
-class _Downsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.op(x))
-
-
-class _Upsample(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-
-
 class _Block(nn.ModuleList):
     """Layers in a row, each given what its kind needs."""
 
@@ -118,7 +90,7 @@ class UNet(nn.Module):
         self.config = config
         base, depth = config.model_channels, config.num_res_blocks
         embedding = 4 * base
-        self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time_embed = time_network(base)
         self.attention_layers = 0
 
         width, scale = base, 1
@@ -133,7 +105,7 @@ class UNet(nn.Module):
                 self.input_blocks.append(_Block(layers))
                 skips.append(width)
             if level < len(config.channel_mult) - 1:
-                self.input_blocks.append(_Block([_Downsample(width)]))
+                self.input_blocks.append(_Block([Downsample(width)]))
                 skips.append(width)
                 scale *= 2
 
@@ -153,7 +125,7 @@ class UNet(nn.Module):
                 if scale in config.attention_resolutions:
                     layers.append(self._attention(width))
                 if level > 0 and index == depth:
-                    layers.append(_Upsample(width))
+                    layers.append(Upsample(width))
                     scale //= 2
                 self.output_blocks.append(_Block(layers))
 

@@ -6,22 +6,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ffhqref.errors import ConfigError
 from ffhqref.images import SIZE
 from ffhqref.restorers.aligned import AlignedRestorer
 from ffhqref.restorers.architecture import read_architecture
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.restorers.network import signed, unsigned
+from ffhqref.restorers.network import ready, signed, unsigned
 from ffhqref.restorers.vqfr.config import VQFRConfig, VQFRv1Config
-from ffhqref.weights import load_into, load_tensors
+from ffhqref.weights import load_tensors
 
 if TYPE_CHECKING:
     import torch
 
     from ffhqref.restorers.vqfr.v1 import VQFRv1
     from ffhqref.restorers.vqfr.v2 import VQFRv2
+
+    M = TypeVar("M", bound=torch.nn.Module)
+
+C = TypeVar("C", VQFRConfig, VQFRv1Config)
 
 WRAPPERS = ("params_ema", "params")
 
@@ -44,7 +48,24 @@ INFO_V1 = replace(
 )
 
 
-class VQFR(AlignedRestorer):
+class _VQFR(AlignedRestorer, Generic[C]):
+    """What both versions share: one file, and an architecture that says the side."""
+
+    def __init__(
+        self, path: str | Path | None, kind: type[C], config: C | Mapping[str, Any] | str | Path | None, device: str
+    ) -> None:
+        (self._file,) = self.info.weights
+        super().__init__({self._file: path}, device)
+        self.config: C = read_architecture(kind, config)
+        self.side = self.config.size
+        self.info = replace(self.info, input_size=self.side if self.side == SIZE else None)
+
+    def _loaded(self, network: M) -> M:
+        path = self.files[self._file].path
+        return ready(network, load_tensors(path, wrappers=WRAPPERS), path, self.device)
+
+
+class VQFR(_VQFR[VQFRConfig]):
     """VQFR version 2 as the published script runs it on aligned faces.
 
     Args:
@@ -71,11 +92,8 @@ class VQFR(AlignedRestorer):
     ) -> None:
         if not 0 <= fidelity_ratio <= 1:
             raise ConfigError(f"vqfr: fidelity_ratio must be within 0 to 1, not {fidelity_ratio}")
-        super().__init__({"vqfr-v2": path}, device)
-        self.config = read_architecture(VQFRConfig, config)
-        self.side = self.config.size
+        super().__init__(path, VQFRConfig, config, device)
         self.fidelity_ratio = fidelity_ratio
-        self.info = replace(INFO, input_size=self.side if self.side == SIZE else None)
 
     @cached_property
     def network(self) -> VQFRv2:
@@ -86,16 +104,13 @@ class VQFR(AlignedRestorer):
         """
         from ffhqref.restorers.vqfr.v2 import VQFRv2
 
-        network = VQFRv2(self.config)
-        path = self.files["vqfr-v2"].path
-        load_into(network, load_tensors(path, wrappers=WRAPPERS), path)
-        return network.eval().requires_grad_(False).to(self.device)
+        return self._loaded(VQFRv2(self.config))
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
         return unsigned(self.network(signed(face.to(self.device)), self.fidelity_ratio))
 
 
-class VQFRVersion1(AlignedRestorer):
+class VQFRVersion1(_VQFR[VQFRv1Config]):
     """VQFR version 1, with the pre- and post-processing of `VQFR`. It has no fidelity ratio.
 
     Args:
@@ -118,10 +133,7 @@ class VQFRVersion1(AlignedRestorer):
         config: VQFRv1Config | Mapping[str, Any] | str | Path | None = None,
         device: str = "auto",
     ) -> None:
-        super().__init__({"vqfr-v1": path}, device)
-        self.config = read_architecture(VQFRv1Config, config)
-        self.side = self.config.size
-        self.info = replace(INFO_V1, input_size=self.side if self.side == SIZE else None)
+        super().__init__(path, VQFRv1Config, config, device)
 
     @cached_property
     def network(self) -> VQFRv1:
@@ -132,10 +144,7 @@ class VQFRVersion1(AlignedRestorer):
         """
         from ffhqref.restorers.vqfr.v1 import VQFRv1
 
-        network = VQFRv1(self.config)
-        path = self.files["vqfr-v1"].path
-        load_into(network, load_tensors(path, wrappers=WRAPPERS), path)
-        return network.eval().requires_grad_(False).to(self.device)
+        return self._loaded(VQFRv1(self.config))
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing
         return unsigned(self.network(signed(face.to(self.device))))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ffhqref.restorers.shared_layers import PaddedDownsample, Upsample
 from ffhqref.restorers.vqfr.blocks import ResidualBlock, TextureWarping, conv3, group_norm, resize
 from ffhqref.restorers.vqfr.config import VQFRConfig
 
@@ -31,30 +32,6 @@ class Attention(nn.Module):
         return x + self.proj_out(made.transpose(1, 2).reshape(x.shape))
 
 
-class Downsample(nn.Module):
-    """Zero padding right and bottom, 3x3 convolution with stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [B, C, H/2, W/2]."""
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Upsample(nn.Module):
-    """Nearest neighbour by 2, 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = conv3(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [B, C, 2H, 2W]."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
 def _level(channels: int, out: int, blocks: int, attention: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for index in range(blocks):
@@ -78,7 +55,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList()
         for index, width in enumerate(widths):
             before = widths[max(index - 1, 0)]
-            down = [Downsample(before)] if index else []
+            down = [PaddedDownsample(before)] if index else []
             layers = _level(before, width, config.num_enc_blocks, attention=index == len(widths) - 1)
             self.blocks.append(nn.Sequential(*down, *layers))
         self.mid_blocks = _middle(widths[-1])

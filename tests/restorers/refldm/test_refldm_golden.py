@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,11 @@ from ffhqref.restorers.refldm import checkpoint as ckpt
 from ffhqref.restorers.refldm import converted as conv
 from ffhqref.restorers.refldm.config import RefLDMConfig
 
-GOLDEN = Path(os.environ.get("FFHQREF_GOLDEN", Path(__file__).parents[3] / "../shared/golden"))
+from ...conftest import GOLDEN
+from ..golden_tools import TOLERANCE, relative
+
 FOLDER = GOLDEN / "refldm"
 CASES = json.loads((FOLDER / "cases.json").read_text()) if (FOLDER / "cases.json").is_file() else []
-TOLERANCE = 1e-4
 
 pytestmark = [
     pytest.mark.golden,
@@ -53,12 +52,6 @@ def sampled(request, model):
     return case, stored, references, latent, steps
 
 
-def off(ours: torch.Tensor, golden: torch.Tensor) -> float:
-    """Largest difference relative to the largest value."""
-    assert ours.shape == golden.shape
-    return float((ours - golden).abs().max() / golden.abs().max())
-
-
 def test_timesteps(sampled):
     _, stored, _, _, steps = sampled
     assert [step.timestep for step in steps] == [int(t) for t in stored["timesteps"]]
@@ -66,22 +59,22 @@ def test_timesteps(sampled):
 
 def test_conditions(sampled, model):
     _, stored, references, _, _ = sampled
-    assert off(model.encode(stored["lq"]), stored["c_lq"]) < TOLERANCE
+    assert relative(model.encode(stored["lq"]), stored["c_lq"]) < TOLERANCE
     ours = [torch.cat(list(model.encode_references(item)), dim=2) for item in references]
-    assert off(torch.stack(ours), stored["c_ref"]) < TOLERANCE
+    assert relative(torch.stack(ours), stored["c_ref"]) < TOLERANCE
 
 
 def test_network_outputs(sampled):
     _, stored, _, _, steps = sampled
-    assert off(steps[0].x, stored["first_x"][: len(steps[0].x)]) == 0
+    assert relative(steps[0].x, stored["first_x"][: len(steps[0].x)]) == 0
     assert steps[0].timestep == int(stored["first_t"][0])
-    assert off(steps[0].noise, stored["first_eps"]) < TOLERANCE
-    assert off(steps[-1].noise, stored["last_eps"]) < TOLERANCE
+    assert relative(steps[0].noise, stored["first_eps"]) < TOLERANCE
+    assert relative(steps[-1].noise, stored["last_eps"]) < TOLERANCE
 
 
 def test_latent(sampled):
     _, stored, _, latent, _ = sampled
-    assert off(latent, stored["z"]) < TOLERANCE
+    assert relative(latent, stored["z"]) < TOLERANCE
 
 
 def _unit(image: torch.Tensor) -> torch.Tensor:
@@ -109,7 +102,7 @@ def test_image(sampled, model):
     flipped = np.flatnonzero((ours != theirs).numpy())
     assert set(flipped) <= set(tied), f"tokens {flipped} took another code without a tie: gaps {gap[flipped]}"
 
-    if off(_unit(model.decode(latent)), stored["image"]) < TOLERANCE:
+    if relative(_unit(model.decode(latent)), stored["image"]) < TOLERANCE:
         return
     assert 0 < len(tied) <= 6, "the picture differs, and no tie explains it"
     shape = (latent.shape[0], *latent.shape[2:])
@@ -120,7 +113,7 @@ def test_image(sampled, model):
         codes = quantize.lookup(indices.reshape(shape))
         with torch.no_grad():
             image = model.first_stage.decode_codes(latent + (codes - latent))
-        if off(_unit(image), stored["image"]) < TOLERANCE:
+        if relative(_unit(image), stored["image"]) < TOLERANCE:
             return
     pytest.fail("the picture differs for every choice among the tied codes")
 
@@ -131,7 +124,7 @@ def test_golden_picture_from_golden_latent(sampled, model):
     _, _, gap = _gaps(model, stored["z"])
     if (gap < 4).any():
         pytest.skip("a token of the golden latent is tied; test_image covers it")
-    assert off(_unit(model.decode(stored["z"])), stored["image"]) < TOLERANCE
+    assert relative(_unit(model.decode(stored["z"])), stored["image"]) < TOLERANCE
 
 
 def test_one_by_one_equals_the_batch(sampled, model):
@@ -145,7 +138,7 @@ def test_one_by_one_equals_the_batch(sampled, model):
             case["cfg"],
             case["schedule"],
         )
-        assert off(alone, stored["z"][index : index + 1]) < TOLERANCE
+        assert relative(alone, stored["z"][index : index + 1]) < TOLERANCE
 
 
 def test_schedule_buffers():

@@ -14,12 +14,12 @@ CONFIG = {
 }  # fmt: skip
 
 
-def options(folder):
+def options(folder, kind=RestoreFormerConfig):
     if not find_spec("spandrel"):
         pytest.skip("no spandrel here")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = build_network(read_architecture(RestoreFormerConfig, CONFIG)).state_dict()
+        state = build_network(read_architecture(kind, CONFIG)).state_dict()
     path = folder / "restoreformer.ckpt"
     torch.save({"state_dict": {f"vqvae.{name}": value for name, value in state.items()}}, path)
     return {"path": path, "config": CONFIG}

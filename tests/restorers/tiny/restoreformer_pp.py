@@ -1,25 +1,9 @@
 """Random weights of a RestoreFormer++ of 64 pixels in the published layout."""
 
-from importlib.util import find_spec
+from ffhqref.restorers.restoreformer import RestoreFormerPPConfig
 
-import pytest
-import torch
-
-from ffhqref.restorers.architecture import read_architecture
-from ffhqref.restorers.restoreformer import RestoreFormerPPConfig, build_network
-
-CONFIG = {
-    "resolution": 64, "ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "n_embed": 64, "embed_dim": 16,
-    "z_channels": 16,
-}  # fmt: skip
+from .restoreformer import options as restoreformer_options
 
 
 def options(folder):
-    if not find_spec("spandrel"):
-        pytest.skip("no spandrel here")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = build_network(read_architecture(RestoreFormerPPConfig, CONFIG)).state_dict()
-    path = folder / "restoreformer_pp.ckpt"
-    torch.save({"state_dict": {f"vqvae.{name}": value for name, value in state.items()}}, path)
-    return {"path": path, "config": CONFIG}
+    return restoreformer_options(folder, RestoreFormerPPConfig)
