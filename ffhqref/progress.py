@@ -29,6 +29,7 @@ class Reporter:
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
         self._last: dict[str, float] = {}
+        self._ended: set[str] = set()
         self.computed = 0
         """Rows computed in this run, as against rows known from before."""
 
@@ -51,9 +52,13 @@ class Reporter:
         print(message, file=self._stream, flush=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Tell how far a stage is; the first call of a stage tells what was known from before."""
+        """Tell how far a stage is; the first call of a stage tells what was known from before.
+
+        A stage that is at its end and is called again begins anew, over other rows.
+        """
         now = time.monotonic()
-        if stage not in self._started:
+        if stage not in self._started or stage in self._ended:
+            self._ended.discard(stage)
             self._started[stage] = (now, done)
             self._last[stage] = now
             if done < total:
@@ -61,6 +66,8 @@ class Reporter:
                 self._plain(f"{stage}: {total} to do{known}")
         else:
             self.computed += 1
+        if done == total:
+            self._ended.add(stage)
         if self._terminal:
             self._draw(stage, done, total)
             return
@@ -96,7 +103,7 @@ class Reporter:
             self._tasks[stage] = self._bar.add_task(stage, total=total, completed=done, rate="")
         start, before = self._started[stage]
         rate = (done - before) / max(time.monotonic() - start, 1e-9)
-        self._bar.update(self._tasks[stage], completed=done, rate=f"{rate:.3g}/s")
+        self._bar.update(self._tasks[stage], completed=done, total=total, rate=f"{rate:.3g}/s")
 
     def _stop(self) -> None:
         if self._bar is not None:

@@ -93,6 +93,10 @@ SPECS: dict[str, TableSpec] = {
             clip_path="string?", error="string?",
         ),
         _spec(
+            "train_faces", ["image_id"],
+            image_id="string", path="string", person="string", sha256="string", error="string?",
+        ),
+        _spec(
             "poses", ["image_id"],
             image_id="string", pose="list<float64>?", expression="list<float64>?", pose_bucket="int32?",
             expression_bucket="int32?", source="string", error="string?",

@@ -226,6 +226,21 @@ def verify(name: str, *, folder: str | Path | None = None) -> Weights:
     return Weights(item.name, found, digest, _judge(item, found, digest))
 
 
+def forget(paths: Iterable[str | Path], folder: str | Path | None = None) -> None:
+    """Forget what was recorded on first use of files that this program itself has written anew.
+
+    Args:
+        paths: files, or folders with all that is in them.
+        folder: see `home`.
+    """
+    record_path = home(folder) / _RECORD
+    record = _read_record(record_path)
+    places = [Path(path).resolve() for path in paths]
+    kept = {key: value for key, value in record.items() if not any(Path(key).is_relative_to(place) for place in places)}
+    if kept != record:
+        write_atomic(record_path, json.dumps(kept, indent=1, sort_keys=True).encode())
+
+
 def _judge(item: WeightFile, found: Path, digest: str) -> bool | None:
     """Compare with the registry; raise when the full hash or the size differs."""
     if item.sha256 is None:

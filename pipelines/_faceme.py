@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def base_is_random(context: Context) -> bool:
 
 def base_folder(context: Context) -> Path:
     """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
-    from ffhqref.weights import require
+    from ffhqref.weights import forget, require
 
     options = context.config["train"]["faceme"]
     if options["base"]:
@@ -83,14 +84,14 @@ def base_folder(context: Context) -> Path:
     if not (folder / "model_index.json").is_file():
         from ffhqref.restorers.faceme.training.small import write_small_base
 
-        write_small_base(folder, side=int(options["side"]), seed=context.seed)
+        forget([write_small_base(folder, side=int(options["side"]), seed=context.seed)])
     return folder
 
 
 def photomaker_file(context: Context) -> Path:
     """Return ``photomaker-v1.bin``: the one given, the released one, or a small random one."""
     from ffhqref.restorers.faceme.config import FaceMeConfig
-    from ffhqref.weights import require
+    from ffhqref.weights import forget, require
 
     options = context.config["train"]["faceme"]
     if options["photomaker"] or options["config"] is None:
@@ -99,17 +100,18 @@ def photomaker_file(context: Context) -> Path:
     if not path.is_file():
         from ffhqref.restorers.faceme.training.small import write_small_photomaker
 
-        write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)
+        forget([write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)])
     return path
 
 
 def train_faceme(
     context: Context, plan: Plan, teller: Callable[[str, int], Callable[[int, dict[str, float]], None]]
 ) -> int:
-    """Train the stages, each from where an earlier run stopped."""
+    """Train the stages, each from where an earlier run stopped; one that is done loads no network."""
     from ffhqref.restorers.faceme.training.data import FaceMeBatches
     from ffhqref.restorers.faceme.training.features import FeatureFiles
     from ffhqref.training.faces import SmallPictures, unrounded_degradation
+    from ffhqref.training.finished import finished
     from ffhqref.training.loop import train
 
     options, say = context.config["train"]["faceme"], context.reporter.say
@@ -118,7 +120,14 @@ def train_faceme(
     say(f"train: FaceMe on {len(plan.samples)} pictures, {side} pixels; folder {plan.folder}")
     for stage in plan.stages:
         settings, folder = plan.settings[stage], plan.folder / f"stage{stage}"
-        _check_same_samples(plan.samples, folder)
+        begun = _begun_from(plan, stage)
+        _check_same_beginning(begun, folder)
+        key = _key(context, plan, stage, begun)
+        done = finished(folder, key)
+        if done is not None:
+            if os.environ.get("RANK", "0") == "0":
+                say(f"faceme stage {stage}: done before, {', '.join(str(path) for path in done)}")
+            continue
         task = _task(context, plan, settings)
         rules, pool = settings.batch_rules, settings.pool_rules
         batches = FaceMeBatches(plan.samples, load, degrade, feature, rules, pool, workers=int(options["workers"]))
@@ -129,24 +138,46 @@ def train_faceme(
             look=batches(0, 0, 1),
             told=teller(f"faceme stage {stage}", settings.run.steps),
             export_every=int(options["checkpoint_every"]),
+            key=key,
         )
         if written:  # by the first of several processes
             say(f"faceme stage {stage}: {', '.join(str(path) for path in written)}")
     return 0
 
 
-def _check_same_samples(samples: list[Sample], folder: Path) -> None:
-    """Refuse to go on with a training that was begun on other pictures or references, wherever those lie now."""
-    key = content_key(
-        [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in samples]
-    )
-    record = folder / "samples.sha256"
-    if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != key:
+def _begun_from(plan: Plan, stage: int) -> str:
+    """Return a hash of a stage's samples, wherever the files lie, of its base, and of what stage 1 hands on to it."""
+    from ffhqref.training.finished import outcome
+
+    samples = [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in plan.samples]
+    return content_key(samples, plan.base.name, outcome(plan.folder / "stage1") if stage == 2 else "")
+
+
+def _check_same_beginning(begun: str, folder: Path) -> None:
+    """Refuse to go on with a training that was begun on other pictures or references, or after another stage 1."""
+    record = folder / "begun.sha256"
+    if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != begun:
         raise ConfigError(
-            f"{folder} belongs to a training on other pictures or references (another limit, split or list); take "
-            "another train.folder, or delete it"
+            f"{folder} belongs to a training on other pictures or references (another limit, split or list), of "
+            "another base, or after another stage 1; take another train.folder, or delete it"
         )
-    write_atomic(record, key.encode())
+    write_atomic(record, begun.encode())
+
+
+def _key(context: Context, plan: Plan, stage: int, begun: str) -> str:
+    """Return a hash of all that decides what a stage makes."""
+    options = context.config["train"]["faceme"]
+    facts = {name: options[name] for name in ("prompt", "key_word", "side")}
+    settings = plan.settings[stage]
+    # The random base follows from the seed wherever its folder lies; the LoRA's file matters where it is merged.
+    facts["base"] = ["random", context.seed] if base_is_random(context) else str(plan.base.absolute())
+    facts["lora"] = str(plan.photomaker.absolute()) if settings.lora else None
+    return content_key("faceme", stage, asdict(settings), asdict(plan.config.mix), facts, begun, processes())
+
+
+def processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:

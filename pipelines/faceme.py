@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ffhqref import tables
@@ -14,6 +15,7 @@ from ffhqref.errors import ConfigError
 
 from ._common import Context, group_of, open_context
 from ._faceme import Plan, base_is_random, check_faceme, check_options, train_faceme
+from ._faces import leak_policy, listed_faces
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
 from .prepare import check_prepare, prepare
@@ -38,6 +40,8 @@ def execute(config: Any) -> int:
     with open_context(config) as context:
         _refuse_what_does_not_apply(context)
         check_options(context)
+        leak_policy(context)
+        listed_faces(context)
         plan = check_build(context)
         benchmarks = check_benchmarks(context)
         make_stages(context)  # refuses wrong names and missing weights of the other restorers now
@@ -123,10 +127,13 @@ def _info(context: Context, plan: Plan) -> dict[str, Any]:
     steps = " + ".join(str(plan.settings[stage].run.steps) for stage in plan.stages)
     base = "a small SDXL with random weights, so the output is noise" if base_is_random(context) else plan.base.name
     references = config["faceme"]["references"]
+    sources = [f"{origin.get('name', 'pictures')}-Ref {', '.join(config['splits'])}"]
+    if config["faces"]["path"]:
+        sources.append(f"train.faces: {Path(config['faces']['path']).name}")
     return {
         "summary": f"FaceMe trained here: {steps} steps on {len(plan.samples)} pictures, {references} references; "
         f"base: {base}",
-        "trained_on": (f"{origin.get('name', 'pictures')}-Ref {', '.join(config['splits'])}",),
+        "trained_on": tuple(sources),
         "licence": f"that of base, embedder and pictures ({origin.get('licence') or 'not stated'})",
         "commercial_use": False,
         "weights": (),

@@ -15,6 +15,7 @@ from ffhqref.hashing import sha256_file
 
 from ._common import Context, open_context, rows_of
 from ._faceme import base_folder, photomaker_file
+from ._faces import MoreFaces, listed_faces, more_faces
 
 if TYPE_CHECKING:
     from ffhqref.restorers.faceme.training.prepare import PrepareStage
@@ -50,6 +51,7 @@ def check_prepare(context: Context) -> Plan:
     references = options["references"]
     if references not in ("synthetic", "real", "both"):
         raise ConfigError(f"train.faceme.references={references}: expected synthetic, real or both")
+    listed_faces(context)
     base_folder(context)  # the small one is made here, the real one must be there
     stage = PrepareStage(
         workspace.root, options["faces"], photomaker_file(context), options["config"], device=context.device
@@ -63,23 +65,32 @@ def check_prepare(context: Context) -> Plan:
         if row.target_id in targets and row.reference_id in targets:
             real.setdefault(row.target_id, []).append(row.reference_id)
     wanted = sorted(targets)[: context.limit]
+    faces = more_faces(context)
+    if faces is not None:
+        wanted += faces.targets(context.limit)
+        real |= _others(faces)
     others = {name for target in wanted for name in real.get(target, ())} if references != "synthetic" else set()
     embedded = sorted({*wanted, *others})
+    files = {name: workspace.image(row.path) for name, row in images.items()}
+    hashes = {name: row.sha256 for name, row in images.items()}
+    if faces is not None:
+        files |= {name: faces.file(name) for name in faces.people}
+        hashes |= dict(zip(faces.pictures["image_id"], faces.pictures["sha256"], strict=True))
     rows = [
         {
             "image_id": name,
             "source": "own",
             "bucket": "",
             "name": name,
-            "path": str(workspace.image(images[name].path)),
-            "sha256": images[name].sha256,
+            "path": str(files[name]),
+            "sha256": hashes[name],
             "folder": f"{FOLDER}/{OWN}",
         }
         for name in embedded
     ]
     if references != "real":
         rows += _synthetic(context, set(wanted))
-    pictures = {name: str(workspace.image(images[name].path)) for name in wanted}
+    pictures = {name: str(files[name]) for name in wanted}
     return Plan(stage, rows, pictures, real, references)
 
 
@@ -99,6 +110,15 @@ def trainable(context: Context) -> set[str]:
     closed = ({truth.get(name) for name in tested} - {None}) | set(options["leave_out"])
     chosen = identities[identities["split"].isin(options["splits"])]
     return {row.image_id for row in rows_of(chosen) if truth.get(row.image_id) not in closed}
+
+
+def _others(faces: MoreFaces) -> dict[str, list[str]]:
+    """Return the other pictures of the same person, by image id."""
+    people = faces.people
+    groups: dict[str, list[str]] = {}
+    for name in sorted(people):
+        groups.setdefault(people[name], []).append(name)
+    return {name: [other for other in groups[person] if other != name] for name, person in people.items()}
 
 
 def _synthetic(context: Context, targets: set[str]) -> list[dict[str, Any]]:

@@ -24,19 +24,18 @@ from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import read_rgb, save_png, write_atomic
 from ffhqref.synthesis.card import describe, sheet, to_markdown
 from ffhqref.synthesis.layout import reference_path, remove_rejected
-from ffhqref.synthesis.leaks import Leak, leaks_by_face, leaks_by_name, read_test_list, refuse
+from ffhqref.synthesis.leaks import Leak, leaks_by_name, refuse
 from ffhqref.synthesis.plan import check_clusters, make_buckets, make_plan
 from ffhqref.synthesis.stage import RenderStage, synthesize
 from ffhqref.synthesis.vectors import PoseStage, PoseVectors, read_vectors
-from ffhqref.workspace import Workspace
 
 from ._common import Context, check_integer, embedder_options, embeddings_of, open_context, rows_of
+from ._faces import MoreFaces, benchmark_leaks, check_embedder, faces_root, leak_policy, listed_faces, more_faces
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "synthetic/FFHQRef"
-LEAKS = ("refuse", "leave_out")
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,13 @@ class Plan:
     stage: RenderStage | None
     """None: the plan is written and nothing is rendered."""
     pictures: pd.DataFrame
-    """Rows of ``images`` that may be trained on, by image_id, with a column ``vector``."""
+    """What may be trained on, of the reference set and of ``train.faces``, by image_id: image_id, path, sha256, vector,
+    of_faces (which of the two roots the path is below) and file."""
     people: Mapping[str, Any]
     """Image id to whoever is on it."""
     left_out: tuple[Leak, ...]
+    faces: MoreFaces | None
+    """Pictures of ``train.faces``."""
 
 
 def execute(config: Any) -> int:
@@ -69,9 +71,8 @@ def check_synthesize(context: Context) -> Plan:
         check_integer(options, key, 1 if key == "tries" else 0, "synthesis.")
     if not isinstance(options["plan_only"], bool):
         raise ConfigError(f"synthesis.plan_only={options['plan_only']}: expected true or false")
-    if options["leaks"] not in LEAKS:
-        hint = did_you_mean(str(options["leaks"]), LEAKS)
-        raise ConfigError(f"synthesis.leaks={options['leaks']}: expected refuse or leave_out.{hint}")
+    leak_policy(context)
+    listed_faces(context)
     clusters = check_clusters(options["clusters"])
     threshold = options["min_similarity"]
     if threshold is None:
@@ -86,10 +87,21 @@ def check_synthesize(context: Context) -> Plan:
         workspace.check_current(table)
     name, crop, embedder = embedder_options(context.config)
     signature = EmbedStage(workspace.dataset_root, name, embedder, crop).signature
-    embeddings = _embeddings(context, signature)
+    check_embedder(workspace, signature, "synthesize")
     people = _people(context)
-    pictures, left_out = _pictures(context, embeddings, people)
-    return Plan(clusters, float(threshold), pose_stage, stage, pictures, people, left_out)
+    pictures, left_out = _pictures(context, embeddings_of(workspace), people)
+    faces = more_faces(context)
+    if faces is not None:
+        pictures, left_out = _joined(pictures, faces), (*left_out, *faces.left_out)
+        people |= faces.people
+    return Plan(clusters, float(threshold), pose_stage, stage, pictures, people, left_out, faces)
+
+
+def _joined(pictures: pd.DataFrame, faces: MoreFaces) -> pd.DataFrame:
+    import pandas as pd
+
+    more = faces.pictures.assign(of_faces=True, file=faces.pictures["image_id"].map(faces.file))
+    return pd.concat([pictures, more[list(pictures.columns)]])
 
 
 def _render_stage(context: Context, threshold: float) -> RenderStage:
@@ -106,6 +118,7 @@ def _render_stage(context: Context, threshold: float) -> RenderStage:
         (name, embedder),
         crop,
         min_similarity=threshold,
+        faces=faces_root(context),
         normals=normals,
         retry_failed=context.config["retry_failed"],
     )
@@ -116,17 +129,6 @@ def _render_stage(context: Context, threshold: float) -> RenderStage:
             "synthesis.normals=FOLDER"
         )
     return stage
-
-
-def _embeddings(context: Context, signature: str) -> Embeddings:
-    table = context.workspace.read("embeddings")
-    made_with = sorted(set(table["embedder"]))
-    if made_with != [signature]:
-        raise ConfigError(
-            f"the table 'embeddings' was made with {', '.join(made_with)}, this run names {signature}: give synthesize "
-            "the same embedder as build"
-        )
-    return embeddings_of(context.workspace)
 
 
 def _people(context: Context) -> dict[str, Any]:
@@ -152,38 +154,17 @@ def _pictures(
     tested = set(identities.loc[identities["split"] == "test", "image_id"])
     leaks = leaks_by_name(wanted, people, tested, "this workspace's test split")
     for benchmark in options["benchmarks"]:
-        leaks += _leaks_of(context, Path(str(benchmark)).expanduser(), sorted(wanted), embeddings, people)
-    if options["leaks"] == "refuse":
+        leaks += benchmark_leaks(context, Path(str(benchmark)).expanduser(), sorted(wanted), embeddings, people)
+    if leak_policy(context) == "refuse":
         refuse(leaks)
     wanted -= {leak.image_id for leak in leaks}
     if not wanted:
         raise DatasetError(f"no pictures to make references for in the splits {', '.join(options['splits'])}")
     pictures = images[images["image_id"].isin(wanted)].set_index("image_id", drop=False)
     vectors = embeddings.units(embeddings.positions(pictures["image_id"])).astype(np.float32)
-    return pictures.assign(vector=list(vectors)), tuple(leaks)
-
-
-def _leaks_of(
-    context: Context, benchmark: Path, wanted: list[str], embeddings: Embeddings, people: Mapping[str, Any]
-) -> list[Leak]:
-    """Find the pictures of people whom another benchmark tests: a list of names, or a workspace."""
-    if not benchmark.is_dir():
-        return leaks_by_name(wanted, people, read_test_list(benchmark), str(benchmark))
-    other = Workspace(benchmark, read_only=True)
-    table = other.read("embeddings")
-    mine = set(context.workspace.read("embeddings")["embedder"])
-    if set(table["embedder"]) != mine:
-        raise ConfigError(
-            f"synthesis.benchmarks: {benchmark} was embedded with {', '.join(sorted(set(table['embedder'])))}, this "
-            f"workspace with {', '.join(sorted(mine))}: vectors of two networks cannot be compared, build one again"
-        )
-    split = other.read("identities")
-    tested = set(split.loc[split["split"] == "test", "image_id"])
-    rows = table[table["image_id"].isin(tested)]
-    if rows.empty:
-        raise DatasetError(f"synthesis.benchmarks: {benchmark} has no test split")
-    faces = Embeddings.of_table(rows)
-    return leaks_by_face(wanted, embeddings, faces, float(context.config["build"]["max_distance"]), str(benchmark))
+    files = pictures["path"].map(workspace.image)
+    pictures = pictures.assign(vector=list(vectors), of_faces=False, file=files)
+    return pictures[["image_id", "path", "sha256", "vector", "of_faces", "file"]], tuple(leaks)
 
 
 def make_synthetic(context: Context, plan: Plan) -> int:
@@ -194,7 +175,8 @@ def make_synthetic(context: Context, plan: Plan) -> int:
     if len(plan.left_out) > 5:
         say(f"left out: {len(plan.left_out) - 5} more pictures of tested people")
     buckets = _poses(context, plan)
-    targets = sorted(plan.pictures["image_id"])[: context.limit]
+    own = plan.pictures[~plan.pictures["of_faces"]]
+    targets = sorted(own["image_id"])[: context.limit] + (plan.faces.targets(context.limit) if plan.faces else [])
     drawn = make_plan(targets, buckets, plan.people, plan.clusters, tries=int(options["tries"]), seed=context.seed)
     rules = {key: options[key] for key in ("splits", "clusters", "tries", "vectors", "leaks")}
     path = workspace.write("synthesis_plan", drawn, inputs=("poses", "identities"), config=rules, seed=context.seed)
@@ -227,8 +209,7 @@ def _poses(context: Context, plan: Plan) -> pd.DataFrame:
         known = read_vectors(options["table"], ids, list(options["pose"]), list(options["expression"]))
         errors = dict.fromkeys(set(ids) - set(known.image_ids), f"no complete row in {Path(options['table']).name}")
     else:
-        rows = [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(pictures)]
-        found = dict(zip(ids, context.map(plan.pose_stage, rows), strict=True))
+        found = _measured(context, plan, plan.pose_stage)
         errors = {name: result["error"] for name, result in found.items() if "error" in result}
         good = {name: (result["pose"], result["expression"]) for name, result in found.items() if name not in errors}
         known = PoseVectors.of(good, plan.pose_stage.signature)
@@ -245,6 +226,16 @@ def _poses(context: Context, plan: Plan) -> pd.DataFrame:
     return buckets
 
 
+def _measured(context: Context, plan: Plan, stage: PoseStage) -> dict[str, dict[str, Any]]:
+    """Return what the stage found on each picture, by image id."""
+    found: dict[str, dict[str, Any]] = {}
+    for of_faces, part in plan.pictures.groupby("of_faces"):
+        rows = [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(part)]
+        there = stage.at(plan.faces.root) if of_faces and plan.faces else stage
+        found |= dict(zip(part["image_id"], context.map(there, rows), strict=True))
+    return found
+
+
 def _rendered(
     context: Context, plan: Plan, stage: RenderStage, drawn: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -256,9 +247,11 @@ def _rendered(
         there = stage.info.needs_normals and stage.normals is not None and (stage.normals / wanted).is_file()
         return {
             "path": target.path,
+            "of_faces": target.of_faces,
             "sha256": target.sha256,
             "vector": target.vector,
             "pose_path": pose.path,
+            "pose_of_faces": pose.of_faces,
             "pose_sha256": pose.sha256,
             "wanted_normals": wanted,
             "normals_path": wanted if there else None,
@@ -288,10 +281,12 @@ def _describe(
     """Write the contact sheet and the data card."""
     workspace, options = context.workspace, context.config["synthesis"]
     origin = tables.read_metadata(workspace.root, "images").get("dataset", {})
+    more = f"{len(plan.faces.pictures)}, of {plan.faces.root.name}" if plan.faces else "none"
     settings = {
         "data set": origin.get("name", ""),
         "licence of its pictures": origin.get("licence", "") or "not stated",
         "splits": ", ".join(options["splits"]),
+        "pictures of train.faces": more,
         "pictures left out as leaks": len({leak.image_id for leak in plan.left_out}),
         "clusters": f"{plan.clusters[0]} x {plan.clusters[1]}",
         "pose and expression from": workspace.read("poses")["source"].iloc[0],
@@ -307,11 +302,11 @@ def _describe(
     count = min(count, len(targets))
     if count:
         chosen = [targets[k * len(targets) // count] for k in range(count)]
-        paths = dict(zip(plan.pictures["image_id"], plan.pictures["path"], strict=True))
+        files = dict(zip(plan.pictures["image_id"], plan.pictures["file"], strict=True))
         picture = sheet(
             references,
             chosen,
-            lambda name: read_rgb(workspace.image(paths[name]), 128),
+            lambda name: read_rgb(files[name], 128),
             lambda path: read_rgb(workspace.file(path), 128),
         )
         save_png(folder / "contact_sheet.png", picture)

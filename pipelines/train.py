@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from ffhqref.cli import launch
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.hashing import content_key
 from ffhqref.weights import require
 from ffhqref.workspace import inside
 
 from ._common import Context, open_context, rows_of
-from ._faceme import check_faceme, train_faceme
+from ._faceme import check_faceme, processes, train_faceme
 
 if TYPE_CHECKING:
     from ffhqref.restorers.refldm.config import RefLDMConfig
@@ -96,7 +97,7 @@ def check_train(context: Context) -> Plan:
     get_preset(options["degradation"])
     folder = Path(options["folder"])
     settings = {name: _settings(name, options, context.seed) for name in REFLDM}
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and len(models) > 1:
+    if processes() > 1 and len(models) > 1:
         raise ConfigError("several processes train one model a launch; choose one, for instance model=ldm")
     identity = None
     if any(getattr(settings[name], "identity_weight", 0) for name in models if name in REFLDM):
@@ -117,11 +118,12 @@ def check_train(context: Context) -> Plan:
 
 
 def train_models(context: Context, plan: Plan) -> int:
-    """Train the models one after the other, each from where an earlier run stopped."""
+    """Train the models one after the other, each from where an earlier run stopped; one that is done is not loaded."""
     from ffhqref.restorers.refldm.training.data import FaceBatches
     from ffhqref.restorers.refldm.training.start import unit_latents
     from ffhqref.restorers.refldm.training.vqgan import VQGANTask
     from ffhqref.training.faces import SmallPictures, degradation
+    from ffhqref.training.finished import finished, mark_finished
     from ffhqref.training.loop import train
 
     until = context.config["train"]["until"]
@@ -131,6 +133,11 @@ def train_models(context: Context, plan: Plan) -> int:
     say(f"train: {len(plan.items)} pictures, {side} pixels; folder {plan.folder}")
     for name in plan.models:
         settings = plan.settings[name]
+        key = _key(plan, name, until)
+        done = finished(plan.folder / name, key)
+        if done is not None:
+            say(f"{name}: done before, {', '.join(str(path) for path in done)}")
+            continue
         count = getattr(settings, "references", 0)
         augment = getattr(settings, "augment", True)
 
@@ -154,8 +161,22 @@ def train_models(context: Context, plan: Plan) -> int:
             say(f"{name}: latents times {factor:.3g}")
         if name == "refldm":
             written.append(_half(plan))
+        mark_finished(plan.folder / name, key, written)
         say(f"{name}: {', '.join(str(path) for path in written)}")
     return 0
+
+
+def _key(plan: Plan, name: str, until: int | None) -> str:
+    """Return a hash of all that decides what a model's training makes."""
+    from ffhqref.training.finished import outcome
+
+    before = REFLDM[: REFLDM.index(name)]
+    files = [str(path.absolute()) for path in (plan.first_stage, plan.ldm, plan.start, plan.identity) if path]
+    people = sorted((Path(item.target).name, len(item.references)) for item in plan.items)
+    return content_key(
+        [name, asdict(plan.settings[name]), plan.architecture.to_tree(), plan.degradation, plan.unit_latents, until],
+        [files, [outcome(plan.folder / model) for model in before], people, processes()],
+    )
 
 
 def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:

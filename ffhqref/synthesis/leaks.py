@@ -90,6 +90,24 @@ def leaks_by_face(
     return found
 
 
+def of_same_people(leaks: Sequence[Leak], pictures: Iterable[str], people: Mapping[str, Any]) -> list[Leak]:
+    """Return the leaks, and every other picture of the people on them: one picture may look less like the tested one.
+
+    Args:
+        leaks: found so far.
+        pictures: image ids that are to be trained on.
+        people: image id to whoever is on it; pictures that are not in it are of people of their own.
+    """
+    found = {leak.image_id for leak in leaks}
+    persons = {people[leak.image_id]: leak for leak in reversed(leaks) if leak.image_id in people}
+    others = [name for name in sorted(pictures) if name not in found and people.get(name) in persons]
+    first = {name: persons[people[name]] for name in others}
+    return [
+        *leaks,
+        *(Leak(name, f"is the person of {leak.image_id}, which {leak.reason}") for name, leak in first.items()),
+    ]
+
+
 def refuse(leaks: Sequence[Leak]) -> None:
     """Refuse to train on tested people.
 

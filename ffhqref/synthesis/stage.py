@@ -41,8 +41,9 @@ class RenderStage:
     """Rows of attempts to {similarity, sha256} or {error}; what is similar enough is written.
 
     A row has ``path`` and ``sha256`` of the target, ``pose_path`` and ``pose_sha256`` of the pose picture (both below
-    ``pictures``), ``normals_path`` and ``normals_sha256`` (below ``normals``, or None), ``vector`` (the target's
-    embedding, float32 [D], of this embedder and crop), ``seed`` and ``out_path`` (below ``out``).
+    ``pictures``, or below ``faces`` where the row says ``of_faces`` or ``pose_of_faces``), ``normals_path`` and
+    ``normals_sha256`` (below ``normals``, or None), ``vector`` (the target's embedding, float32 [D], of this embedder
+    and crop), ``seed`` and ``out_path`` (below ``out``).
 
     The threshold is no part of the content key: when it changes, what was rendered stays known, pictures that are now
     accepted are rendered again (the same ones), and nothing else is.
@@ -54,6 +55,7 @@ class RenderStage:
         embedder: name and options, see `ffhqref.faces.EMBEDDERS`.
         crop: see `ffhqref.faces.crops.crop_faces`.
         min_similarity: cosine from which on a picture is accepted.
+        faces: root of pictures that are not of the data set; None: there are none.
         normals: folder of normal maps.
         retry_failed: do attempts again that failed in an earlier run.
 
@@ -73,13 +75,14 @@ class RenderStage:
         crop: str,
         *,
         min_similarity: float,
+        faces: Path | None = None,
         normals: Path | None = None,
         retry_failed: bool = False,
     ) -> None:
         if not isinstance(min_similarity, (int, float)) or not -1.0 <= min_similarity <= 1.0:
             raise ConfigError(f"synthesis.min_similarity={min_similarity}: expected a cosine of -1 to 1")
         check_crop(crop)
-        self.pictures, self.out, self.normals = pictures, out, normals
+        self.pictures, self.faces, self.out, self.normals = pictures, faces, out, normals
         self.crop, self.min_similarity, self.retry_failed = crop, float(min_similarity), retry_failed
         self._renderer_made, self._embedder_made = renderer, embedder
         self._renderer: Renderer | None = make_renderer(renderer[0], **renderer[1])
@@ -143,11 +146,16 @@ class RenderStage:
         elif self.info.needs_normals:
             raise ImageError(f"no normal map {row['wanted_normals']}: renderer '{self.info.name}' needs one")
         return RenderRequest(
-            identity=read_rgb(inside(self.pictures, row["path"]), SIZE, sha256=row["sha256"]),
-            pose=read_rgb(inside(self.pictures, row["pose_path"]), SIZE, sha256=row["pose_sha256"]),
+            identity=self._picture(row, ""),
+            pose=self._picture(row, "pose_"),
             normals=normals,
             seed=int(row["seed"]),
         )
+
+    def _picture(self, row: Row, which: str) -> NDArray[np.uint8]:
+        root = self.faces if row.get(f"{which}of_faces") else self.pictures
+        assert root is not None
+        return read_rgb(inside(root, row[f"{which}path"]), SIZE, sha256=row[f"{which}sha256"])
 
     def _rendered(self, requests: Mapping[int, RenderRequest]) -> dict[int, NDArray[np.uint8] | str]:
         """Return picture or reason; where a batch fails, each request is tried alone."""

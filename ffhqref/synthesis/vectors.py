@@ -201,6 +201,10 @@ class PoseStage:
         self._detector: Detector | None = self._made()
         self.signature = f"landmarks:{self._detector.signature}"
 
+    def at(self, root: Path) -> PoseStage:
+        """Return the same stage for pictures below another root."""
+        return PoseStage(root, self._name, self._options)
+
     def _made(self) -> Detector:
         from ffhqref.faces.detect import make_detector
 

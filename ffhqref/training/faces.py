@@ -13,6 +13,7 @@ from ffhqref.degradation import Parameters, Preset, apply, draw, get_preset, ste
 from ffhqref.degradation.steps import recorded_noise, reduced_size
 from ffhqref.errors import ConfigError
 from ffhqref.images import SIZE, read_rgb, resize
+from ffhqref.workspace import inside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ def people_of_csv(folder: str | Path, table: str, leave_out: Collection[str] = (
 
     Raises:
         ConfigError: the CSV or a column is missing, or ``leave_out`` names somebody who is not in it.
+        TableError: a path leaves the folder.
     """
     path = Path(folder) / table
     if not path.is_file():
@@ -66,7 +68,8 @@ def people_of_csv(folder: str | Path, table: str, leave_out: Collection[str] = (
     if unknown:
         raise ConfigError(f"train.faces.leave_out: nobody named {unknown[0]} in {path}")
     left_out = set(leave_out)
-    return [(str(Path(folder) / row["file"]), row["person"]) for row in rows if row["person"] not in left_out]
+    root = Path(folder)
+    return [(str(inside(root, row["file"])), row["person"]) for row in rows if row["person"] not in left_out]
 
 
 class SmallPictures:

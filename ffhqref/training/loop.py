@@ -18,6 +18,7 @@ from ffhqref.hashing import content_key
 from ffhqref.images import save_png
 from ffhqref.seeding import case_seed
 from ffhqref.training.files import save_whole
+from ffhqref.training.finished import mark_finished
 from ffhqref.training.runtime import Runtime
 from ffhqref.training.settings import RunSettings
 
@@ -78,6 +79,7 @@ def train(
     until: int | None = None,
     told: Told | None = None,
     export_every: int = 0,
+    key: str | None = None,
 ) -> list[Path]:
     """Train to the end, from where the last run in this folder stopped, and write the checkpoints.
 
@@ -93,6 +95,7 @@ def train(
         until: stop after this step with the state saved, for a run in parts; None: the settings' number of steps.
         told: see `Told`.
         export_every: steps between checkpoints besides the last; 0: the last only.
+        key: recorded with the checkpoints by `ffhqref.training.finished.mark_finished`; None: nothing is recorded.
 
     Returns:
         The checkpoints written.
@@ -142,6 +145,8 @@ def train(
             if export_every and (step + 1) % export_every == 0 and step + 1 < end:
                 task.export(folder)
     written = task.export(folder) if runtime.is_main else []
+    if written and key is not None:
+        mark_finished(folder, key, written)
     runtime.wait()  # what comes next may start from these files, in every process
     return written
 

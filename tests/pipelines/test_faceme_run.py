@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -30,15 +31,24 @@ TABLES = ("synthetic_references", "faceme_features", "restorations", "scores")
 TIMES = ["seconds", "peak_memory_bytes"]
 
 
-def arguments(few_faces, sample_folder, root):
-    return ("faceme", f"root={root}", *build_arguments(few_faces, sample_folder), *MICRO)
+@pytest.fixture(scope="module")
+def arguments(few_faces, sample_folder, tmp_path_factory):
+    """What the command is given for a root: the set, and two pictures of somebody who is not in it."""
+    faces = tmp_path_factory.mktemp("faces")
+    with (sample_folder / "metadata.csv").open() as stream:
+        files = [row["file"] for row in csv.DictReader(stream) if row["identity"] == "p36"][:2]
+    for file in files:
+        shutil.copy(sample_folder / file, faces)
+    (faces / "people.csv").write_text("file,person\n" + "".join(f"{file},p36\n" for file in files))
+    more = (f"train.faces.path={faces}", "train.faces.leave_out=[]")
+    return lambda root: ("faceme", f"root={root}", *build_arguments(few_faces, sample_folder), *MICRO, *more)
 
 
 @pytest.fixture(scope="module")
-def whole(few_faces, sample_folder, tmp_path_factory):
+def whole(arguments, tmp_path_factory):
     """An unbroken run."""
     folder = tmp_path_factory.mktemp("faceme")
-    done = Command(folder)(*arguments(few_faces, sample_folder, "w"))
+    done = Command(folder)(*arguments("w"))
     assert done.returncode == 0, done.stderr
     return folder / "w", done
 
@@ -51,8 +61,12 @@ def test_every_step_feeds_the_next(whole):
     assert {sample.name for sample in samples} <= set(synthetic["target_id"])
     assert sum(len(sample.references) for sample in samples) == len(synthetic)
     identities = tables.read_table(root, "identities").set_index("image_id")["split"]
-    assert set(identities[[sample.name for sample in samples]]) == {"train"}
+    added = set(tables.read_table(root, "train_faces")["image_id"])
+    assert len(added) == 2
+    assert added < {sample.name for sample in samples}
+    assert set(identities[[sample.name for sample in samples if sample.name not in added]]) == {"train"}
     cases = tables.read_table(root, "cases")
+    assert not set(cases["target_id"]) & added
     assert set(identities[cases["target_id"]]) == {"test"}
     assert cases["reference_paths"].map(len).between(1, 4).all()
     made = tables.read_table(root, "restorations")
@@ -86,24 +100,46 @@ def test_noise_is_called_noise(whole):
 
 
 @pytest.mark.slow
-def test_a_second_run_does_nothing_and_other_pictures_are_noticed(whole, few_faces, sample_folder, ffhqref):
+def test_a_second_run_does_nothing_and_other_pictures_are_noticed(whole, arguments, ffhqref):
     root, _ = whole
-    again = ffhqref(*arguments(few_faces, sample_folder, root))
+    again = ffhqref(*arguments(root))
     assert again.returncode == 0, again.stderr
     assert "to do" not in again.stderr
     assert "faceme stage 1 10/10" not in again.stderr, "no step is done again"
     copy = ffhqref.folder / "w"
     shutil.copytree(root, copy)
-    other = ffhqref(*arguments(few_faces, sample_folder, copy), "limit=1")
+    other = ffhqref(*arguments(copy), "limit=1")
     assert other.returncode == 2
     assert "training on other pictures" in other.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_ends_as_unbroken(whole, few_faces, sample_folder, ffhqref):
+def test_stages_that_are_done_load_no_network(whole, ffhqref):
+    """Their base is damaged, their saved states are gone: nothing of either is read to see that all is done."""
+    copy = ffhqref.folder / "w"
+    shutil.copytree(whole[0], copy)
+    training = copy / "train-tiny" / "faceme"
+    for path in (training / "base").rglob("*.safetensors"):
+        path.write_bytes(b"no weights")
+    for stage in (1, 2):
+        (training / f"stage{stage}" / "state.pt").unlink()
+    before = {path: path.stat().st_mtime_ns for path in training.rglob("checkpoint-*/*/*")}
+    settings = [name for name in MICRO if name.startswith(("device", "train."))]
+    given = ("train", "model=faceme", f"root={copy}", *settings)
+    done = ffhqref(*given)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before, ") == 2
+    assert {path: path.stat().st_mtime_ns for path in training.rglob("checkpoint-*/*/*")} == before
+    other = ffhqref(*given, f"train.faceme.base={training / 'base'}")
+    assert other.returncode == 2, "another base is another training, which cannot begin"
+    assert "safetensors" in one_line(other)
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_unbroken(whole, arguments, ffhqref):
     """While references are rendered, while stage 1 trains, and after stage 2's checkpoint is there."""
     root = ffhqref.folder / "w"
-    given = arguments(few_faces, sample_folder, root)
+    given = arguments(root)
     training = root / "train-tiny" / "faceme"
     moments = (
         lambda: bool(list((root / "synthetic").rglob("target_pose_*/[0-9a-z]*.png"))),

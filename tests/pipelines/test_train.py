@@ -52,6 +52,16 @@ def test_killed_and_resumed_equals_unbroken(ffhqref, workspace):
         assert all(torch.equal(value, second[key]) for key, value in first.items())
     assert (ffhqref.folder / "whole" / "vqgan" / "samples" / "0000020.png").is_file()
     assert "vqgan 20/20" in whole.stderr + whole.stdout
+    # What is done is not loaded again: the states cannot be read, and nobody notices.
+    for name in ("vqgan", "ldm", "refldm"):
+        (ffhqref.folder / "parts" / name / "state.pt").write_bytes(b"no state")
+    done = ffhqref(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done before, ") == 3
+    (ffhqref.folder / "parts" / "ldm" / "refldm.ckpt").unlink()
+    lost = ffhqref(*arguments)
+    assert lost.returncode == 2
+    assert "ldm/state.pt cannot be read" in lost.stderr
 
 
 def test_the_test_split_is_refused(ffhqref, workspace):

@@ -23,6 +23,8 @@ from ffhqref.training.settings import RunSettings
 
 SIDE = 64
 IDENTITY = 8
+PARTS = ("target", "condition", "identity", "clip")
+"""What a batch holds of each sample."""
 
 
 def picture(name: str) -> np.ndarray:
