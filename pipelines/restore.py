@@ -13,6 +13,7 @@ from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
 from ffhqref.tables import SPECS
 
+from ._chosen import chosen_cases
 from ._common import Context, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
 
     workspace, say = context.workspace, context.reporter.say
     workspace.check_current("cases")
-    cases = workspace.read("cases")
+    cases = chosen_cases(context, workspace, workspace.read("cases"))
     results = [result for stage in stages for result in context.map(stage, _rows(context, cases, stage.method))]
     made = pd.DataFrame(results)[list(SPECS["restorations"].columns)]
     made["peak_memory_bytes"] = made["peak_memory_bytes"].astype("Int64")

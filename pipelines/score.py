@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
 from ffhqref.leaderboard.aggregate import WHOLE_SET
+from ffhqref.leaderboard.sources import CASE
 from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
 from ffhqref.metrics.set_scoring import check_set_metrics, score_sets, set_notes, set_reasons
 
+from ._chosen import chosen_cases
 from ._common import Context, embedder_options, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 
 def execute(config: Any) -> int:
@@ -61,13 +64,17 @@ def score(context: Context, metrics: MetricSet) -> int:
     workspace.check_current("restorations")
     sha256 = workspace.picture_hashes()
     rows = []
-    cases = {(case.benchmark, case.case_id): case for case in rows_of(workspace.read("cases"))}
+    restorations = workspace.read("restorations")
+    restored = workspace.read("cases").merge(restorations[CASE].drop_duplicates(), on=CASE)
+    cases = {(case.benchmark, case.case_id): case for case in rows_of(chosen_cases(context, workspace, restored))}
     for case in cases.values():
         if case.gt_path is not None:
             gt = str(workspace.image(case.gt_path))
             rows.append(_row(context, GROUND_TRUTH, case, gt, sha256(case.gt_path), sha256))
-    for made in rows_of(workspace.read("restorations")):
-        case = cases[made.benchmark, made.case_id]
+    for made in rows_of(restorations):
+        case = cases.get((made.benchmark, made.case_id))
+        if case is None:
+            continue
         output = None if made.output_path is None else str(workspace.file(made.output_path))
         rows.append(_row(context, made.method, case, output, made.output_sha256, sha256))
     found = score_rows(rows, metrics, engine=context.engine, journal_dir=workspace.journals, progress=context.reporter)

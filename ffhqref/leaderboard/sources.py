@@ -27,6 +27,9 @@ TABLES = ("images", "embeddings", "identities", "references", "degradations", "c
 OPTIONAL = ("attributes",)
 """What it shows too where it is there."""
 
+CASE = ["benchmark", "case_id"]
+"""Columns that name a case."""
+
 MADE_OF = {"FFHQ-Ref test": "ffhq", "CelebA-Test-Ref": "celeba_hq"}
 """Published set to the data set whose pictures it consists of; other published sets are folders of their own."""
 
@@ -59,14 +62,16 @@ def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 def read_source(workspace: Workspace) -> Source:
-    """Return the tables of one workspace.
+    """Return the tables of one workspace: the cases that were scored, of which there may be more.
 
     Raises:
         TableError: a table is missing, of another version, or names a path outside its root.
     """
     facts = read_facts(workspace)
     dataset, config = facts["images"]["dataset"], facts["cases"]["config"]
-    cases, restorations = workspace.read("cases"), workspace.read("restorations")
+    scores = workspace.read("scores")
+    scored = scores[CASE].drop_duplicates()
+    cases, restorations = (workspace.read(name).merge(scored, on=CASE) for name in ("cases", "restorations"))
     benchmarks = _benchmarks(workspace, cases, config, dataset)
 
     def absolute(place: Callable[[str], Path]) -> Callable[[str | None], str | None]:
@@ -82,7 +87,7 @@ def read_source(workspace: Workspace) -> Source:
     return Source(
         scored=ScoredWorkspace(
             name=str(workspace.root),
-            scores=workspace.read("scores"),
+            scores=scores,
             cases=cases,
             restorations=restorations,
             directions=facts["scores"]["directions"],
@@ -190,6 +195,8 @@ def _benchmarks(
     found = {}
     for name, options in config.items():
         mine = cases[cases["benchmark"] == name].sort_values("case_id")
+        if mine.empty:
+            continue
         columns = (mine[column] for column in ("case_id", "lq_path", "gt_path", "reference_paths"))
         pictures = [
             [case_id, sha256(lq), sha256(gt) if isinstance(gt, str) else None, [sha256(path) for path in references]]
