@@ -15,15 +15,13 @@ from ffhqref.leaderboard.html import HtmlOptions
 from ffhqref.leaderboard.report import build_report, write_report
 from ffhqref.leaderboard.sources import Source, merge_sources, read_facts, read_source
 from ffhqref.leaderboard.summary import IdentityGate
+from ffhqref.leaderboard.version import renderer_version
 from ffhqref.workspace import Workspace
 
 from ._common import Context, check_integer, group_of, open_context
 
 if TYPE_CHECKING:
     import pandas as pd
-
-VERSION = "5"
-"""Of what the report shows; raised when the same tables give another page."""
 
 
 def execute(config: Any) -> int:
@@ -67,7 +65,7 @@ def report(context: Context, workspaces: list[Workspace]) -> int:
     facts = [read_facts(workspace) for workspace in workspaces]
     names = [str(workspace.root) for workspace in workspaces] if workspaces != [own] else []  # the page shows them
     folder = own.root / "report"
-    key = content_key("report", VERSION, facts, names, options, context.seed)
+    key = content_key("report", [renderer_version(), sha256_file(__file__)], facts, names, options, context.seed)
     with Journal(own.journals / "report.jsonl") as journal:
         known = journal.get(key)
         table = own.root / "tables" / "leaderboard.parquet"
