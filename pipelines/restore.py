@@ -88,7 +88,16 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         say(f"{method}: {len(group)} of {(made['method'] == method).sum()} cases {status}, {where}")
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
+    others = [name for name in _restored_before(context) if name not in infos]
+    if others:
+        say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")
     return int(bool(bad))
+
+
+def _restored_before(context: Context) -> list[str]:
+    """Return the methods whose outputs lie in the workspace."""
+    folder, journals = context.workspace.root / "outputs", context.workspace.journals
+    return sorted(path.name for path in folder.glob("*/") if (journals / f"restore-{path.name}.jsonl").is_file())
 
 
 def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:

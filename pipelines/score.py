@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:

@@ -11,6 +11,7 @@ from ffhqref.identity.agesets import LABEL
 from ffhqref.leaderboard.merge import Workspace as ScoredWorkspace
 from ffhqref.leaderboard.merge import merge_leaderboards
 from ffhqref.leaderboard.published import BenchmarkInfo
+from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.tables import read_metadata
 
@@ -148,6 +149,39 @@ def merge_sources(sources: Sequence[Source]) -> Source:
         degradations=degradations,
         attributes=attributes,
     )
+
+
+def restrict(source: Source, *, methods: Sequence[str], benchmarks: Sequence[str], metrics: Sequence[str]) -> Source:
+    """Return a part of what a report shows; the ground truth stays.
+
+    Args:
+        source: all of it.
+        methods: those that stay.
+        benchmarks: those that stay.
+        metrics: those that stay, of single cases and of whole sets.
+    """
+    whole = source.scored
+
+    def kept(names: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+        return {name: item for name, item in names.items() if name in wanted}
+
+    scores, restorations = (
+        frame[frame["method"].isin([*methods, GROUND_TRUTH]) & frame["benchmark"].isin(benchmarks)]
+        for frame in (whole.scores, whole.restorations)
+    )
+    scored = replace(
+        whole,
+        scores=scores[scores["metric"].isin(metrics)].reset_index(drop=True),
+        cases=whole.cases[whole.cases["benchmark"].isin(benchmarks)].reset_index(drop=True),
+        restorations=restorations.reset_index(drop=True),
+        directions=kept(whole.directions, metrics),
+        signatures=kept(whole.signatures, metrics),
+        benchmarks=kept(whole.benchmarks, benchmarks),
+        unavailable=kept(whole.unavailable, metrics),
+        notes={name: kept(notes, metrics) for name, notes in kept(whole.notes, benchmarks).items()},
+    )
+    pairs = {title: pair for title, pair in source.pairs.items() if set(pair) <= set(benchmarks)}
+    return replace(source, scored=scored, infos=kept(source.infos, methods), pairs=pairs)
 
 
 def set_name(options: Mapping[str, Any], dataset: str) -> str:

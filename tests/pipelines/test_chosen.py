@@ -1,4 +1,4 @@
-"""``benchmark``, ``limit``, ``restorer`` and ``metric`` mean in single steps what they mean in ``run``, or are refused."""
+"""What single steps do with ``benchmark``, ``limit``, ``restorer`` and ``metric``: what `run` does, or they refuse."""
 
 import shutil
 
@@ -73,7 +73,7 @@ def test_restore_and_score_take_the_cases_that_run_would(degraded, command, tmp_
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("restore", ["benchmark=[same_age]"], "benchmark=same_age: not in this workspace, which has moderate, severe; "),
+        ("restore", ["benchmark=[same_age]"], "benchmark=same_age: not in this workspace, which has moderate, severe"),
         ("restore", ["benchmark.severe.references=1"], "made with references=5; run `ffhqref degrade` with it again"),
         ("restore", ["limit=0"], "limit=0: expected a whole number of at least 1"),
     ],
@@ -94,3 +94,53 @@ def test_an_option_as_the_cases_were_made_and_a_larger_limit_are_no_mistakes(deg
     assert status == 0
     assert "limit=3: the cases were made with limit=1; degrade again for more" in said
     assert cases_of(root, "restorations") == cases_of(root, "cases")
+
+
+def test_a_report_shows_what_is_named_and_says_what_it_leaves_out(degraded, command, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(degraded, root)
+    every = ("restorer=[lq,bicubic,tv]", "metric=[psnr,niqe]", "limit=2")
+    for step in ("restore", "score"):
+        assert command(step, root, *every)[0] == 0
+
+    def report(*arguments):
+        status, said = command("report", root, *arguments)
+        assert status == 0, said
+        board = tables.read_table(root, "leaderboard").query("method != 'ground-truth'")
+        return board, said
+
+    board, said = report()
+    assert set(board["method"]) == {"lq", "bicubic", "tv"} and "not shown" not in said
+    first = (root / "report" / "leaderboard.md").read_text()
+    board, said = report("restorer=[tv,lq]", "benchmark=[severe]", "metric=[psnr]")
+    assert set(map(tuple, board[["benchmark", "method", "metric"]].values)) == {
+        ("severe", "lq", "psnr"), ("severe", "tv", "psnr")
+    }  # fmt: skip
+    assert sorted(board["rank"]) == [1, 2], "ranked among themselves"
+    assert "in the tables, not named and so not shown: restorer bicubic; benchmark moderate; metric niqe" in said
+    assert "bicubic" in first and "bicubic" not in (root / "report" / "leaderboard.md").read_text()
+    board, said = report(*every)
+    assert set(board["method"]) == {"lq", "bicubic", "tv"} and "not shown" not in said
+
+    status, said = command("report", root, "restorer=[nlm]")
+    assert status == 2 and "restorer=nlm: not in this workspace, which has bicubic, lq, tv; run `ffhqref" in said
+    status, said = command("report", root, "limit=1")
+    assert status == 2 and "limit=1: 2 targets were scored in " in said
+
+    # a method that is no longer named leaves the tables; its outputs are said to be there, and stand
+    status, said = command("restore", root, "restorer=[lq]", "limit=2")
+    assert status == 0 and "not named, so not in the tables: bicubic, tv; their outputs stay" in said
+    status, said = command("restore", root, *every)
+    assert status == 0 and "to do" not in said and "not named" not in said
+
+
+def test_an_edited_page_script_makes_the_page_again(degraded, command, tmp_path, monkeypatch):
+    import ffhqref.leaderboard.version as version
+
+    root = tmp_path / "w"
+    shutil.copytree(degraded, root)
+    for step in ("restore", "score", "report"):
+        assert command(step, root, "restorer=[lq]", "metric=[psnr]", "limit=1")[0] == 0
+    assert "report: writing" not in command("report", root)[1]
+    monkeypatch.setattr(version, "sha256_file", lambda path: f"edited {path.name}")
+    assert "report: writing" in command("report", root)[1]
