@@ -1,5 +1,6 @@
 """What single steps do with ``benchmark``, ``limit``, ``restorer`` and ``metric``: what `run` does, or they refuse."""
 
+import gc
 import shutil
 
 import pytest
@@ -16,6 +17,7 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(name, root, *arguments):
+        gc.collect()  # a refused command's lock ends with its process, here with its last reference
         status = main([name, f"root={root}", *QUICK, *arguments])
         said = capsys.readouterr()
         return status, said.out + said.err
