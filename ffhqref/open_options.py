@@ -34,12 +34,12 @@ def with_open_options(error: Exception, config_folder: Path, overrides: Sequence
     if not refused or not missing:
         return None
     key = refused.group(1)
-    group, part, *options = [*key.split("."), ""]
+    group, part, *options = f"{key}..".split(".")
     positions = [index for index, override in enumerate(overrides) if override.partition("=")[0] == key]
     known_part = len(missing.group(1).split(".")) > 2
     if group not in GROUPS or (group == "synthesis" and part != "renderer"):
         return None
-    if len(options) < 2 or not known_part or not positions:
+    if not options[0] or not known_part or not positions:
         return None
     others = [item for item in overrides if _is_override(item) and not _below(item, f"{group}.{part}")]
     _check(group, part, options[0], config_folder, others)
