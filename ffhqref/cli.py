@@ -243,6 +243,11 @@ def _command(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted; what was fetched is kept, the same command goes on from there")
         return 130
+    except OSError as error:
+        if not error.filename:
+            raise
+        _complain(f"{error.strerror or type(error).__name__}: {error.filename}")
+        return 2
 
 
 def _list_names() -> int:

@@ -6,7 +6,6 @@ constructors, whose options are known without a file.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,7 +75,7 @@ def _options_of(group: str, part: str, config_folder: Path, overrides: Sequence[
     from hydra.core.global_hydra import GlobalHydra
 
     from ffhqref import metrics, restorers, synthesis
-    from ffhqref.registry import Registry, load_attribute
+    from ffhqref.registry import Registry, constructor_options, load_attribute
 
     registries: Mapping[str, Registry[Callable[..., Any]]] = {
         "restorer": restorers.RESTORERS, "metric": metrics.METRICS, "synthesis": synthesis.RENDERERS,
@@ -87,7 +86,5 @@ def _options_of(group: str, part: str, config_folder: Path, overrides: Sequence[
     target = options.get("_target_")
     name = str(options.get("name") or part)
     factory = load_attribute(str(target), f"{group} '{part}'") if target else registries[group].get(name)
-    parameters = inspect.signature(factory).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters]
+    parameters, takes_any = constructor_options(factory)
+    return None if takes_any else list(parameters)

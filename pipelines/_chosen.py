@@ -62,6 +62,8 @@ def named(context: Context, group: str, there: Iterable[str], remedy: str) -> li
     chosen = list(group_of(context.config, group))
     if not is_named(context, group):
         return there
+    if not chosen:
+        raise ConfigError(f"{group}=[]: name at least one, or leave it out for all: {', '.join(there)}")
     missing = [name for name in chosen if name not in there]
     if missing:
         raise ConfigError(

@@ -33,7 +33,7 @@ def execute(config: Any) -> int:
         merged = context.config["merge"]
         if merged is None:
             return report(context, [context.workspace])
-        if not isinstance(merged, list) or not merged:
+        if not isinstance(merged, list) or not merged or not all(isinstance(one, (str, int)) for one in merged):
             raise ConfigError(f"merge={merged}: expected the folders of workspaces, merge=[FIRST,SECOND]")
         return report(context, [Workspace(str(folder), read_only=True) for folder in merged])
 
@@ -49,11 +49,12 @@ def check_report(context: Context) -> None:
         check_integer(options, key, least, prefix="report.")
     if not isinstance(options["max_megabytes"], (int, float)) or options["max_megabytes"] < 0:
         raise ConfigError(f"report.max_megabytes={options['max_megabytes']}: expected a number of at least 0")
-    if not isinstance(options["quality"], list):
+    if not isinstance(options["quality"], list) or not all(isinstance(name, str) for name in options["quality"]):
         raise ConfigError(f"report.quality={options['quality']}: expected a list of metrics, report.quality=[niqe]")
     gate = options["gate"]
     if gate is not None:
-        if not isinstance(gate, dict) or not {"metric", "threshold"} <= set(gate):
+        number = isinstance(gate, dict) and isinstance(gate.get("threshold"), (int, float))
+        if not number or set(gate) != {"metric", "threshold"}:
             raise ConfigError(f"report.gate={gate}: expected null or {{metric: ids, threshold: 0.5}}")
         if gate["metric"] not in group_of(context.config, "metric"):
             raise ConfigError(f"report.gate.metric={gate['metric']}: not among the metrics of this run")

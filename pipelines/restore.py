@@ -42,7 +42,7 @@ def make_stages(context: Context) -> list[RestoreStage]:
             context.workspace.root,
             method,
             {key: value for key, value in options.items() if key != "name"},
-            restorer=options.get("name"),
+            restorer=None if options.get("name") is None else str(options["name"]),
             device=device,
             retry_failed=context.config["retry_failed"],
         )

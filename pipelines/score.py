@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.faces.crops import check_crop
 from ffhqref.leaderboard.aggregate import WHOLE_SET
 from ffhqref.leaderboard.sources import CASE
 from ffhqref.metrics import LOWER_IS_BETTER
@@ -38,7 +40,16 @@ def make_metrics(context: Context) -> MetricSet:
     runtime = _runtime(context)
     requests = [{"name": name, "label": name, **(options or {})} for name, options in chosen.items()]
     name, crop, options = embedder_options(context.config)
-    return resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
+    check_crop(crop)
+    for label, given in chosen.items():
+        if not isinstance(given.get("path"), (str, NoneType)):
+            raise ConfigError(f"metric.{label}.path={given['path']}: expected a path, or null")
+    metrics = resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
+    for label, reason in metrics.unavailable.items():  # a file that was named is a mistake, others are just not here
+        for named in (chosen[label].get("path"), options.get("path")):
+            if named is not None and named in reason:
+                raise ConfigError(f"metric '{label}': {reason}")
+    return metrics
 
 
 def _runtime(context: Context) -> Runtime:
