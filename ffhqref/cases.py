@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.datasets.reference_folder import LAYOUTS
 from ffhqref.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.identity.groups import component_labels, number_groups
 from ffhqref.seeding import case_seed
 from ffhqref.tables import SPECS
+from ffhqref.workspace import OWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +33,17 @@ class Benchmark:
     lq_folder: str | None = None
     """Folder of published low-quality pictures, matched to the targets by file stem."""
     split: str | None = None
-    """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth or references."""
+    """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth."""
     references: int | None = 5
     """At most this many references a case, the first by rank; None: all."""
+    reference_folder: str | None = None
+    """Folder of references of the pictures in ``lq_folder``, where those are no targets of a split."""
+    reference_list: str | None = None
+    """CSV that says which reference is whose (`ffhqref.datasets.reference_list`); None: the folder's layout says it."""
+    reference_layout: str | None = None
+    """A key of `ffhqref.datasets.reference_folder.LAYOUTS`; None: the one that fits."""
+    reference_source: str = "unknown"
+    """What those references are: ``real``, ``synthetic:<renderer>`` or ``unknown``."""
     people: int | None = None
     """That many people of the split, one target each, drawn by the run's seed; None: every target."""
     reference_counts: tuple[int, int] | None = None
@@ -89,9 +101,41 @@ class Benchmark:
             )
         if made.degradation is not None and made.split is None:
             raise ConfigError(f"benchmark.{name}.split: expected one of {', '.join(SPLITS)} to degrade the targets of")
-        if made.lq_folder is not None and not Path(made.lq_folder).expanduser().is_dir():
+        if made.lq_folder is not None and not Path(str(made.lq_folder)).expanduser().is_dir():
             raise ConfigError(f"benchmark.{name}.lq_folder: no such folder: {made.lq_folder}")
+        made._check_given_references("reference_folder" in options)
         return made
+
+    @property
+    def gives_references(self) -> bool:
+        """Whether references come from a folder or list of their own, not from the table ``references``."""
+        return self.reference_folder is not None or self.reference_list is not None
+
+    def _check_given_references(self, expected: bool) -> None:
+        key = f"benchmark.{self.name}"
+        if expected and not self.gives_references and self.split is None:
+            raise ConfigError(
+                f"benchmark '{self.name}' needs the references of its pictures: {key}.reference_folder=FOLDER, or "
+                f"{key}.reference_list=CSV"
+            )
+        if self.gives_references and self.split is not None:
+            raise ConfigError(
+                f"{key}.reference_folder: the references of a split come from the reference set; give one of "
+                f"{key}.split and {key}.reference_folder"
+            )
+        if self.gives_references and self.reference_counts is not None:
+            raise ConfigError(f"{key}.reference_counts: only drawn for a split; use {key}.references=NUMBER")
+        if self.reference_layout is not None and self.reference_layout not in LAYOUTS:
+            hint = did_you_mean(str(self.reference_layout), LAYOUTS)
+            raise ConfigError(
+                f"{key}.reference_layout={self.reference_layout}: unknown layout.{hint} Known: {', '.join(LAYOUTS)}"
+            )
+        if self.reference_layout is not None and self.reference_list is not None:
+            raise ConfigError(f"{key}.reference_layout: a list says which reference is whose; leave out one of the two")
+        if not re.fullmatch(r"unknown|real|synthetic(:.+)?", str(self.reference_source)):
+            raise ConfigError(
+                f"{key}.reference_source={self.reference_source}: expected unknown, real, or synthetic:NAME"
+            )
 
 
 def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str, limit: int | None = None) -> list[str]:
@@ -220,21 +264,58 @@ def make_cases(
     return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
 
 
-def make_blind_cases(benchmark: str, lq_paths: Mapping[str, str]) -> pd.DataFrame:
-    """Return the ``cases`` of a set that has neither ground truth nor references, for instance LFW-Test.
+def make_blind_cases(
+    benchmark: str,
+    lq_paths: Mapping[str, str],
+    references: Mapping[str, Sequence[str]] | None = None,
+    max_references: int | None = None,
+) -> pd.DataFrame:
+    """Return the ``cases`` of a set that has no ground truth, for instance LFW-Test.
+
+    Cases that share a reference show one person, who gets an ``identity_id`` of this benchmark's own, so that
+    statistics count people.
 
     Args:
         benchmark: its name.
         lq_paths: case id to the low-quality picture, relative to the workspace.
+        references: case id to pictures of the person, best first, each relative to the workspace; none by default.
+        max_references: a case takes at most so many; None: all.
     """
     import pandas as pd
 
-    empty = {"identity_id": None, "gt_path": None, "age": None, "age_gap": None}
+    given = references or {}
+    person = _people(sorted(lq_paths), given)
+    empty = {"gt_path": None, "age": None, "age_gap": None}
     rows: list[dict[str, Any]] = [
-        {"benchmark": benchmark, "case_id": name, "target_id": name, "lq_path": path, "reference_paths": [], **empty}
+        {
+            "benchmark": benchmark,
+            "case_id": name,
+            "target_id": name,
+            "identity_id": person.get(name),
+            "lq_path": path,
+            "reference_paths": [OWN + mine for mine in given.get(name, ())][:max_references],
+            **empty,
+        }
         for name, path in sorted(lq_paths.items())
     ]
     return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
+
+
+def _people(names: Sequence[str], references: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Number the groups of cases that are linked by shared references; a case that shares none is left out."""
+    import numpy as np
+
+    users: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        for path in references.get(name, ()):
+            users.setdefault(path, []).append(index)
+    links = [(mine[0], other) for mine in users.values() for other in mine[1:]]
+    if not links:
+        return {}
+    first, second = np.array(links, dtype=np.intp).T
+    groups = number_groups(np.array(names, dtype=object), component_labels(len(names), first, second))
+    known = groups.dropna(subset=["identity_id"])
+    return {str(name): int(number) for name, number in zip(known["image_id"], known["identity_id"], strict=True)}
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -80,6 +80,11 @@ SPECS: dict[str, TableSpec] = {
             grey_noise_draw="float64?", colour_shift="list<float64>?", grey="bool", error="string?",
         ),
         _spec(
+            "imports", ["benchmark", "case_id", "role", "rank"],
+            benchmark="string", case_id="string", role="string", rank="int32", file="string", path="string?",
+            sha256="string?", source="string?", error="string?",
+        ),
+        _spec(
             "cases", ["benchmark", "case_id"],
             benchmark="string", case_id="string", target_id="string", identity_id="int32?", lq_path="string",
             gt_path="string?", reference_paths="list<string>", age="float32?", age_gap="float32?",
@@ -345,7 +350,7 @@ def table_hash(root: str | Path, name: str) -> str:
 MADE_BY = {
     **dict.fromkeys(("images", "embeddings", "ages", "pairs", "identities", "references"), "build"),
     **dict.fromkeys(("licences", "attributes"), "build"),
-    **dict.fromkeys(("degradations", "cases"), "degrade"),
+    **dict.fromkeys(("degradations", "imports", "cases"), "degrade"),
     "restorations": "restore",
     "scores": "score",
     "leaderboard": "report",

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+OWN = "workspace:"
+"""Before a path among those of the data set: it is relative to the workspace."""
+
+
 class Workspace:
     """Paths and tables under one root.
 
     Paths in tables are relative: pictures of the data set to the data set's root, which the ``images`` table
-    records, and everything that ffhqref wrote to the workspace.
+    records, and everything that ffhqref wrote to the workspace. Where both can stand (a case's references), the
+    latter begin with `OWN`.
 
     Args:
         root: the folder; made when absent.
@@ -116,14 +121,16 @@ class Workspace:
                 from ffhqref.datasets.builtin import SAMPLE_ROOT
 
                 self._dataset_root = SAMPLE_ROOT
-            elif recorded.startswith("workspace:"):
-                self._dataset_root = self.root / recorded.removeprefix("workspace:")
+            elif recorded.startswith(OWN):
+                self._dataset_root = self.root / recorded.removeprefix(OWN)
             else:
                 self._dataset_root = Path(recorded)
         return self._dataset_root
 
     def image(self, relative: str) -> Path:
-        """Return where a picture of the data set lies."""
+        """Return where a picture of the data set, or of the workspace if its path says so, lies."""
+        if relative.startswith(OWN):
+            return self.file(relative.removeprefix(OWN))
         return inside(self.dataset_root, relative)
 
     def file(self, relative: str) -> Path:
@@ -135,10 +142,14 @@ class Workspace:
         images, made = self.read("images"), self.read("degradations").dropna(subset=["lq_path"])
         known = dict(zip(images["path"], images["sha256"], strict=True))
         known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
+        if self.has("imports"):  # a workspace of an earlier release has none
+            brought = self.read("imports").dropna(subset=["path"])
+            own = brought["path"].where(brought["role"] == "lq", OWN + brought["path"])
+            known.update(zip(own, brought["sha256"], strict=True))
 
         def sha256(path: str) -> str:
             if path not in known:
-                known[path] = sha256_file(self.file(path))
+                known[path] = sha256_file(self.file(path.removeprefix(OWN)))
             return known[path]
 
         return sha256

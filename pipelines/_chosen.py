@@ -101,6 +101,8 @@ def _targets(
     if split and people:
         references, identities = workspace.read("references"), workspace.read("identities")
         return set(draw_people(references, identities, split, min(people, limit), int(origin["seed"])))
+    if not split:
+        return set(sorted(cases["target_id"])[:limit])
     listed = cases[["target_id", "identity_id"]].assign(split="these", image_id=cases["target_id"])
     return set(pick_targets(listed, listed, "these", limit))
 

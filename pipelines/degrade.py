@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases import Benchmark, draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cli import launch
-from ffhqref.datasets.lq import ImportStage, count_remark, import_rows
+from ffhqref.datasets.lq import (
+    ITSELF,
+    ImportStage,
+    count_remark,
+    given_references,
+    import_records,
+    import_rows,
+    reference_rows,
+    usable_paths,
+)
+from ffhqref.datasets.reference_folder import GivenReferences
 from ffhqref.datasets.review import read_exclusions
 from ffhqref.degradation.stage import DegradeStage
 from ffhqref.errors import ConfigError, DatasetError
@@ -36,12 +47,14 @@ def check_benchmarks(context: Context) -> list[Benchmark]:
     for benchmark in benchmarks:
         if benchmark.degradation:
             DegradeStage(context.workspace.root).preset(benchmark.degradation)
+        if benchmark.gives_references:
+            _given(benchmark, import_rows(benchmark.name, str(benchmark.lq_folder), None))
     AgeSetConfig.of(context.config["age_sets"])
     return benchmarks
 
 
 def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
-    """Write ``degradations`` and ``cases``."""
+    """Write ``degradations``, ``imports`` and ``cases``."""
     import pandas as pd
 
     workspace = context.workspace
@@ -70,8 +83,10 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
             )
 
     made = _synthesise(context, stage, benchmarks, targets, images)
+    brought = {b.name: _imported(context, b, targets.get(b.name)) for b in benchmarks if b.lq_folder}
+    imports = pd.DataFrame([row for rows in brought.values() for row in rows], columns=list(SPECS["imports"].columns))
     lq = {
-        benchmark.name: _imported(context, benchmark, targets.get(benchmark.name))
+        benchmark.name: {name: path for name, (path,) in usable_paths(brought[benchmark.name], "lq").items()}
         if benchmark.lq_folder
         else dict(
             made.loc[made["error"].isna() & (made["level"] == benchmark.degradation), ["target_id", "lq_path"]].values
@@ -82,7 +97,8 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     for benchmark in benchmarks:
         paths = lq[benchmark.name]
         if benchmark.split is None:
-            cases.append(make_blind_cases(benchmark.name, paths))
+            given = usable_paths(brought[benchmark.name], "reference")
+            cases.append(make_blind_cases(benchmark.name, paths, given, benchmark.references))
             continue
         cases.append(
             make_cases(
@@ -102,14 +118,15 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     }
     origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
     workspace.write("degradations", made, inputs=("references", "images"), **origin)
+    workspace.write("imports", imports, **origin)
     for benchmark, frame in zip(benchmarks, cases, strict=True):
         if frame.empty:
             reasons = [*made.loc[made["level"] == benchmark.degradation, "error"].dropna(), "see the lines above"]
             raise DatasetError(f"benchmark '{benchmark.name}': no low-quality picture could be made: {reasons[0]}")
-    workspace.write("cases", pd.concat(cases), inputs=("degradations", "references", "ages"), **origin)
+    workspace.write("cases", pd.concat(cases), inputs=("degradations", "imports", "references", "ages"), **origin)
     counts = ", ".join(f"{benchmark.name} {len(frame)}" for benchmark, frame in zip(benchmarks, cases, strict=True))
     context.reporter.say(f"cases: {counts}")
-    return int(bool(made["error"].notna().any()))
+    return int(bool(made["error"].notna().any() or imports["error"].notna().any()))
 
 
 def _targets(context: Context, benchmark: Benchmark, references: pd.DataFrame, identities: pd.DataFrame) -> list[str]:
@@ -190,20 +207,62 @@ def _synthesise(
     return made
 
 
-def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> dict[str, str]:
+def _imported(context: Context, benchmark: Benchmark, targets: list[str] | None) -> list[dict[str, Any]]:
+    """Bring the pictures of a benchmark's folders into the workspace; return their rows of table ``imports``."""
     assert benchmark.lq_folder is not None
+    say, name = context.reporter.say, f"benchmark '{benchmark.name}'"
     rows = import_rows(benchmark.name, benchmark.lq_folder, targets)
     if benchmark.split is None or context.limit is None:
         remark = count_remark(benchmark.name, len(rows), benchmark.counts)
         if remark:
-            context.reporter.say(remark)
+            say(remark)
+    given = _given(benchmark, rows) if benchmark.gives_references else None
     if benchmark.split is None:
         rows = dict(list(rows.items())[: context.limit])
-    results = context.map(ImportStage(context.workspace.root), list(rows.values()))
-    for name, result in zip(rows, results, strict=True):
+    stage = ImportStage(context.workspace.root, f"import-{benchmark.name}")
+    results = dict(zip(rows, context.map(stage, list(rows.values())), strict=True))
+    for case_id, result in results.items():
         if result["error"]:
-            context.reporter.say(f"benchmark '{benchmark.name}': left out {name}: {result['error']}")
-    return {name: result["lq_path"] for name, result in zip(rows, results, strict=True) if not result["error"]}
+            say(f"{name}: left out {case_id}: {result['error']}")
+    lq = {case_id: (row, results[case_id]) for case_id, row in rows.items()}
+    if given is None:
+        return import_records(benchmark.name, lq)
+    wanted = reference_rows(benchmark.name, given, rows)
+    stage = ImportStage(context.workspace.root, f"import-{benchmark.name}-references")
+    found = dict(zip(wanted, context.map(stage, list(wanted.values())), strict=True))
+    records = import_records(benchmark.name, lq, given, found, benchmark.reference_source)
+    for line in _told(given, [row for row in records if row["role"] == "reference"], len(rows), benchmark):
+        say(f"{name}: {line}")
+    return records
+
+
+def _given(benchmark: Benchmark, names: Collection[str]) -> GivenReferences:
+    return given_references(
+        benchmark.name,
+        names,
+        str(benchmark.lq_folder),
+        folder=benchmark.reference_folder,
+        listing=benchmark.reference_list,
+        layout=benchmark.reference_layout,
+    )
+
+
+def _told(given: GivenReferences, records: list[dict[str, Any]], cases: int, benchmark: Benchmark) -> Iterator[str]:
+    """Yield what a user must know about references from outside."""
+    usable = [row for row in records if row["path"]]
+    with_some = len({row["case_id"] for row in usable})
+    yield f"layout of the references: {given.layout}"
+    yield (
+        f"{len(usable)} references of {with_some} pictures, {cases - with_some} pictures have none; "
+        f"source: {benchmark.reference_source}"
+    )
+    yield from given.remarks
+    itself = [row for row in records if row["error"] == ITSELF]
+    if itself:
+        yield f"{len(itself)} references not used, being {ITSELF}, first {itself[0]['file']}"
+    broken = [row for row in records if row["error"] not in (None, ITSELF)]
+    if broken:
+        yield f"{len(broken)} references not used, first {broken[0]['file']}: {broken[0]['error']}"
 
 
 if __name__ == "__main__":

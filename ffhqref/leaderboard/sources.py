@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
 """What a report is made of."""
-OPTIONAL = ("attributes",)
+OPTIONAL = ("attributes", "imports")
 """What it shows too where it is there."""
 
 CASE = ["benchmark", "case_id"]
@@ -244,9 +244,23 @@ def _benchmarks(
             n_cases=len(mine),
             people_from="FFHQ" if dataset["name"] == "ffhq" and options.get("split") else "",
             protocol_hash=content_key(pictures),
-            title=LABEL if options.get("ages") else "",
+            title=_title(options, mine["reference_paths"].map(len)),
         )
     return found
+
+
+def _title(options: Mapping[str, Any], counts: pd.Series[int]) -> str:
+    """Return what a reader must know of a benchmark's references beside their number."""
+    if options.get("ages"):
+        return LABEL
+    if not (options.get("reference_folder") or options.get("reference_list")):
+        return ""
+    without = int((counts == 0).sum())
+    return (
+        f"{counts.min()} to {counts.max()} references a case, mean {counts.mean():.1f}"
+        + (f", {without} cases without" if without else "")
+        + f"; from outside, source: {options.get('reference_source', 'unknown')}"
+    )
 
 
 def _age_pairs(cases: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -39,7 +39,8 @@ def case_features(
         cases: table ``cases``.
         references: table ``references``, for the distance of the best of the references that a case has.
         degradations: table ``degradations``; rows and cases meet by their low-quality picture.
-        attributes: table ``attributes``; those of the targets that are numbers throughout become features.
+        attributes: table ``attributes``; those of the targets that are numbers throughout become features. A case
+            without ground truth is no picture of the data set, though it may be called like one: it has none of them.
 
     Returns:
         ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, mean without sign over the
@@ -48,7 +49,8 @@ def case_features(
         pictures, of blur, down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses
         (`is_pose`) without sign.
     """
-    frame = cases[["benchmark", "case_id", "target_id"]].copy()
+    frame = cases[["benchmark", "case_id"]].copy()
+    frame["target_id"] = cases["target_id"].where(cases["gt_path"].notna())
     frame["age_gap"] = cases["age_gap"].astype(float).abs()
     frame["n_references"] = cases["reference_paths"].map(len).astype(float)
     frame["best_distance"] = np.nan
@@ -82,8 +84,8 @@ def _best_distances(cases: pd.DataFrame, references: pd.DataFrame) -> list[float
     ):
         known.setdefault(target, {})[reference] = distance
     found = []
-    for target, paths in zip(cases["target_id"], cases["reference_paths"], strict=True):
-        mine = known.get(target, {})
+    for target, ours, paths in zip(cases["target_id"], cases["gt_path"].notna(), cases["reference_paths"], strict=True):
+        mine = known.get(target, {}) if ours else {}
         own = [mine[name] for path in paths for name in _possible_ids(path) if name in mine]
         found.append(min((distance for distance in own if not math.isnan(distance)), default=math.nan))
     return found

@@ -269,6 +269,17 @@ def test_pose_groups_equal_brute_force(tables):
     assert groups[groups["feature"] == "smile"].groupby("order").size().tolist() == [12] * 5
 
 
+def test_a_picture_from_outside_borrows_nothing_from_its_namesake(tables):
+    made = tables({"a": {"psnr": [20.0, 22]}})
+    made.cases["reference_paths"] = [["data/a.png"], ["data/a.png"]]
+    made.cases.loc[1, "gt_path"] = None
+    references = pd.DataFrame({"target_id": ["00000", "00001"], "reference_id": "a", "rank": 0, "distance": [0.3, 0.3]})
+    attributes = pd.DataFrame({"image_id": ["00000", "00001"], "attribute": "smile", "value": ["1", "2"]})
+    features = subgroups.case_features(made.cases, references, attributes=attributes)
+    assert features["smile"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert features["best_distance"].tolist() == pytest.approx([0.3, np.nan], nan_ok=True)
+
+
 def test_features_know_references_and_degradation(tables):
     made = tables({"a": {"psnr": [20.0, 22]}})
     made.cases["reference_paths"] = [["data/x/a.png", "data/x/b.png"], ["data/x/c.png"]]

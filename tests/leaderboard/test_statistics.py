@@ -53,7 +53,7 @@ def test_interval_covers_the_mean_as_often_as_it_says(n_identities, shape):
     assert naive / draws < 0.80, "the naive bootstrap is expected to fail: that is why it is not used"
 
 
-@pytest.mark.parametrize("n_identities", [3, 5, 6, 8])
+@pytest.mark.parametrize("n_identities", [3, 4, 5, 6, 8])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_few_people_give_wide_but_useful_intervals(n_identities, shape):
     rng = np.random.default_rng(n_identities)
@@ -67,7 +67,7 @@ def test_few_people_give_wide_but_useful_intervals(n_identities, shape):
         if shape == "normal":
             widths.append(np.median(found.high - found.low))
         draws += 150
-    assert 0.92 <= covered / draws <= 0.985  # about 93 to 95 %; 98 % with three
+    assert 0.93 <= covered / draws <= 0.97
     # Not wider than twice Student's interval of as many independent people.
     exact = 2 * stats.t.ppf(0.975, n_identities - 1) * np.sqrt(0.7 / n_identities)
     assert not widths or np.median(widths) < 2 * exact

@@ -88,8 +88,9 @@ def test_every_registered_name_has_a_config():
 def test_benchmarks_are_valid_once_their_folder_is_named(tmp_path):
     for name in options("benchmark"):
         settings = composed(f"benchmark=[{name}]")["benchmark"][name]
-        if "lq_folder" in settings:
-            settings["lq_folder"] = str(tmp_path)
+        for key in ("lq_folder", "reference_folder"):
+            if key in settings:
+                settings[key] = str(tmp_path)
         made = Benchmark.of(name, settings)
         assert made.degradation is None or made.degradation in PRESETS
 
