@@ -122,7 +122,7 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _main: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(config_folder), config_name="config"
         )(task)
-        _main()
+        _compose_and_run(_main, config_folder)
         if failures:
             raise failures[0]
     except FfhqrefError as error:
@@ -152,6 +152,22 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
         _complain(told)
         return 2
     return status[0]
+
+
+def _compose_and_run(main: Callable[[], None], config_folder: Path) -> None:
+    """Run Hydra's main; options of constructors that no config file lists need no plus."""
+    from hydra.errors import HydraException
+
+    from ffhqref.open_options import with_open_options
+
+    while True:
+        try:
+            return main()
+        except HydraException as error:
+            opened = with_open_options(error, config_folder, sys.argv[1:])
+            if opened is None:
+                raise
+            sys.argv[1:] = opened
 
 
 def _told(error: OSError) -> str:
@@ -227,6 +243,11 @@ def _command(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _complain("interrupted; what was fetched is kept, the same command goes on from there")
         return 130
+    except OSError as error:
+        if not error.filename:
+            raise
+        _complain(f"{error.strerror or type(error).__name__}: {error.filename}")
+        return 2
 
 
 def _list_names() -> int:

@@ -41,10 +41,10 @@ def explain(error: Exception, config_folder: Path, overrides: Sequence[str] = ()
         return f"unknown {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}"
     group_name = re.search(r"Could not override '([^']+)'\. ?No match in the defaults list", text)
     if group_name:
-        return _unknown_key(group_name.group(1), config_folder)
+        return _unknown_key(group_name.group(1), config_folder, overrides)
     key = re.search(r"Could not (?:override|append value to|delete from config\.) '?([^' ]+)", text)
     if key:
-        return _unknown_key(key.group(1).rstrip("."), config_folder)
+        return _unknown_key(key.group(1).rstrip("."), config_folder, overrides)
     return f"config: {text.split(' See https')[0]}"
 
 
@@ -94,15 +94,20 @@ def _parsed(override: str) -> Any:
         return None
 
 
-def _unknown_key(key: str, config_folder: Path) -> str:
-    known = _known_keys(config_folder)
+def _unknown_key(key: str, config_folder: Path, overrides: Sequence[str]) -> str:
+    group, _, rest = key.partition(".")
+    part = rest.partition(".")[0]
+    if (config_folder / group / f"{part}.yaml").is_file() and group in ("benchmark", "restorer", "metric"):
+        return f"{key}: {group} '{part}' is not chosen; name it too: {group}=[{part}], with the others that you want"
+    known = _known_keys(config_folder, overrides)
     return f"unknown key '{key}'.{did_you_mean(key, known)} All keys: ffhqref run --cfg job"
 
 
-def _known_keys(config_folder: Path) -> list[str]:
-    """Return every config group and every dotted key of the default config."""
+def _known_keys(config_folder: Path, overrides: Sequence[str]) -> list[str]:
+    """Return every config group and every dotted key of the config with the groups that were chosen."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import DictConfig
 
     keys = sorted(path.name for path in config_folder.iterdir() if path.is_dir())
@@ -115,6 +120,10 @@ def _known_keys(config_folder: Path) -> list[str]:
                 walk(child, f"{prefix}{name}.")
 
     GlobalHydra.instance().clear()
+    choices = [item for item in overrides if (config_folder / item.partition("=")[0]).is_dir()]
     with initialize_config_dir(str(config_folder), version_base="1.3"):
-        walk(compose("config"), "")
+        try:
+            walk(compose("config", choices), "")
+        except HydraException:  # a choice is wrong too
+            walk(compose("config"), "")
     return keys

@@ -11,12 +11,12 @@ that download the same file (``TORCH_HOME``, insightface, facexlib).
 Trust: a SHA-256 that the registry knows in full must match. A hash known only by the prefix in the file's name is
 checked when the file is fetched; a local file that differs from it is used and reported as `Weights.published` False,
 so that signatures tell it apart. What has no known hash is recorded on first use and refused when it changes later.
-A path that the user names is the user's choice: it is hashed, not compared.
+A path that the user names is the user's choice: it is hashed, not compared, and may be another file tomorrow. Hashes
+are remembered with size, times and inode, so that a large file is read for its hash once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import WeightsError, did_you_mean
 from ffhqref.hashing import sha256_file
-from ffhqref.images import write_atomic
+from ffhqref.recorded import hash_recorded, keep
 
 if TYPE_CHECKING:
     import torch
@@ -129,14 +129,12 @@ def home(folder: str | Path | None = None) -> Path:
     chosen = folder or os.environ.get("FFHQREF_WEIGHTS")
     if chosen:
         return Path(chosen).expanduser()
-    cache_root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache_root) / "ffhqref" / "weights"
+    return _cache_root() / "ffhqref" / "weights"
 
 
 def search_folders(item: WeightFile, folder: str | Path | None = None) -> list[Path]:
     """Return the folders a file is looked for in, in order."""
-    cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    hub = Path(os.environ.get("TORCH_HOME") or cache_root / "torch") / "hub"
+    hub = Path(os.environ.get("TORCH_HOME") or _cache_root() / "torch") / "hub"
     insightface = Path(os.environ.get("INSIGHTFACE_HOME") or Path.home() / ".insightface") / "models"
     caches = {
         "checkpoints": hub / "checkpoints",
@@ -206,9 +204,9 @@ def require(
             + "".join(f" or {place}" for place in search_folders(item, folder)[1:2])
             + (f", or run: ffhqref weights fetch {item.name}" if item.sources else "")
         )
-    digest = _digest(found, folder, recheck=False)
     if path is not None:
-        return Weights(item.name, found, digest, None)
+        return Weights(item.name, found, file_sha256(found, folder), None)
+    digest = _digest(found, folder, recheck=False)
     return Weights(item.name, found, digest, _judge(item, found, digest))
 
 
@@ -224,21 +222,6 @@ def verify(name: str, *, folder: str | Path | None = None) -> Weights:
         return require(name, folder=folder)
     digest = _digest(found, folder, recheck=True)
     return Weights(item.name, found, digest, _judge(item, found, digest))
-
-
-def forget(paths: Iterable[str | Path], folder: str | Path | None = None) -> None:
-    """Forget what was recorded on first use of files that this program itself has written anew.
-
-    Args:
-        paths: files, or folders with all that is in them.
-        folder: see `home`.
-    """
-    record_path = home(folder) / _RECORD
-    record = _read_record(record_path)
-    places = [Path(path).resolve() for path in paths]
-    kept = {key: value for key, value in record.items() if not any(Path(key).is_relative_to(place) for place in places)}
-    if kept != record:
-        write_atomic(record_path, json.dumps(kept, indent=1, sort_keys=True).encode())
 
 
 def _judge(item: WeightFile, found: Path, digest: str) -> bool | None:
@@ -258,34 +241,44 @@ def _judge(item: WeightFile, found: Path, digest: str) -> bool | None:
     return False
 
 
-def _digest(path: Path, folder: str | Path | None, *, recheck: bool) -> str:
-    """Return the SHA-256 of a file, from the record while size and time are as they were; refuse a changed file."""
-    record_path = home(folder) / _RECORD
-    record = _read_record(record_path)
-    key = str(path.resolve())
-    stat = path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns]
-    known = record.get(key)
-    if known and known["stamp"] == stamp and not recheck:
-        return str(known["sha256"])
-    digest = sha256_file(path)
-    if known and known["sha256"] != digest:
-        raise WeightsError(
-            f"weights changed since first use: {path} (sha256 {digest[:12]}…, recorded {known['sha256'][:12]}…); "
-            f"if that is meant, remove its entry from {record_path}"
-        )
-    with contextlib.suppress(OSError):  # a read-only folder: nothing can be recorded, and the hash is right anyway
-        fresh = {**_read_record(record_path), key: {"sha256": digest, "stamp": stamp}}
-        write_atomic(record_path, json.dumps(fresh, indent=1, sort_keys=True).encode())
+def file_sha256(path: str | Path, folder: str | Path | None = None) -> str:
+    """Return the SHA-256 of any file that the user names, from the record while the file is unchanged.
+
+    Args:
+        path: the file.
+        folder: the configured weights folder.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        digest = hash_recorded(path, _records(folder)).sha256
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    keep(path, digest, _records(folder))
     return digest
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _digest(path: Path, folder: str | Path | None, *, recheck: bool) -> str:
+    """Return the SHA-256 of a file that the registry found; refuse one that changed since it was recorded."""
+    records = _records(folder)
+    found = hash_recorded(path, records, recheck=recheck)
+    if found.before is not None and found.before != found.sha256:
+        raise WeightsError(
+            f"weights changed since first use: {path} (sha256 {found.sha256[:12]}…, recorded {found.before[:12]}…); "
+            f"if that is meant, remove its entry from {found.record}"
+        )
+    keep(path, found.sha256, records)
+    return found.sha256
+
+
+def _records(folder: str | Path | None) -> list[Path]:
+    """Return where hashes are recorded: beside the weights, or in the user's cache where that cannot be written."""
+    return list(dict.fromkeys([home(folder) / _RECORD, _cache_root() / "ffhqref" / "weights" / _RECORD]))
+
+
+def _cache_root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def inventory(folder: str | Path | None = None) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from ffhqref.identity.vectors import Embeddings
 from ffhqref.progress import Reporter
 from ffhqref.workspace import Workspace, plain
 
+from ._kinds import check_kinds
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -83,6 +85,7 @@ def open_context(config: Any) -> Iterator[Context]:
     for group in ("dataset", "embedder", "engine", "build", "age_sets", "audit", "synthesis"):
         if not isinstance(settings[group], dict):
             raise ConfigError(f"{group}={settings[group]}: expected a name or options, see ffhqref run --cfg job")
+    check_kinds(settings)
     if "aligned" in settings["dataset"]:
         _boolean(settings["dataset"], "aligned", "dataset.")
     if settings["weights_dir"] is not None and not Path(str(settings["weights_dir"])).expanduser().is_dir():

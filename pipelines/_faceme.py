@@ -73,7 +73,7 @@ def base_is_random(context: Context) -> bool:
 
 def base_folder(context: Context) -> Path:
     """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
-    from ffhqref.weights import forget, require
+    from ffhqref.weights import require
 
     options = context.config["train"]["faceme"]
     if options["base"]:
@@ -84,14 +84,14 @@ def base_folder(context: Context) -> Path:
     if not (folder / "model_index.json").is_file():
         from ffhqref.restorers.faceme.training.small import write_small_base
 
-        forget([write_small_base(folder, side=int(options["side"]), seed=context.seed)])
+        write_small_base(folder, side=int(options["side"]), seed=context.seed)
     return folder
 
 
 def photomaker_file(context: Context) -> Path:
     """Return ``photomaker-v1.bin``: the one given, the released one, or a small random one."""
     from ffhqref.restorers.faceme.config import FaceMeConfig
-    from ffhqref.weights import forget, require
+    from ffhqref.weights import require
 
     options = context.config["train"]["faceme"]
     if options["photomaker"] or options["config"] is None:
@@ -100,7 +100,7 @@ def photomaker_file(context: Context) -> Path:
     if not path.is_file():
         from ffhqref.restorers.faceme.training.small import write_small_photomaker
 
-        forget([write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)])
+        write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)
     return path
 
 

@@ -16,7 +16,7 @@ from ffhqref.identity.pairs import pairs_of
 from ffhqref.identity.vectors import Embeddings
 from ffhqref.images import read_rgb, save_png, write_atomic
 
-from ._common import Context, embeddings_of, open_context, rows_of
+from ._common import Context, check_integer, embeddings_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
+        check_integer(context.config["audit"], "worst", 0, prefix="audit.")
         return audit(context)
 
 

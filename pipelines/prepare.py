@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli import launch
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
-from ffhqref.errors import ConfigError
+from ffhqref.errors import ConfigError, did_you_mean
 from ffhqref.hashing import sha256_file
+from ffhqref.identity.splits import SPLITS
 
 from ._common import Context, open_context, rows_of
 from ._faceme import base_folder, photomaker_file
@@ -52,6 +53,9 @@ def check_prepare(context: Context) -> Plan:
     if references not in ("synthetic", "real", "both"):
         raise ConfigError(f"train.faceme.references={references}: expected synthetic, real or both")
     listed_faces(context)
+    given = options["synthetic"]
+    if given is not None and not Path(given).expanduser().is_dir():
+        raise ConfigError(f"train.faceme.synthetic={given}: no such folder; leave it out for what synthesize made")
     base_folder(context)  # the small one is made here, the real one must be there
     stage = PrepareStage(
         workspace.root, options["faces"], photomaker_file(context), options["config"], device=context.device
@@ -101,6 +105,9 @@ def trainable(context: Context) -> set[str]:
         ConfigError: the test split is asked for.
     """
     options, workspace = context.config["train"], context.workspace
+    for split in options["splits"]:
+        if split not in SPLITS:
+            raise ConfigError(f"train.splits: unknown split '{split}'.{did_you_mean(str(split), SPLITS)}")
     if "test" in options["splits"]:
         raise ConfigError("train.splits names the test split; a model must not see what it is tested on")
     identities = workspace.read("identities")

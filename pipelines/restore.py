@@ -13,6 +13,7 @@ from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.stage import RestoreStage
 from ffhqref.schemas import SPECS
 
+from ._chosen import chosen_cases
 from ._common import Context, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def make_stages(context: Context) -> list[RestoreStage]:
             context.workspace.root,
             method,
             {key: value for key, value in options.items() if key != "name"},
-            restorer=options.get("name"),
+            restorer=None if options.get("name") is None else str(options["name"]),
             device=device,
             retry_failed=context.config["retry_failed"],
         )
@@ -66,7 +67,7 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
 
     workspace, say = context.workspace, context.reporter.say
     workspace.check_current("cases")
-    cases = workspace.read("cases")
+    cases = chosen_cases(context, workspace, workspace.read("cases"))
     results = [result for stage in stages for result in context.map(stage, _rows(context, cases, stage.method))]
     made = pd.DataFrame(results)[list(SPECS["restorations"].columns)]
     made["peak_memory_bytes"] = made["peak_memory_bytes"].astype("Int64")
@@ -87,7 +88,16 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         say(f"{method}: {len(group)} of {(made['method'] == method).sum()} cases {status}, {where}")
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
+    others = [name for name in _restored_before(context) if name not in infos]
+    if others:
+        say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")
     return int(bool(bad))
+
+
+def _restored_before(context: Context) -> list[str]:
+    """Return the methods whose outputs lie in the workspace."""
+    folder, journals = context.workspace.root / "outputs", context.workspace.journals
+    return sorted(path.name for path in folder.glob("*/") if (journals / f"restore-{path.name}.jsonl").is_file())
 
 
 def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
 from ffhqref.errors import ConfigError
+from ffhqref.faces.crops import check_crop
 from ffhqref.leaderboard.case_values import WHOLE_SET
+from ffhqref.leaderboard.sources import CASE
 from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
 from ffhqref.metrics.set_scoring import check_set_metrics, score_sets, set_notes, set_reasons
 
+from ._chosen import chosen_cases
 from ._common import Context, embedder_options, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
@@ -36,7 +40,16 @@ def make_metrics(context: Context) -> MetricSet:
     runtime = _runtime(context)
     requests = [{"name": name, "label": name, **(options or {})} for name, options in chosen.items()]
     name, crop, options = embedder_options(context.config)
-    return resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
+    check_crop(crop)
+    for label, given in chosen.items():
+        if not isinstance(given.get("path"), (str, NoneType)):
+            raise ConfigError(f"metric.{label}.path={given['path']}: expected a path, or null")
+    metrics = resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
+    for label, reason in metrics.unavailable.items():  # a file that was named is a mistake, others are just not here
+        for named in (chosen[label].get("path"), options.get("path")):
+            if named is not None and named in reason:
+                raise ConfigError(f"metric '{label}': {reason}")
+    return metrics
 
 
 def _runtime(context: Context) -> Runtime:
@@ -61,13 +74,17 @@ def score(context: Context, metrics: MetricSet) -> int:
     workspace.check_current("restorations")
     sha256 = workspace.picture_hashes()
     rows = []
-    cases = {(case.benchmark, case.case_id): case for case in rows_of(workspace.read("cases"))}
+    restorations = workspace.read("restorations")
+    restored = workspace.read("cases").merge(restorations[CASE].drop_duplicates(), on=CASE)
+    cases = {(case.benchmark, case.case_id): case for case in rows_of(chosen_cases(context, workspace, restored))}
     for case in cases.values():
         if case.gt_path is not None:
             gt = str(workspace.image(case.gt_path))
             rows.append(_row(context, GROUND_TRUTH, case, gt, sha256(case.gt_path), sha256))
-    for made in rows_of(workspace.read("restorations")):
-        case = cases[made.benchmark, made.case_id]
+    for made in rows_of(restorations):
+        case = cases.get((made.benchmark, made.case_id))
+        if case is None:
+            continue
         output = None if made.output_path is None else str(workspace.file(made.output_path))
         rows.append(_row(context, made.method, case, output, made.output_sha256, sha256))
     found = score_rows(rows, metrics, engine=context.engine, journal_dir=workspace.journals, progress=context.reporter)

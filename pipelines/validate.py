@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli import launch
+from ffhqref.errors import ConfigError
 from ffhqref.identity.release import read_release, release_tables
 from ffhqref.identity.validate import Limits, validate_reference_set
 from ffhqref.images import write_atomic
@@ -15,6 +16,7 @@ from ffhqref.tables import read_metadata
 from ffhqref.workspace import Workspace, plain
 
 from ._common import check_integer, embeddings_of, rows_of
+from ._kinds import check_kinds
 from .build import dataset_of
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status: 1 when anything was found."""
     settings = plain(config)
-    check_integer(settings["validate"], "first", 0)
+    check_kinds(settings)
+    check_integer(settings["validate"], "first", 0, prefix="validate.")
+    csv = settings["validate"]["csv"]
+    if csv is not None and Path(csv).expanduser().is_dir():
+        raise ConfigError(f"validate.csv={csv}: a folder; expected a file to write")
     known: dict[str, Any] = {}
     limits = settings["build"]
     root = Path(str(settings["root"])).expanduser()

@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if options.markdown is not None and options.markdown.is_dir():
+        raise ConfigError(f"zoo: --markdown {options.markdown}: a folder; expected a file to write")
     from ffhqref.restorers.zoo import to_markdown, zoo_frame
 
     frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())

@@ -11,6 +11,7 @@ from ffhqref.identity.agesets import LABEL
 from ffhqref.leaderboard.merge import Workspace as ScoredWorkspace
 from ffhqref.leaderboard.merge import merge_leaderboards
 from ffhqref.leaderboard.published import BenchmarkInfo
+from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.tables import read_metadata
 
@@ -26,6 +27,9 @@ TABLES = ("images", "embeddings", "identities", "references", "degradations", "c
 """What a report is made of."""
 OPTIONAL = ("attributes", "imports")
 """What it shows too where it is there."""
+
+CASE = ["benchmark", "case_id"]
+"""Columns that name a case."""
 
 MADE_OF = {"FFHQ-Ref test": "ffhq", "CelebA-Test-Ref": "celeba_hq"}
 """Published set to the data set whose pictures it consists of; other published sets are folders of their own."""
@@ -59,14 +63,16 @@ def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 def read_source(workspace: Workspace) -> Source:
-    """Return the tables of one workspace.
+    """Return the tables of one workspace: the cases that were scored, of which there may be more.
 
     Raises:
         TableError: a table is missing, of another version, or names a path outside its root.
     """
     facts = read_facts(workspace)
     dataset, config = facts["images"]["dataset"], facts["cases"]["config"]
-    cases, restorations = workspace.read("cases"), workspace.read("restorations")
+    scores = workspace.read("scores")
+    scored = scores[CASE].drop_duplicates()
+    cases, restorations = (workspace.read(name).merge(scored, on=CASE) for name in ("cases", "restorations"))
     benchmarks = _benchmarks(workspace, cases, config, dataset)
 
     def absolute(place: Callable[[str], Path]) -> Callable[[str | None], str | None]:
@@ -82,7 +88,7 @@ def read_source(workspace: Workspace) -> Source:
     return Source(
         scored=ScoredWorkspace(
             name=str(workspace.root),
-            scores=workspace.read("scores"),
+            scores=scores,
             cases=cases,
             restorations=restorations,
             directions=facts["scores"]["directions"],
@@ -145,6 +151,39 @@ def merge_sources(sources: Sequence[Source]) -> Source:
     )
 
 
+def restrict(source: Source, *, methods: Sequence[str], benchmarks: Sequence[str], metrics: Sequence[str]) -> Source:
+    """Return a part of what a report shows; the ground truth stays.
+
+    Args:
+        source: all of it.
+        methods: those that stay.
+        benchmarks: those that stay.
+        metrics: those that stay, of single cases and of whole sets.
+    """
+    whole = source.scored
+
+    def kept(names: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+        return {name: item for name, item in names.items() if name in wanted}
+
+    scores, restorations = (
+        frame[frame["method"].isin([*methods, GROUND_TRUTH]) & frame["benchmark"].isin(benchmarks)]
+        for frame in (whole.scores, whole.restorations)
+    )
+    scored = replace(
+        whole,
+        scores=scores[scores["metric"].isin(metrics)].reset_index(drop=True),
+        cases=whole.cases[whole.cases["benchmark"].isin(benchmarks)].reset_index(drop=True),
+        restorations=restorations.reset_index(drop=True),
+        directions=kept(whole.directions, metrics),
+        signatures=kept(whole.signatures, metrics),
+        benchmarks=kept(whole.benchmarks, benchmarks),
+        unavailable=kept(whole.unavailable, metrics),
+        notes={name: kept(notes, metrics) for name, notes in kept(whole.notes, benchmarks).items()},
+    )
+    pairs = {title: pair for title, pair in source.pairs.items() if set(pair) <= set(benchmarks)}
+    return replace(source, scored=scored, infos=kept(source.infos, methods), pairs=pairs)
+
+
 def set_name(options: Mapping[str, Any], dataset: str) -> str:
     """Return the name under which papers print a benchmark's set, or one of its own.
 
@@ -190,6 +229,8 @@ def _benchmarks(
     found = {}
     for name, options in config.items():
         mine = cases[cases["benchmark"] == name].sort_values("case_id")
+        if mine.empty:
+            continue
         columns = (mine[column] for column in ("case_id", "lq_path", "gt_path", "reference_paths"))
         pictures = [
             [case_id, sha256(lq), sha256(gt) if isinstance(gt, str) else None, [sha256(path) for path in references]]

@@ -97,9 +97,13 @@ class Restorer(Protocol):
     - ``batch_size``: cases of one call (else 1).
     - ``version``: changes when results change (else ``"1"``); part of every content key, like the options and, for
       restorers of other packages, the source file of the class.
-    - ``weights_sha256``: hashes of the weight files by name; part of every content key.
+    - ``weights_sha256``: hashes of the weight files by name, in an order that stays; the hashes are part of every
+      content key.
     - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
-    - ``key_options``: what of its options the results depend on (else all), part of every content key.
+    - ``neutral_options``: names of options that change no result, such as those of speed, and of files that
+      ``weights_sha256`` tells. The others but ``device`` are part of every content key; one that names a file counts
+      by the file's content, one that names a folder by its name.
+    - ``key_options``: what takes the place of the options in content keys, where they do not tell it.
     - ``one_at_a_time``: whether only one process may use it (else: when ``device`` is a GPU).
     - ``in_process``: False: a program of its own does the work, and its memory cannot be told.
     - ``groups_references``: True: cases that have the same references are put next to one another.

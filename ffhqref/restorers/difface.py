@@ -131,6 +131,7 @@ class DifFace(DiffusionRestorer):
     """
 
     info = INFO
+    neutral_options = ("path", "swinir_path", "batch_size")
 
     def __init__(
         self,

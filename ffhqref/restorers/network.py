@@ -30,6 +30,7 @@ class NetworkRestorer:
     version = "1"
     batch_size = 1
     eight_bit_rule = "round"
+    neutral_options: tuple[str, ...] = ("path",)
 
     def __init__(self, files: Mapping[str, str | Path | None], device: str = "auto") -> None:
         self.files: dict[str, Weights] = {name: require(name, path=path) for name, path in files.items()}

@@ -52,6 +52,7 @@ class RealESRGAN:
         proved_against="looked at; PSNR near bicubic's on the sample faces",
     )  # fmt: skip
     batch_size = 1
+    neutral_options = ("threads",)
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads

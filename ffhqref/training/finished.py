@@ -10,13 +10,12 @@ from typing import Any
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.hashing import content_key, sha256_file
 from ffhqref.images import write_atomic
-from ffhqref.weights import forget
 
 RECORD = "finished.json"
 
 
 def mark_finished(folder: str | Path, key: str, written: Sequence[Path]) -> None:
-    """Record that a training is done; what was recorded of other weights that lay there before is forgotten.
+    """Record that a training is done.
 
     Args:
         folder: where the run lives.
@@ -31,7 +30,6 @@ def mark_finished(folder: str | Path, key: str, written: Sequence[Path]) -> None
         if path.is_file()
     }
     record = {"key": key, "written": [path.relative_to(folder).as_posix() for path in written], "files": files}
-    forget(written)
     write_atomic(folder / RECORD, json.dumps(record, indent=1).encode())
 
 

@@ -218,7 +218,7 @@ def test_restorers_of_another_package(undisturbed, few_faces, plugin_package, ff
     names = "their_good,their_raises,their_nan,their_shape,their_own"
     done = ffhqref(
         "run", f"root={root}", f"dataset.path={few_faces}", *FEW,
-        f"restorer=[lq,{names}]", "+restorer.their_good.amount=0.2", env=environment,
+        f"restorer=[lq,{names}]", "restorer.their_good.amount=0.2", env=environment,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

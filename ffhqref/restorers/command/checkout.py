@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.hashing import sha256_file
@@ -37,7 +38,7 @@ def find_checkout(checkout: str | Path) -> Path:
 
 
 def hash_weights(recipe: Recipe, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of the recipe's weight files by file name.
+    """Return the SHA-256 of the recipe's weight files by file name; of two of one name, the second's by its path.
 
     Args:
         recipe: names them.
@@ -45,7 +46,7 @@ def hash_weights(recipe: Recipe, root: Path, values: Mapping[str, str]) -> dict[
         values: placeholders of the call.
 
     Raises:
-        WeightsError: one is not there, or changed since its first use.
+        WeightsError: one is not there.
     """
     hashes = {}
     for template, origin in recipe.weights.items():
@@ -53,12 +54,15 @@ def hash_weights(recipe: Recipe, root: Path, values: Mapping[str, str]) -> dict[
         known = registry().get(origin)
         if not path.is_file():
             raise WeightsError(f"no weight file {path}: it comes from {known.origin if known else origin}")
-        hashes[path.name] = require(WeightFile(origin, path.name), path=path).sha256
+        name = path.name if path.name not in hashes else template
+        hashes[name] = require(WeightFile(origin, path.name), path=path).sha256
     return hashes
 
 
 def code_state(recipe: Recipe, root: Path, files: list[Path]) -> dict[str, str]:
     """Return what tells this version of the code: the commit, and hashes of the files that are watched.
+
+    Files of the checkout are told by their names in it, others by their contents alone.
 
     Args:
         recipe: its ``watch`` patterns.
@@ -66,12 +70,28 @@ def code_state(recipe: Recipe, root: Path, files: list[Path]) -> dict[str, str]:
         files: further files, such as the scripts that are run.
     """
     watched = {path for pattern in recipe.watch for path in root.glob(pattern) if path.is_file()}
-    state = {}
-    for path in sorted({*watched, *files}):
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        state[name] = sha256_file(path)
+    inside = {path for path in {*watched, *files} if path.is_relative_to(root)}
+    state: dict[str, Any] = {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(inside)}
+    outside = sorted(sha256_file(path) for path in {*files} - inside)
+    if outside:
+        state["outside"] = outside
     commit = _commit(root)
     return state if commit is None else {"commit": commit, **state}
+
+
+def environment_state(python: str | None) -> list[str] | None:
+    """Return what tells an interpreter's environment wherever it lies: the version and the packages in it.
+
+    The path takes their place where nothing can be read from the folders, as with a wrapper script.
+    """
+    if python is None:
+        return None
+    prefix = Path(python).parent.parent
+    found = prefix.glob("lib*/python*/*-packages/*")
+    packages = {
+        f"{path.parent.parent.name}/{path.name}" for path in found if path.suffix in (".dist-info", ".egg-info")
+    }
+    return sorted(packages) or [python]
 
 
 def _commit(root: Path) -> str | None:

@@ -19,11 +19,18 @@ from ffhqref.errors import ConfigError
 from ffhqref.hashing import sha256_bytes
 from ffhqref.images import to_tensor, to_uint8
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
-from ffhqref.restorers.command.checkout import code_state, find_checkout, find_interpreter, hash_weights
+from ffhqref.restorers.command.checkout import (
+    code_state,
+    environment_state,
+    find_checkout,
+    find_interpreter,
+    hash_weights,
+)
 from ffhqref.restorers.command.layout import Call, Case, command_of, fill, lay_out
 from ffhqref.restorers.command.outputs import collect, likenesses, swapped
 from ffhqref.restorers.command.program import Clock, ProgramError, environment, last_words, run_program
 from ffhqref.restorers.command.recipe import Recipe, placeholders
+from ffhqref.restorers.identity import by_content
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +42,8 @@ ALIKE = 4
 """After so many cases in a row that failed alone in the same way, and one more from the end, the rest of a failed call
 is not tried."""
 
-NO_PART_OF_RESULTS = ("start_seconds", "case_seconds", "info")
-"""Fields of a recipe that may change without anything being done again."""
+NO_PART_OF_RESULTS = ("start_seconds", "case_seconds", "info", "weights")
+"""Fields of a recipe that may change without anything being done again; weights count by their hashes."""
 
 
 class CommandRestorer:
@@ -108,8 +115,8 @@ class CommandRestorer:
         self.weights_sha256 = hash_weights(self.recipe, root, self._values)
         fields = {key: value for key, value in dataclasses.asdict(self.recipe).items() if key not in NO_PART_OF_RESULTS}
         self.key_options = {
-            "recipe": fields, "parameters": given, "python": self._python,
-            "code": code_state(self.recipe, root, self._check_programs()),
+            "recipe": by_content(fields, root), "parameters": by_content(given, root),
+            "python": environment_state(self._python), "code": code_state(self.recipe, root, self._check_programs()),
         }  # fmt: skip
 
     def _used(self, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.errors import ConfigError
@@ -34,7 +33,7 @@ class Chain(Composed):
     )  # fmt: skip
     """Of the kind; an instance's own follows from its parts."""
 
-    def __init__(self, steps: Sequence[Any] | None = None, device: str = "cpu", batch_size: int | None = None) -> None:
+    def __init__(self, steps: Any = None, device: str = "cpu", batch_size: int | None = None) -> None:
         if not steps or not isinstance(steps, (list, tuple)):
             raise ConfigError("restorer 'chain': expected steps=[{name: nlm}, {name: bicubic}]")
         parts = [make_part(step, f"steps[{index}]", device) for index, step in enumerate(steps)]

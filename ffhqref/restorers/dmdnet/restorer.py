@@ -70,6 +70,7 @@ class DMDNetRestorer(NetworkRestorer):
     """
 
     info = INFO
+    neutral_options = ("path", "alignment_path", "detector_path")
 
     def __init__(
         self,

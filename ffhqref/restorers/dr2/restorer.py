@@ -7,7 +7,7 @@ Behaviour: the published dr2e.py and demo.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from ffhqref.restorers.dr2.lowpass import low_pass
 from ffhqref.restorers.guided_diffusion.diffusion import Diffusion, Step
 from ffhqref.restorers.guided_diffusion.draws import Draws
 from ffhqref.restorers.guided_diffusion.restorer import DiffusionRestorer, input_size, load_unet, loaded
+from ffhqref.restorers.identity import restorer_identity
 from ffhqref.restorers.network import unsigned
 from ffhqref.weights import load_tensors
 
@@ -100,6 +101,7 @@ class DR2(DiffusionRestorer):
         self.diffusion_side = side
         self.info = replace(INFO, input_size=input_size(self.config.sr_size), weights=tuple(self.files))
         self.enhancer: Restorer | None = None
+        self.key_options: dict[str, Any] = {"config": asdict(self.config), "N": N, "tau": tau}
         if not own:
             self._use(enhancer, dict(enhancer_options or {}))
         elif enhancer_options:
@@ -111,6 +113,7 @@ class DR2(DiffusionRestorer):
         if name == INFO.name:
             raise ConfigError(f"dr2: enhancer '{name}' would be itself; choose '{OWN_ENHANCER}' or another restorer")
         self.enhancer = make_restorer(name, **{"device": self.device, **options})
+        self.key_options["enhancer"] = restorer_identity(name, options, self.enhancer)
         theirs = self.enhancer.info
         if theirs.input_size not in (None, self.config.sr_size):
             raise ConfigError(

@@ -101,6 +101,7 @@ class FaceMeRestorer(NetworkRestorer):
     """
 
     info = INFO
+    neutral_options = ("base", "controlnet", "mix", "photomaker", "detector", "arcface")
 
     def __init__(
         self,

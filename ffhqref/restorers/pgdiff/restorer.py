@@ -79,7 +79,7 @@ class PGDiff(DiffusionRestorer):
     """
 
     info = INFO
-
+    neutral_options = ("path", "restorer_path", "arcface_path", "batch_size")
     eight_bit_rule = "truncate"
 
     def __init__(

@@ -23,6 +23,7 @@ from ffhqref.restorers.refldm.checkpoint import (
     unknown,
 )
 from ffhqref.restorers.refldm.config import RefLDMConfig
+from ffhqref.weights import file_sha256
 
 _METADATA = "ffhqref.refldm"
 
@@ -139,7 +140,7 @@ def load_cached(
     for path in (refldm_ckpt, vqgan_ckpt):
         if path is not None and not Path(path).is_file():
             raise WeightsError(f"no such weight file: {path}")
-    sources = [sha256_file(path) for path in (refldm_ckpt, vqgan_ckpt) if path is not None]
+    sources = [file_sha256(path) for path in (refldm_ckpt, vqgan_ckpt) if path is not None]
     converted = Path(cache_dir) / f"refldm-{content_key(sources, config.to_tree())[:16]}.safetensors"
     if not converted.is_file():
         convert(refldm_ckpt, vqgan_ckpt, converted, config)

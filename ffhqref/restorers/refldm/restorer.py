@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffhqref.errors import ConfigError, WeightsError, did_you_mean
-from ffhqref.hashing import sha256_file
 from ffhqref.images import SIZE
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.restorers.network import best_device
 from ffhqref.restorers.refldm.config import RefLDMConfig
 from ffhqref.restorers.refldm.schedule import ddim_timesteps
+from ffhqref.weights import file_sha256, require
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,7 @@ class RefLDMRestorer:
 
     info = INFO
     version = "1"
+    neutral_options = ("refldm_ckpt", "vqgan_ckpt", "batch_size", "cache_dir")
     eight_bit_rule = "truncate"
     """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
 
@@ -156,7 +157,7 @@ class RefLDMRestorer:
     @cached_property
     def weights_sha256(self) -> dict[str, str]:
         """SHA-256 of the files in use, by name."""
-        return {Path(path).name: sha256_file(path) for path in self._files if path is not None}
+        return {Path(path).name: file_sha256(path) for path in self._files if path is not None}
 
     @property
     def model(self) -> RefLDM:
@@ -219,8 +220,6 @@ class RefLDMRestorer:
 
 def _files(refldm_ckpt: str | Path | None, vqgan_ckpt: str | Path | None) -> tuple[str | Path, str | Path | None]:
     if refldm_ckpt is None:
-        from ffhqref.weights import require
-
         return require("refldm").path, vqgan_ckpt or require("refldm-vqgan").path
     for path in (refldm_ckpt, vqgan_ckpt):
         if path is not None and not Path(path).is_file():
