@@ -17,6 +17,7 @@ from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.hashing import content_key
 from ffhqref.images import save_png
 from ffhqref.seeding import case_seed
+from ffhqref.training.curves import draw_curve
 from ffhqref.training.files import save_whole
 from ffhqref.training.finished import mark_finished
 from ffhqref.training.runtime import Runtime
@@ -83,9 +84,10 @@ def train(
 ) -> list[Path]:
     """Train to the end, from where the last run in this folder stopped, and write the checkpoints.
 
-    The folder holds ``state.pt`` (the last saved state), ``curve.csv`` (one row a step), ``samples/`` and the
-    checkpoints in the published layout. Killed at any moment and started again, a run on the CPU ends with the same
-    numbers as an unbroken one: every draw is keyed by (seed, step), and the curve is cut back to the saved step.
+    The folder holds ``state.pt`` (the last saved state), ``curve.csv`` (one row a step) and ``curve.png`` (drawn with
+    each sample grid and at the end), ``samples/`` and the checkpoints in the published layout. Killed at any moment and
+    started again, a run on the CPU ends with the same numbers as an unbroken one: every draw is keyed by (seed, step),
+    and the curve is cut back to the saved step.
 
     Args:
         task: what is trained.
@@ -134,6 +136,7 @@ def train(
                 told(step + 1, losses)
             if look is not None and run.sample_every and (step + 1) % run.sample_every == 0:
                 save_png(folder / "samples" / f"{step + 1:07d}.png", grid(task.samples(look)))
+                draw_curve(curve, folder / "curve.png")
             if (step + 1) % run.save_every == 0 or step + 1 == end:
                 state = {
                     "identity": identity,
@@ -145,6 +148,8 @@ def train(
             if export_every and (step + 1) % export_every == 0 and step + 1 < end:
                 task.export(folder)
     written = task.export(folder) if runtime.is_main else []
+    if runtime.is_main and start < end:
+        draw_curve(curve, folder / "curve.png")
     if written and key is not None:
         mark_finished(folder, key, written)
     runtime.wait()  # what comes next may start from these files, in every process
