@@ -24,7 +24,7 @@ import contextlib
 import ctypes
 import datetime
 import gc
-import importlib.util
+import importlib
 import json
 import os
 import platform
@@ -56,10 +56,8 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         width = options.faceme_width
         settings = {**narrow_model(folder, width), "info": {}, "steps": steps}
         return settings, f"{steps} steps; SDXL of two levels, {width} and {2 * width} channels; faces given"
-    spec = importlib.util.spec_from_file_location(f"tiny_{name}", TINY / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    tiny: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
+    sys.path.insert(0, str(TINY.parent))
+    tiny: Any = importlib.import_module(f"tiny.{name}")
     tiny.CONFIG = {}  # nothing but the defaults: the published architecture
     if name == "refldm":
         from ffhqref.restorers.refldm.config import RefLDMConfig

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ffhqref.datasets.base import given_path
+from ffhqref.datasets.base import GivenPath, given_path
 from ffhqref.errors import DatasetError
 
 NAME_COLUMNS = ("image_id", "ffhq_id", "image_number", "file", "face_name_align", "img_path", "image")
@@ -30,7 +30,7 @@ class Ages:
     source: str
 
 
-def read_ages(path: str | Path, image_ids: Collection[str]) -> Ages:
+def read_ages(path: GivenPath, image_ids: Collection[str]) -> Ages:
     """Read ages in any of the forms that people have; ids that are not asked for are left out.
 
     A CSV (``.csv``, ``.csv.gz``) with a column of `NAME_COLUMNS` and one of: ``age`` (years, or a class such as

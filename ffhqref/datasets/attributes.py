@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.datasets.ages import open_table, picture_id
-from ffhqref.datasets.base import given_path
+from ffhqref.datasets.base import GivenPath, given_path
 from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ PRIVATE = ("identity", "person", "date_of_birth")
 """Columns of other tables of ours that say who it is; they are no attributes and stay out of what is published."""
 
 
-def read_attributes(path: str | Path, image_ids: Collection[str]) -> dict[str, dict[str, str]]:
+def read_attributes(path: GivenPath, image_ids: Collection[str]) -> dict[str, dict[str, str]]:
     """Read every column of a table but the one that names the picture and those that name the person (`PRIVATE`).
 
     FFHQ-features' CSV, FFHQ-Aging labels and FairFace output are read as they are.

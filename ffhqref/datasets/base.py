@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.images import EXTENSIONS
@@ -95,6 +96,10 @@ def list_images(
 
 def _is_file_or_dead_link(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+GivenPath: TypeAlias = str | Path | float
+"""A path as a config gives it; `given_path` judges it."""
 
 
 def given_path(value: object, key: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffhqref.datasets.ages import Ages, open_table, read_ages
 from ffhqref.datasets.attributes import read_attributes
-from ffhqref.datasets.base import Dataset, count_remarks, given_path, list_images
+from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, given_path, list_images
 from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.errors import ConfigError, DatasetError
 
@@ -38,10 +38,10 @@ def sample() -> Dataset:
 
 
 def folder(
-    path: str | Path | None,
-    ages: str | Path | None = None,
-    attributes: str | Path | None = None,
-    truth: str | Path | None = None,
+    path: GivenPath | None,
+    ages: GivenPath | None = None,
+    attributes: GivenPath | None = None,
+    truth: GivenPath | None = None,
     aligned: bool = True,
     licence: str = "",
 ) -> Dataset:
@@ -73,10 +73,10 @@ def folder(
 
 
 def ffhq(
-    path: str | Path | None,
-    ages: str | Path | None = None,
-    attributes: str | Path | None = None,
-    json: str | Path | None = None,
+    path: GivenPath | None,
+    ages: GivenPath | None = None,
+    attributes: GivenPath | None = None,
+    json: GivenPath | None = None,
 ) -> Dataset:
     """Return FFHQ: ``images1024x1024`` (or a 512 copy), flat or in thousands folders.
 
@@ -113,7 +113,7 @@ def ffhq(
     )
 
 
-def root_of(path: str | Path | None, name: str, needed: str) -> Path:
+def root_of(path: GivenPath | None, name: str, needed: str) -> Path:
     """Return the data set's folder.
 
     Raises:
@@ -124,12 +124,12 @@ def root_of(path: str | Path | None, name: str, needed: str) -> Path:
     return given_path(path, "dataset.path").resolve()
 
 
-def ages_of(path: str | Path | None, files: Mapping[str, str]) -> Ages:
+def ages_of(path: GivenPath | None, files: Mapping[str, str]) -> Ages:
     """Return the ages that a table tells, none without one."""
     return read_ages(path, files) if path else Ages({}, "")
 
 
-def read_truth(path: str | Path, files: Mapping[str, str]) -> dict[str, str]:
+def read_truth(path: GivenPath, files: Mapping[str, str]) -> dict[str, str]:
     """Read image id to true identity from a CSV; pictures that are not in ``files`` are left out.
 
     Raises:

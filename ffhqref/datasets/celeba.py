@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ffhqref.datasets.attributes import read_attributes
-from ffhqref.datasets.base import Dataset, count_remarks, list_images
+from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, list_images
 from ffhqref.datasets.builtin import ages_of, root_of
 from ffhqref.errors import DatasetError
 
 
-def celeba_hq(path: str | Path | None, ages: str | Path | None = None, attributes: str | Path | None = None) -> Dataset:
+def celeba_hq(path: GivenPath | None, ages: GivenPath | None = None, attributes: GivenPath | None = None) -> Dataset:
     """Return CelebA-HQ as CelebAMask-HQ ships it: ``CelebA-HQ-img`` with ``0.jpg`` to ``29999.jpg``.
 
     Numbers with leading zeros are taken too; ids are the names as they are, because published lists name files.
@@ -53,9 +53,9 @@ def celeba_hq(path: str | Path | None, ages: str | Path | None = None, attribute
 
 
 def celebref_hq(
-    path: str | Path | None,
-    ages: str | Path | None = None,
-    attributes: str | Path | None = None,
+    path: GivenPath | None,
+    ages: GivenPath | None = None,
+    attributes: GivenPath | None = None,
     aligned: bool = True,
 ) -> Dataset:
     """Return CelebRef-HQ: one folder of pictures for each person.

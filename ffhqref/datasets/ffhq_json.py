@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-from ffhqref.datasets.base import Credit, given_path
+from ffhqref.datasets.base import Credit, GivenPath, given_path
 from ffhqref.errors import DatasetError
 
 
-def read_ffhq_json(path: str | Path, image_ids: Collection[str]) -> dict[str, Credit]:
+def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Credit]:
     """Read author and licence of FFHQ's pictures.
 
     The file is one object, keyed by the number of the picture without leading zeros; its form is told in the README

@@ -1,6 +1,5 @@
 """Content keys of restorers are made of contents: places change nothing, a replaced file changes them."""
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from ffhqref.restorers import RESTORERS, RestorerInfo, make_restorer
 from ffhqref.restorers.command.checkout import environment_state
 from ffhqref.restorers.identity import restorer_identity
 
-TINY = Path(__file__).parent / "tiny"
+from .conftest import tiny
 
 SETTINGS = {"pgdiff": {"task": "ref_restoration"}}
 """Options with which a method uses all of its files."""
@@ -21,13 +20,6 @@ SETTINGS = {"pgdiff": {"task": "ref_restoration"}}
 @pytest.fixture(autouse=True)
 def weights_home(tmp_path, monkeypatch):
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "home"))
-
-
-def tiny_options(name, folder):
-    spec = importlib.util.spec_from_file_location(f"tiny_{name}", TINY / f"{name}.py")
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    return tiny.options(folder)
 
 
 def put(folder, *names):
@@ -80,12 +72,12 @@ def files_in(value, folder):
     return [file for file in [Path(value), *sorted(Path(value).rglob("*"))] if file.is_file()]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in TINY.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in (Path(__file__).parent / "tiny").glob("*.py")))
 def test_a_moved_folder_changes_no_key_and_every_replaced_file_does(name, tmp_path):
     assert name in RESTORERS
     first, second = tmp_path / "first", tmp_path / "second" / "deeper"
     first.mkdir()
-    make = STAND_INS.get(name, lambda folder: tiny_options(name, folder))
+    make = STAND_INS.get(name, lambda folder: tiny(name).options(folder))
     options = {**make(first), **SETTINGS.get(name, {})}
     try:
         before = identity(name, options)
@@ -144,7 +136,7 @@ def test_options_of_a_plug_in_count_by_what_they_hold(tmp_path, monkeypatch):
 
 
 def test_a_weight_file_of_another_name_is_the_same(tmp_path):
-    options = tiny_options("refldm", tmp_path)
+    options = tiny("refldm").options(tmp_path)
     before = identity("refldm", options)
     renamed = options["refldm_ckpt"].rename(tmp_path / "mine.ckpt")
     assert identity("refldm", {**options, "refldm_ckpt": renamed}) == before

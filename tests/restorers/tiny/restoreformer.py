@@ -14,12 +14,13 @@ CONFIG = {
 }  # fmt: skip
 
 
-def options(folder, kind=RestoreFormerConfig):
+def options(folder, kind=RestoreFormerConfig, config=None):
+    config = CONFIG if config is None else config
     if not find_spec("spandrel"):
         pytest.skip("no spandrel here")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = build_network(read_architecture(kind, CONFIG)).state_dict()
+        state = build_network(read_architecture(kind, config)).state_dict()
     path = folder / "restoreformer.ckpt"
     torch.save({"state_dict": {f"vqvae.{name}": value for name, value in state.items()}}, path)
-    return {"path": path, "config": CONFIG}
+    return {"path": path, "config": config}

@@ -2,8 +2,9 @@
 
 from ffhqref.restorers.restoreformer import RestoreFormerPPConfig
 
+from .restoreformer import CONFIG
 from .restoreformer import options as restoreformer_options
 
 
 def options(folder):
-    return restoreformer_options(folder, RestoreFormerPPConfig)
+    return restoreformer_options(folder, RestoreFormerPPConfig, CONFIG)
