@@ -125,7 +125,6 @@ def test_any_two_pictures_can_be_put_side_by_side(opened, evil):
 
 def test_filters_agree_with_the_scores(opened, evil):
     report, page = opened
-    page.set_default_timeout(5000)
     scores = report.scores[(report.scores["metric"] == "psnr") & (report.scores["method"] == "good")]
     page.get_by_label("Method", exact=True).first.select_option("good")
     low = float(scores["value"].median())
