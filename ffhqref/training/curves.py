@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-PARTS = 50
+PARTS = 25
 """A running mean is taken over this part of the steps."""
 
 
@@ -43,7 +43,9 @@ def draw_curve(curve: str | Path, picture: str | Path) -> bool:
 
 
 def curve_figure(curve: str | Path) -> Figure:
-    """Return a figure with a panel for each loss that is not zero throughout: every step, and the running mean.
+    """Return a figure with a panel for each column that varies: every step, and the running mean.
+
+    Losses are drawn on a logarithmic scale where they are positive; counts are not.
 
     Raises:
         DatasetError: no step in the file, or a cell that is no number.
@@ -51,7 +53,7 @@ def curve_figure(curve: str | Path) -> Figure:
     from matplotlib.figure import Figure
 
     names, steps, values = _read(Path(curve))
-    shown = [index for index in range(len(names)) if values[:, index].any()] or list(range(len(names)))
+    shown = [index for index in range(len(names)) if np.ptp(values[:, index])] or [0]
     width = max(1, len(steps) // PARTS)
     figure = Figure(figsize=(7, 0.5 + 2.2 * len(shown)), layout="constrained")
     for panel, index in zip(np.atleast_1d(figure.subplots(len(shown), 1, sharex=True)), shown, strict=True):
@@ -60,7 +62,7 @@ def curve_figure(curve: str | Path) -> Figure:
         panel.plot(steps[width - 1 :], mean, color="#1f4e85", linewidth=1.6)
         over = f" (mean of {width} steps)" if width > 1 else ""
         panel.set_title(f"{names[index]}: {mean[-1]:.4g}{over}", loc="left")
-        if (values[:, index] > 0).all():
+        if (values[:, index] > 0).all() and (values[:, index] % 1).any():
             panel.set_yscale("log")
         panel.grid(alpha=0.3)
     panel.set_xlabel("step")

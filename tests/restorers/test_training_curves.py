@@ -20,17 +20,20 @@ def write(path, losses, names):
 
 def test_panels_show_every_step_and_the_mean_of_its_neighbours(tmp_path):
     rng = np.random.default_rng(0)
-    losses = np.stack([rng.uniform(0.1, 2, 230), rng.normal(size=230), np.zeros(230)], axis=1)
-    figure = curve_figure(write(tmp_path / "curve.csv", losses, ["loss", "identity", "discriminator"]))
-    assert [panel.get_title("left").split(":")[0] for panel in figure.axes] == ["loss", "identity"]  # one is never used
-    assert [panel.get_yscale() for panel in figure.axes] == ["log", "linear"]
-    for panel, values in zip(figure.axes, losses.T, strict=False):
+    loss, margin, never, count = rng.uniform(0.1, 2, 230), rng.normal(size=230), np.zeros(230), rng.integers(1, 5, 230)
+    table = write(
+        tmp_path / "curve.csv", np.stack([loss, margin, never, count], 1), ["loss", "margin", "never", "count"]
+    )
+    figure = curve_figure(table)
+    assert [panel.get_title("left").split(":")[0] for panel in figure.axes] == ["loss", "margin", "count"]
+    assert [panel.get_yscale() for panel in figure.axes] == ["log", "linear", "linear"]
+    for panel, values in zip(figure.axes, (loss, margin, count), strict=True):
         every, mean = panel.get_lines()
         assert every.get_xdata().tolist() == list(range(1, 231))
         assert every.get_ydata().tolist() == values.tolist()
-        np.testing.assert_allclose(mean.get_ydata(), np.convolve(values, np.full(4, 1 / 4), "valid"), atol=1e-12)
-        assert mean.get_xdata()[0] == 4
-        assert f"{values[-4:].mean():.4g} (mean of 4 steps)" in panel.get_title("left")
+        np.testing.assert_allclose(mean.get_ydata(), np.convolve(values, np.full(9, 1 / 9), "valid"), atol=1e-12)
+        assert mean.get_xdata()[0] == 9
+        assert f"{values[-9:].mean():.4g} (mean of 9 steps)" in panel.get_title("left")
 
 
 @pytest.mark.parametrize("steps", [1, 7])
