@@ -265,7 +265,7 @@ def test_presets_and_references_change_the_result(options):
         ({"config": {"mix": {"embed_dim": 24, "id_dim": 6}}}, ConfigError, "mix.embed_dim must be 2048"),
         ({"config": {"mix": {"id_dim": 0}}}, ConfigError, "mix.id_dim must be above 0"),
         ({"config": {"mix": {"id_dim": "six"}}}, ConfigError, "id_dim='six'"),
-        ({"config": "nowhere.yaml"}, ConfigError, "no such FaceMe config"),
+        ({"config": "nowhere.yaml"}, ConfigError, "no such file for the FaceMe config: nowhere.yaml"),
         ({"info": {"size": 1}}, ConfigError, "info has an unknown entry"),
         ({"base": "nowhere"}, WeightsError, "no weight file"),
         ({"photomaker": "nowhere.bin"}, WeightsError, "no such file: nowhere.bin"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.restorers.architecture import read_architecture
+from ffhqref.restorers.architecture import read_architecture, read_tree
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,8 @@ class FaceMeConfig:
             return cls()
         if isinstance(source, FaceMeConfig):
             return source
-        where = "FaceMe config"
-        tree: Any = source
-        if not isinstance(source, Mapping):
-            where = str(source)
-            tree = _read(Path(source))
-        if not isinstance(tree, Mapping):
-            raise ConfigError(f"{where}: expected a mapping with mix and id_encoder")
+        where = "FaceMe config" if isinstance(source, Mapping) else str(source)
+        tree = read_tree(source, "FaceMe")
         kinds: dict[str, type[Any]] = {"mix": MixConfig, "id_encoder": IdentityEncoderConfig}
         parts = {}
         for name, values in tree.items():
@@ -90,17 +85,6 @@ class FaceMeConfig:
                 raise ConfigError(f"{where}: {name} must be a mapping of widths")
             parts[name] = read_architecture(kinds[name], values)
         return cls(**parts)
-
-
-def _read(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no such FaceMe config: {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"FaceMe config {path} cannot be read: {' '.join(str(error).split())[:120]}") from None
 
 
 def _check_widths(config: Any, part: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.restorers.architecture import read_tree
 
 # Settings of the published classes that change the network, with the only value that ReF-LDM uses. A file that
 # sets another value describes a network that is not built here, and is refused rather than misread.
@@ -149,16 +150,7 @@ class RefLDMConfig:
             return cls()
         if isinstance(source, RefLDMConfig):
             return source
-        import yaml
-
-        try:
-            tree = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"no such ReF-LDM config: {source}") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"ReF-LDM config {source} cannot be read: {line}") from None
-        return cls.from_tree(tree, where=str(source))
+        return cls.from_tree(read_tree(source, "ReF-LDM"), where=str(source))
 
     @classmethod
     def from_tree(cls, tree: Any, where: str = "config") -> RefLDMConfig:
