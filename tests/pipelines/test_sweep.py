@@ -95,6 +95,6 @@ def test_failed_rows_of_a_job_elsewhere_give_the_status_of_failed_rows(ffhqref):
     )
     done = ffhqref(
         "restore", "--multirun", "hydra/launcher=submitit_local", "seed=1,2", "dry_run=true", "restorer=[lq]",
-        "+restorer.mine={_target_: their.Broken}",
+        "+restorer.mine={_target_: their.Broken}", "root=r${hydra:job.num}",
     )  # fmt: skip
     assert "some rows of this job failed" in one_line(done, status=1)
