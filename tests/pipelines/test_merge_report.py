@@ -40,6 +40,7 @@ def merge(command: Command, *roots: Path):
     return command("report", "root=both", f"merge=[{','.join(map(str, roots))}]", "report.n_bootstrap=100")
 
 
+@pytest.mark.slow
 def test_the_ranking_is_that_of_one_workspace_with_all_methods(scored, ffhqref, tmp_path):
     before = {path: sha256_file(path) for root in scored for path in root.rglob("*") if path.is_file()}
     done = merge(ffhqref, *scored)

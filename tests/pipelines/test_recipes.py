@@ -233,6 +233,7 @@ def test_the_same_composite_under_several_names(ffhqref):
         make_restorer(**settings("restorer=[lq]", "+restorer.mine={name: chain, steps: [nlmm]}")["mine"])
 
 
+@pytest.mark.slow
 def test_a_program_and_a_composite_from_the_command_line(ffhqref, built, tmp_path):
     import pandas as pd
 

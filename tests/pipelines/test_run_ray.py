@@ -82,6 +82,7 @@ def here(tmp_path_factory, few_faces):
     return Command(folder), arguments, patient
 
 
+@pytest.mark.slow
 def test_a_run_on_two_nodes_that_loses_a_worker_gives_the_same_tables(here, ray_cluster):
     command, arguments, patient = here
     patient.forget()
