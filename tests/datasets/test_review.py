@@ -102,6 +102,7 @@ def test_a_person_reviews_with_the_keyboard(browser, workspace, tmp_path):
     path = write_review(workspace)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     page = context.new_page()
+    page.set_default_timeout(120_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
