@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ffhqref.identity.simulate import simulate_embeddings
+from ffhqref.reference_sets.simulate import simulate_embeddings
 
 
 def child(source: Path, target: Path, threads: int, grouping: str, shuffle: bool) -> None:
     """Build from saved embeddings and print time, memory and counts."""
     import torch
 
-    from ffhqref.identity.build import BuildConfig, build_reference_set
-    from ffhqref.identity.release import make_release, write_release
+    from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+    from ffhqref.reference_sets.release import make_release, write_release
 
     torch.set_num_threads(threads)
     vectors = np.load(source / "vectors.npy")

@@ -20,11 +20,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import save_png
 from ffhqref.degradation import Parameters, apply, draw
 from ffhqref.degradation.stage import DegradeStage
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.hashing import sha256_file
-from ffhqref.images import save_png
 
 
 def transcription(image: np.ndarray, drawn: Parameters) -> np.ndarray:

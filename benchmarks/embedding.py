@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ffhqref.core.images import read_rgb
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.faces.crops import crop_faces
 from ffhqref.faces.embedders import OnnxEmbedder
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import BATCH, embed_pictures
-from ffhqref.images import read_rgb
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from ffhqref.compat import ensure_torchvision
+from ffhqref.core.compat import ensure_torchvision
 from ffhqref.restorers import RestorationBatch
-from ffhqref.restorers.faceme.restorer import FaceMeRestorer
+from ffhqref.zoo.faceme.restorer import FaceMeRestorer
 
 TINY = Path(__file__).parent.parent / "tests" / "restorers" / "tiny" / "faceme.py"
 

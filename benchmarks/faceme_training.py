@@ -81,11 +81,11 @@ def main() -> None:
 
 def make_world(folder: Path, side: int) -> None:
     """Write base, CLIP tower, pictures and features."""
-    from ffhqref.images import save_png
-    from ffhqref.restorers.faceme.config import IdentityEncoderConfig
-    from ffhqref.restorers.faceme.training.features import write_feature
-    from ffhqref.restorers.faceme.training.lists import Sample, feature_of, write_samples
-    from ffhqref.restorers.faceme.training.small import CROSS, write_small_base, write_small_photomaker
+    from ffhqref.core.images import save_png
+    from ffhqref.training.faceme.features import write_feature
+    from ffhqref.training.faceme.lists import Sample, feature_of, write_samples
+    from ffhqref.training.faceme.small import CROSS, write_small_base, write_small_photomaker
+    from ffhqref.zoo.faceme.config import IdentityEncoderConfig
 
     write_small_base(folder / "base", side=side, widths=(32, 48, 48))
     write_small_photomaker(folder / "photomaker.bin", IdentityEncoderConfig(**tower()))
@@ -136,19 +136,19 @@ def now() -> tuple[float, float]:
 
 def ours(way: str, folder: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
     """Train with the library; return the moments between steps."""
-    from ffhqref.images import read_rgb
-    from ffhqref.restorers.faceme.config import MixConfig
-    from ffhqref.restorers.faceme.training.data import FaceMeBatches
-    from ffhqref.restorers.faceme.training.features import FeatureFiles
-    from ffhqref.restorers.faceme.training.lists import read_samples
-    from ffhqref.restorers.faceme.training.settings import FaceMeSettings
-    from ffhqref.restorers.faceme.training.small import CROSS
-    from ffhqref.restorers.faceme.training.start import encode_prompt, load_networks
-    from ffhqref.restorers.faceme.training.task import FaceMeTask
+    from ffhqref.core.images import read_rgb
+    from ffhqref.training.faceme.data import FaceMeBatches
+    from ffhqref.training.faceme.features import FeatureFiles
+    from ffhqref.training.faceme.lists import read_samples
+    from ffhqref.training.faceme.settings import FaceMeSettings
+    from ffhqref.training.faceme.small import CROSS
+    from ffhqref.training.faceme.start import encode_prompt, load_networks
+    from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.training.faces import unrounded_degradation
     from ffhqref.training.loop import train
     from ffhqref.training.runtime import Runtime
     from ffhqref.training.settings import RunSettings
+    from ffhqref.zoo.faceme.config import MixConfig
 
     steps = WARM + options.steps
     run = RunSettings(steps=steps, batch_size=BATCH, warmup=0, save_every=10 * steps, sample_every=0)
@@ -179,16 +179,16 @@ def published(way: str, folder: Path, options: argparse.Namespace) -> list[tuple
     import torch
     from torch.nn import functional as F
 
+    from ffhqref.core.images import read_rgb
     from ffhqref.degradation import draw, get_preset, steps
-    from ffhqref.images import read_rgb
-    from ffhqref.restorers.faceme.clip import clip_pixels, load_identity_encoder
-    from ffhqref.restorers.faceme.config import IdentityEncoderConfig
-    from ffhqref.restorers.faceme.loading import load_scheduler, load_unet, load_vae
-    from ffhqref.restorers.faceme.mix import Mix, MixConfig
-    from ffhqref.restorers.faceme.prompt import PROMPT, TextEncoders
-    from ffhqref.restorers.faceme.training.lists import read_samples
-    from ffhqref.restorers.faceme.training.small import CROSS
-    from ffhqref.restorers.faceme.training.start import controlnet_of
+    from ffhqref.training.faceme.lists import read_samples
+    from ffhqref.training.faceme.small import CROSS
+    from ffhqref.training.faceme.start import controlnet_of
+    from ffhqref.zoo.faceme.clip import clip_pixels, load_identity_encoder
+    from ffhqref.zoo.faceme.config import IdentityEncoderConfig
+    from ffhqref.zoo.faceme.loading import load_scheduler, load_unet, load_vae
+    from ffhqref.zoo.faceme.mix import Mix, MixConfig
+    from ffhqref.zoo.faceme.prompt import PROMPT, TextEncoders
 
     base, rng, rules = folder / "base", np.random.default_rng(0), get_preset("faceme")
     unet, vae, scheduler = load_unet(base), load_vae(base), load_scheduler(base)

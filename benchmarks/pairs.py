@@ -28,8 +28,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from ffhqref.identity.pairs import find_pairs
-from ffhqref.identity.simulate import simulate_embeddings
+from ffhqref.reference_sets.pairs import find_pairs
+from ffhqref.reference_sets.simulate import simulate_embeddings
 
 THRESHOLD = 0.4
 BLOCK = 2048

@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffhqref.restorers.refldm.config import RefLDMConfig
-from ffhqref.restorers.refldm.first_stage import FirstStage
-from ffhqref.restorers.refldm.layers import laid_out, picture, tokens
-from ffhqref.restorers.refldm.model import RefLDM
-from ffhqref.restorers.refldm.schedule import DDIMTable, alphas_cumprod
-from ffhqref.restorers.refldm.unet import UNet
+from ffhqref.zoo.refldm.config import RefLDMConfig
+from ffhqref.zoo.refldm.first_stage import FirstStage
+from ffhqref.zoo.refldm.layers import laid_out, picture, tokens
+from ffhqref.zoo.refldm.model import RefLDM
+from ffhqref.zoo.refldm.schedule import DDIMTable, alphas_cumprod
+from ffhqref.zoo.refldm.unet import UNet
 
 
 class NaiveAttention:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ffhqref.images import save_png
+from ffhqref.core.images import save_png
 from ffhqref.leaderboard import subgroups
 from ffhqref.leaderboard.aggregate import analyse
 from ffhqref.leaderboard.html import ReportData, render_html

@@ -53,8 +53,8 @@ def make_rows(folder: Path, cases: int, methods: int) -> list[Any]:
     import cv2
     import numpy as np
 
-    from ffhqref.hashing import sha256_file
-    from ffhqref.images import read_rgb, save_png
+    from ffhqref.core.hashing import sha256_file
+    from ffhqref.core.images import read_rgb, save_png
     from ffhqref.metrics.scoring import ScoreRow
 
     sample = Path(__file__).parent.parent / "ffhqref" / "datasets" / "sample"
@@ -129,7 +129,7 @@ class PlainLoop:
     def __init__(self, folder: Path) -> None:
         from scipy.io import savemat
 
-        from ffhqref.compat import ensure_torchvision
+        from ffhqref.core.compat import ensure_torchvision
         from ffhqref.faces import make_embedder
         from ffhqref.metrics.niqe import pristine_model
 
@@ -148,8 +148,8 @@ class PlainLoop:
         """Return the four values of one output."""
         import numpy as np
 
+        from ffhqref.core.images import read_rgb, to_tensor
         from ffhqref.faces import embed
-        from ffhqref.images import read_rgb, to_tensor
 
         def timed(name: str, work) -> object:
             start = time.perf_counter()

@@ -35,7 +35,7 @@ def main() -> None:
     bare = min(cpu_seconds([sys.executable, "-c", BARE]) for _ in repeats)
     print(f"{'bare Hydra program':28s} {bare:.2f} s of CPU")
     for arguments in COMMANDS:
-        ours = min(cpu_seconds([sys.executable, "-m", "ffhqref.cli", *arguments]) for _ in repeats)
+        ours = min(cpu_seconds([sys.executable, "-m", "ffhqref.cli.main", *arguments]) for _ in repeats)
         print(f"{'ffhqref ' + ' '.join(arguments):28s} {ours:.2f} s of CPU, {ours / bare:.2f} times the bare one")
 
 

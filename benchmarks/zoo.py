@@ -60,7 +60,7 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
     tiny: Any = importlib.import_module(f"tiny.{name}")
     tiny.CONFIG = {}  # nothing but the defaults: the published architecture
     if name == "refldm":
-        from ffhqref.restorers.refldm.config import RefLDMConfig
+        from ffhqref.zoo.refldm.config import RefLDMConfig
 
         tiny.CONFIG = RefLDMConfig().to_tree()
     settings = tiny.options(folder)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cases import draw_people, pick_targets
-from ffhqref.errors import ConfigError
-from ffhqref.tables import read_metadata
+from ffhqref.cases.cases import draw_people, pick_targets
+from ffhqref.core.errors import ConfigError
+from ffhqref.store.tables import read_metadata
 
 from ._common import Context, group_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ffhqref.workspace import Workspace
+    from ffhqref.store.workspace import Workspace
 
 
 def chosen_cases(context: Context, workspace: Workspace, cases: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def _given() -> list[str]:
 def _default(group: str) -> list[str]:
     import yaml
 
-    from ffhqref.cli import conf_folder
+    from ffhqref.cli.main import conf_folder
 
     defaults = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     return next(list(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)

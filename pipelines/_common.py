@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.progress import Reporter
 from ffhqref.engine import Engine, LocalEngine, RayEngine, Stage, run_stage
 from ffhqref.engine.base import Row
-from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.progress import Reporter
-from ffhqref.workspace import Workspace, plain
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store.workspace import Workspace, plain
 
 from ._kinds import check_kinds
 

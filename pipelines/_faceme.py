@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.hashing import content_key
-from ffhqref.images import write_atomic
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import write_atomic
 
 from ._common import Context
 
 if TYPE_CHECKING:
-    from ffhqref.restorers.faceme.config import FaceMeConfig
-    from ffhqref.restorers.faceme.training.lists import Sample
-    from ffhqref.restorers.faceme.training.settings import FaceMeSettings
-    from ffhqref.restorers.faceme.training.task import FaceMeTask
+    from ffhqref.training.faceme.lists import Sample
+    from ffhqref.training.faceme.settings import FaceMeSettings
+    from ffhqref.training.faceme.task import FaceMeTask
+    from ffhqref.zoo.faceme.config import FaceMeConfig
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Plan:
 
 def check_faceme(context: Context) -> Plan:
     """Check the config, find the base, and read the list of who is to be trained on."""
-    from ffhqref.restorers.faceme.config import FaceMeConfig
-    from ffhqref.restorers.faceme.training.lists import read_samples
+    from ffhqref.training.faceme.lists import read_samples
+    from ffhqref.zoo.faceme.config import FaceMeConfig
 
     stages, settings = check_options(context)
     options = context.config["train"]["faceme"]
@@ -73,7 +73,7 @@ def base_is_random(context: Context) -> bool:
 
 def base_folder(context: Context) -> Path:
     """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
-    from ffhqref.weights import require
+    from ffhqref.weights.files import require
 
     options = context.config["train"]["faceme"]
     if options["base"]:
@@ -82,7 +82,7 @@ def base_folder(context: Context) -> Path:
         return require("realvisxl-3").path.parent.parent
     folder = Path(context.config["train"]["folder"]) / "faceme" / "base"
     if not (folder / "model_index.json").is_file():
-        from ffhqref.restorers.faceme.training.small import write_small_base
+        from ffhqref.training.faceme.small import write_small_base
 
         write_small_base(folder, side=int(options["side"]), seed=context.seed)
     return folder
@@ -90,15 +90,15 @@ def base_folder(context: Context) -> Path:
 
 def photomaker_file(context: Context) -> Path:
     """Return ``photomaker-v1.bin``: the one given, the released one, or a small random one."""
-    from ffhqref.restorers.faceme.config import FaceMeConfig
-    from ffhqref.weights import require
+    from ffhqref.weights.files import require
+    from ffhqref.zoo.faceme.config import FaceMeConfig
 
     options = context.config["train"]["faceme"]
     if options["photomaker"] or options["config"] is None:
         return require("photomaker-v1", path=options["photomaker"]).path
     path = Path(context.config["train"]["folder"]) / "faceme" / "photomaker-v1.bin"
     if not path.is_file():
-        from ffhqref.restorers.faceme.training.small import write_small_photomaker
+        from ffhqref.training.faceme.small import write_small_photomaker
 
         write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)
     return path
@@ -108,8 +108,8 @@ def train_faceme(
     context: Context, plan: Plan, teller: Callable[[str, int], Callable[[int, dict[str, float]], None]]
 ) -> int:
     """Train the stages, each from where an earlier run stopped; one that is done loads no network."""
-    from ffhqref.restorers.faceme.training.data import FaceMeBatches
-    from ffhqref.restorers.faceme.training.features import FeatureFiles
+    from ffhqref.training.faceme.data import FaceMeBatches
+    from ffhqref.training.faceme.features import FeatureFiles
     from ffhqref.training.faces import SmallPictures, unrounded_degradation
     from ffhqref.training.finished import finished
     from ffhqref.training.loop import train
@@ -181,8 +181,8 @@ def processes() -> int:
 
 
 def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:
-    from ffhqref.restorers.faceme.training.start import encode_prompt, latest_checkpoint, load_networks
-    from ffhqref.restorers.faceme.training.task import FaceMeTask
+    from ffhqref.training.faceme.start import encode_prompt, latest_checkpoint, load_networks
+    from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.training.runtime import Runtime
 
     options = context.config["train"]["faceme"]
@@ -202,7 +202,7 @@ def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:
 
 
 def _settings(context: Context, stage: int) -> FaceMeSettings:
-    from ffhqref.restorers.faceme.training.settings import FaceMeSettings
+    from ffhqref.training.faceme.settings import FaceMeSettings
     from ffhqref.training.settings import RunSettings
 
     train = context.config["train"]

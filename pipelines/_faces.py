@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.datasets.stage import ImageStage, size_and_time
-from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_pictures
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.schemas import SPECS
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store.schemas import SPECS
+from ffhqref.store.workspace import Workspace, inside
 from ffhqref.synthesis.leaks import Leak, leaks_by_face, leaks_by_name, of_same_people, read_test_list, refuse
 from ffhqref.training.faces import people_of_csv
-from ffhqref.workspace import Workspace, inside
 
 from ._common import Context, embedder_options, embeddings_of, rows_of
 

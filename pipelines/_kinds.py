@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
 
 
 def _number(value: Any) -> bool:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError, TableError
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, TableError
+from ffhqref.core.images import read_rgb, save_png, write_atomic
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_pictures
-from ffhqref.identity.audit import audit_identities, calibrate_threshold, contact_sheet
-from ffhqref.identity.pairs import pairs_of
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.images import read_rgb, save_png, write_atomic
+from ffhqref.reference_sets.audit import audit_identities, calibrate_threshold, contact_sheet
+from ffhqref.reference_sets.pairs import pairs_of
+from ffhqref.reference_sets.vectors import Embeddings
 
 from ._common import Context, check_integer, embeddings_of, open_context, rows_of
 

@@ -8,31 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import write_atomic
 from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
-from ffhqref.datasets.card import write_card
-from ffhqref.datasets.review import read_exclusions, write_review
 from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
-from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
-from ffhqref.hashing import sha256_file
-from ffhqref.identity.build import BuildConfig, ReferenceSet, build_reference_set
-from ffhqref.identity.references import Exclusions
-from ffhqref.identity.release import (
+from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
+from ffhqref.reference_sets.card import write_card
+from ffhqref.reference_sets.references import Exclusions
+from ffhqref.reference_sets.release import (
     Release,
     imported,
     make_release,
     read_release,
     write_release,
 )
-from ffhqref.identity.splits import SPLITS
-from ffhqref.identity.summary import describe_differences, describe_pictures, describe_set
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.images import write_atomic
-from ffhqref.schemas import SPECS
+from ffhqref.reference_sets.review import read_exclusions, write_review
+from ffhqref.reference_sets.splits import SPLITS
+from ffhqref.reference_sets.summary import describe_differences, describe_pictures, describe_set
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store.schemas import SPECS
 
 from ._common import Context, embedder_options, open_context, rows_of
 
@@ -59,7 +59,7 @@ class Plan:
     review: str | None
     """Split of the review page."""
     dataset_root: str
-    """As the ``images`` table records it, see `ffhqref.workspace.Workspace.dataset_root`."""
+    """As the ``images`` table records it, see `ffhqref.store.workspace.Workspace.dataset_root`."""
 
 
 def execute(config: Any) -> int:

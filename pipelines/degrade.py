@@ -6,9 +6,8 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cases import Benchmark, draw_people, draw_references, make_blind_cases, make_cases, pick_targets
-from ffhqref.cli import launch
-from ffhqref.datasets.lq import (
+from ffhqref.cases.cases import Benchmark, draw_people, draw_references, make_blind_cases, make_cases, pick_targets
+from ffhqref.cases.lq import (
     ITSELF,
     ImportStage,
     count_remark,
@@ -18,13 +17,14 @@ from ffhqref.datasets.lq import (
     reference_rows,
     usable_paths,
 )
-from ffhqref.datasets.reference_folder import GivenReferences
-from ffhqref.datasets.review import read_exclusions
+from ffhqref.cases.reference_folder import GivenReferences
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.hashing import sha256_file
 from ffhqref.degradation.stage import DegradeStage
-from ffhqref.errors import ConfigError, DatasetError
-from ffhqref.hashing import sha256_file
-from ffhqref.identity.agesets import CROSS, LABEL, SAME, AgeSetConfig, age_references, summarise_age_sets
-from ffhqref.tables import SPECS, read_metadata
+from ffhqref.reference_sets.agesets import CROSS, LABEL, SAME, AgeSetConfig, age_references, summarise_age_sets
+from ffhqref.reference_sets.review import read_exclusions
+from ffhqref.store.tables import SPECS, read_metadata
 
 from ._common import Context, embeddings_of, group_of, open_context, rows_of
 

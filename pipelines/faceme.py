@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ffhqref import tables
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
+from ffhqref.store import tables
 
 from ._common import Context, group_of, open_context
 from ._faceme import Plan, base_is_random, check_faceme, check_options, train_faceme
@@ -92,7 +92,7 @@ def _wants_synthesis(context: Context) -> bool:
 
 def _with_trained(context: Context, plan: Plan) -> Context:
     """Return the context with the trained weights among the restorers, after those that the config names."""
-    from ffhqref.restorers.faceme.training.start import latest_checkpoint
+    from ffhqref.training.faceme.start import latest_checkpoint
 
     options = context.config["train"]["faceme"]
     folder = plan.folder.absolute()  # the same from wherever the command is given, so that nothing is restored again

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
-from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.hashing import sha256_file
-from ffhqref.identity.splits import SPLITS
+from ffhqref.reference_sets.splits import SPLITS
 
 from ._common import Context, open_context, rows_of
 from ._faceme import base_folder, photomaker_file
 from ._faces import MoreFaces, listed_faces, more_faces
 
 if TYPE_CHECKING:
-    from ffhqref.restorers.faceme.training.prepare import PrepareStage
+    from ffhqref.training.faceme.prepare import PrepareStage
 
 FOLDER = "faceme"
 OWN, SYNTHETIC = "FFHQ_EMB", "FFHQREF_EMB"
@@ -46,7 +46,7 @@ def execute(config: Any) -> int:
 
 def check_prepare(context: Context) -> Plan:
     """Check the config, find the networks, and list who is to be trained on."""
-    from ffhqref.restorers.faceme.training.prepare import PrepareStage
+    from ffhqref.training.faceme.prepare import PrepareStage
 
     options, workspace = context.config["train"]["faceme"], context.workspace
     references = options["references"]
@@ -154,7 +154,7 @@ def prepare(context: Context, plan: Plan) -> int:
     """Write features, the table ``faceme_features`` and ``train.json``."""
     import pandas as pd
 
-    from ffhqref.restorers.faceme.training.lists import feature_of, list_samples, write_samples
+    from ffhqref.training.faceme.lists import feature_of, list_samples, write_samples
 
     workspace, say = context.workspace, context.reporter.say
     results = context.map(plan.stage, plan.rows)

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.engine import Journal
-from ffhqref.errors import ConfigError
-from ffhqref.hashing import content_key, sha256_file
 from ffhqref.leaderboard.aggregate import FAILURE_POLICIES
 from ffhqref.leaderboard.html import HtmlOptions
 from ffhqref.leaderboard.report import build_report, write_report
@@ -17,7 +17,7 @@ from ffhqref.leaderboard.sources import CASE, Source, merge_sources, read_facts,
 from ffhqref.leaderboard.summary import IdentityGate
 from ffhqref.leaderboard.version import renderer_version
 from ffhqref.metrics.set_scoring import SET_METRICS
-from ffhqref.workspace import Workspace
+from ffhqref.store.workspace import Workspace
 
 from ._chosen import named
 from ._common import Context, check_integer, group_of, open_context

@@ -6,12 +6,12 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
 from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
-from ffhqref.restorers.stage import RestoreStage
-from ffhqref.schemas import SPECS
+from ffhqref.restorers.runner import RestoreStage
+from ffhqref.store.schemas import SPECS
 
 from ._chosen import chosen_cases
 from ._common import Context, group_of, open_context, rows_of

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any
 
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
 
 from ._common import open_context
 from .build import build, check_build

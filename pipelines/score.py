@@ -7,8 +7,8 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
 from ffhqref.leaderboard.case_values import WHOLE_SET
 from ffhqref.leaderboard.sources import CASE

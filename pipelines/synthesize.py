@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref import tables
-from ffhqref.cli import launch
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png, write_atomic
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.engine import run_stage
-from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.faces.stage import EmbedStage
-from ffhqref.hashing import sha256_file
-from ffhqref.identity.splits import SPLITS
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.images import read_rgb, save_png, write_atomic
+from ffhqref.reference_sets.splits import SPLITS
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store import tables
 from ffhqref.synthesis.card import describe, sheet, to_markdown
 from ffhqref.synthesis.layout import reference_path, remove_rejected
 from ffhqref.synthesis.leaks import Leak, leaks_by_name, refuse

@@ -10,24 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.hashing import content_key
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
-from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.hashing import content_key
-from ffhqref.weights import require
-from ffhqref.workspace import inside
+from ffhqref.store.workspace import inside
+from ffhqref.weights.files import require
 
 from ._common import Context, open_context, rows_of
 from ._faceme import check_faceme, processes, train_faceme
 
 if TYPE_CHECKING:
-    from ffhqref.restorers.refldm.config import RefLDMConfig
-    from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
-    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
     from ffhqref.training.faces import TrainingItem
+    from ffhqref.training.refldm.diffusion import DiffusionTask
+    from ffhqref.training.refldm.settings import DiffusionSettings, VQGANSettings
+    from ffhqref.training.refldm.vqgan import VQGANTask
     from ffhqref.training.settings import RunSettings
+    from ffhqref.zoo.refldm.config import RefLDMConfig
 
 REFLDM = ("vqgan", "ldm", "refldm")
 MODELS = (*REFLDM, "faceme")
@@ -90,7 +90,7 @@ def set_threads(context: Context) -> None:
 def check_train(context: Context) -> Plan:
     """Check the config of ReF-LDM's models, and read who is to be trained on."""
     from ffhqref.degradation import get_preset
-    from ffhqref.restorers.refldm.config import RefLDMConfig
+    from ffhqref.zoo.refldm.config import RefLDMConfig
 
     options = context.config["train"]
     models = _models(context)
@@ -119,12 +119,12 @@ def check_train(context: Context) -> Plan:
 
 def train_models(context: Context, plan: Plan) -> int:
     """Train the models one after the other, each from where an earlier run stopped; one that is done is not loaded."""
-    from ffhqref.restorers.refldm.training.data import FaceBatches
-    from ffhqref.restorers.refldm.training.start import unit_latents
-    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
     from ffhqref.training.faces import SmallPictures, degradation
     from ffhqref.training.finished import finished, mark_finished
     from ffhqref.training.loop import train
+    from ffhqref.training.refldm.data import FaceBatches
+    from ffhqref.training.refldm.start import unit_latents
+    from ffhqref.training.refldm.vqgan import VQGANTask
 
     until = context.config["train"]["until"]
     side = plan.architecture.picture_size
@@ -180,11 +180,11 @@ def _key(plan: Plan, name: str, until: int | None) -> str:
 
 
 def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
-    from ffhqref.restorers.refldm.training import start
-    from ffhqref.restorers.refldm.training.diffusion import DiffusionTask
-    from ffhqref.restorers.refldm.training.settings import VQGANSettings
-    from ffhqref.restorers.refldm.training.vqgan import VQGANTask
     from ffhqref.training.onnx_network import OnnxNetwork
+    from ffhqref.training.refldm import start
+    from ffhqref.training.refldm.diffusion import DiffusionTask
+    from ffhqref.training.refldm.settings import VQGANSettings
+    from ffhqref.training.refldm.vqgan import VQGANTask
     from ffhqref.training.runtime import Runtime
 
     settings, config = plan.settings[name], plan.architecture
@@ -208,8 +208,8 @@ def _half(plan: Plan) -> Path:
     """Write what the sampler needs of the fine-tune as one file of half precision."""
     import torch
 
-    from ffhqref.restorers.refldm.checkpoint import load_published
-    from ffhqref.restorers.refldm.converted import save_converted
+    from ffhqref.zoo.refldm.checkpoint import load_published
+    from ffhqref.zoo.refldm.converted import save_converted
 
     folder = plan.folder / "refldm"
     weights = load_published(folder / "refldm.ckpt", None, plan.architecture)
@@ -218,7 +218,7 @@ def _half(plan: Plan) -> Path:
 
 def _lpips(device: str) -> Callable[[Any, Any], Any]:
     """Return LPIPS (VGG) as the perceptual distance; its weights must be where torch looks for them."""
-    from ffhqref.compat import ensure_torchvision
+    from ffhqref.core.compat import ensure_torchvision
 
     ensure_torchvision()
     import lpips
@@ -227,7 +227,7 @@ def _lpips(device: str) -> Callable[[Any, Any], Any]:
 
 
 def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
-    from ffhqref.restorers.refldm.training.settings import DiffusionSettings, VQGANSettings
+    from ffhqref.training.refldm.settings import DiffusionSettings, VQGANSettings
     from ffhqref.training.settings import RunSettings
 
     shared = {key: options[key] for key in ("precision", "save_every", "sample_every")}

@@ -7,13 +7,13 @@ from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cli import launch
-from ffhqref.errors import ConfigError
-from ffhqref.identity.release import read_release, release_tables
-from ffhqref.identity.validate import Limits, validate_reference_set
-from ffhqref.images import write_atomic
-from ffhqref.tables import read_metadata
-from ffhqref.workspace import Workspace, plain
+from ffhqref.cli.main import launch
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import write_atomic
+from ffhqref.reference_sets.release import read_release, release_tables
+from ffhqref.reference_sets.validate import Limits, validate_reference_set
+from ffhqref.store.tables import read_metadata
+from ffhqref.store.workspace import Workspace, plain
 
 from ._common import check_integer, embeddings_of, rows_of
 from ._kinds import check_kinds

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ffhqref.errors import ConfigError, FfhqrefError, WeightsError, did_you_mean
+from ffhqref.core.errors import ConfigError, FfhqrefError, WeightsError, did_you_mean
 
 CONVERTIBLE = ("refldm",)
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _verify(options.names, folder)
     if options.action == "convert":
         return _convert(options.name, options.to, folder)
-    from ffhqref.weights import require
+    from ffhqref.weights.files import require
 
     sys.stdout.write(f"{require(options.name, folder=folder).path}\n")
     return 0
@@ -62,7 +62,7 @@ def _list(folder: Path | None) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from ffhqref.weights import home, inventory
+    from ffhqref.weights.files import home, inventory
 
     table = Table(title=f"weights folder: {home(folder)}", title_justify="left")
     for column in ("name", "file", "MB", "licence", "used by", "on this machine"):
@@ -77,8 +77,8 @@ def _list(folder: Path | None) -> int:
 
 
 def _fetch(names: Sequence[str], folder: Path | None) -> int:
-    from ffhqref.progress import download_bar
-    from ffhqref.weights import entry, fetch, find, require
+    from ffhqref.core.progress import download_bar
+    from ffhqref.weights.files import entry, fetch, find, require
 
     for item in [entry(name) for name in names]:  # a wrong name ends here, before the first download
         if find(item, folder=folder) is None:
@@ -89,7 +89,7 @@ def _fetch(names: Sequence[str], folder: Path | None) -> int:
 
 
 def _verify(names: Sequence[str], folder: Path | None) -> int:
-    from ffhqref.weights import inventory, verify
+    from ffhqref.weights.files import inventory, verify
 
     words = {True: "the published file", False: "NOT the published file", None: "no published hash is known"}
     status = 0
@@ -111,19 +111,19 @@ def _verify(names: Sequence[str], folder: Path | None) -> int:
 
 
 def _convert(name: str, to: Path | None, folder: Path | None) -> int:
-    from ffhqref.weights import home, require
+    from ffhqref.weights.files import home, require
 
     if name not in CONVERTIBLE:
         hint = did_you_mean(name, CONVERTIBLE)
         raise WeightsError(f"weights '{name}' need no conversion.{hint} Convertible: {', '.join(CONVERTIBLE)}")
     main_file, first_stage = (require(part, folder=folder).path for part in ("refldm", "refldm-vqgan"))
-    from ffhqref.restorers.refldm.converted import convert
+    from ffhqref.zoo.refldm.converted import convert
 
     sys.stdout.write(f"{convert(main_file, first_stage, to or home(folder) / f'{name}.safetensors')}\n")
     return 0
 
 
 if __name__ == "__main__":
-    from ffhqref.cli import main as ffhqref
+    from ffhqref.cli.main import main as ffhqref
 
     sys.exit(ffhqref(["weights", *sys.argv[1:]]))

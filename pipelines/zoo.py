@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ffhqref.cli import conf_folder
-from ffhqref.errors import ConfigError
+from ffhqref.cli.main import conf_folder
+from ffhqref.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from ffhqref.restorers.base import RestorerInfo
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if options.markdown is not None and options.markdown.is_dir():
         raise ConfigError(f"zoo: --markdown {options.markdown}: a folder; expected a file to write")
-    from ffhqref.restorers.zoo import to_markdown, zoo_frame
+    from ffhqref.restorers.catalogue import to_markdown, zoo_frame
 
     frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
     if options.markdown:
-        from ffhqref.images import write_atomic
+        from ffhqref.core.images import write_atomic
 
         write_atomic(options.markdown, to_markdown(frame).encode())
         sys.stdout.write(f"{options.markdown}\n")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ffhqref.seeding import seeded_generators
+from ffhqref.core.seeding import seeded_generators
 
 X = torch.linspace(-1, 1, 2 * 3 * 9 * 7).reshape(2, 3, 9, 7)
 

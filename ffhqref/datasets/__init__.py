@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ffhqref.core.registry import Registry
 from ffhqref.datasets.base import Dataset
-from ffhqref.registry import Registry
 
 __all__ = ["DATASETS", "Dataset", "open_dataset"]
 

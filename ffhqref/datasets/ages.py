@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffhqref.core.errors import DatasetError
 from ffhqref.datasets.base import GivenPath, given_path
-from ffhqref.errors import DatasetError
 
 NAME_COLUMNS = ("image_id", "ffhq_id", "image_number", "file", "face_name_align", "img_path", "image")
 """Columns that name a picture; the first one present is used. A path is reduced to its stem."""

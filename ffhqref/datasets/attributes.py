@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.datasets.ages import open_table, picture_id
 from ffhqref.datasets.base import GivenPath, given_path
-from ffhqref.errors import ConfigError, DatasetError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from ffhqref.errors import ConfigError, DatasetError
-from ffhqref.images import EXTENSIONS
+from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.images import EXTENSIONS
 
 
 @dataclass(frozen=True)

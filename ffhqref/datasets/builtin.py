@@ -6,11 +6,11 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.ages import Ages, open_table, read_ages
 from ffhqref.datasets.attributes import read_attributes
 from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, given_path, list_images
 from ffhqref.datasets.ffhq_json import read_ffhq_json
-from ffhqref.errors import ConfigError, DatasetError
 
 SAMPLE_ROOT = Path(__file__).parent / "sample"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ffhqref.core.errors import DatasetError
 from ffhqref.datasets.attributes import read_attributes
 from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, list_images
 from ffhqref.datasets.builtin import ages_of, root_of
-from ffhqref.errors import DatasetError
 
 
 def celeba_hq(path: GivenPath | None, ages: GivenPath | None = None, attributes: GivenPath | None = None) -> Dataset:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from ffhqref.core.errors import DatasetError
 from ffhqref.datasets.base import Credit, GivenPath, given_path
-from ffhqref.errors import DatasetError
 
 
 def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Credit]:

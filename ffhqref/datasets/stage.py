@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.core.errors import ImageError, one_line
+from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.core.images import read_rgb
 from ffhqref.engine.base import Row
-from ffhqref.errors import ImageError, one_line
-from ffhqref.hashing import content_key, sha256_file
-from ffhqref.images import read_rgb
 
 if TYPE_CHECKING:
     import pandas as pd

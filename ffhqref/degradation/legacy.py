@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ffhqref.core.errors import ConfigError
 from ffhqref.degradation.parameters import Parameters, Stream, draw_after_noise, draw_before_noise
 from ffhqref.degradation.presets import Preset, get_preset
 from ffhqref.degradation.steps import degrade, finish, noise_shape, reduced_size
-from ffhqref.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np

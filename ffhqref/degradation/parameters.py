@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ffhqref.core.seeding import case_seed
 from ffhqref.degradation.presets import Preset, get_preset
-from ffhqref.seeding import case_seed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError, did_you_mean
 
 Range = tuple[float, float]
 

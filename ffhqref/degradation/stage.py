@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ffhqref.core.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
+from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
+from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.presets import PRESETS, Preset
 from ffhqref.degradation.steps import apply
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
-from ffhqref.hashing import content_key, sha256_bytes, sha256_file
-from ffhqref.images import SIZE, read_rgb, save_png
-from ffhqref.workspace import inside
+from ffhqref.store.workspace import inside
 
 
 class DegradeStage:

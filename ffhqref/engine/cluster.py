@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import ffhqref
+from ffhqref.core.errors import ConfigError, DependencyError, EngineError, one_line
 from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.ray_crew import Crew
 from ffhqref.engine.ray_worker import Site, remote_parts
 from ffhqref.engine.worker import usable_cores
-from ffhqref.errors import ConfigError, DependencyError, EngineError, one_line
 
 OBJECT_STORE = 128 * 2**20
 """Bytes of shared memory of a cluster that is started here: rows and results are small, pictures travel as files."""
@@ -177,7 +177,7 @@ class RayEngine:
 
     def _check(self, found: Mapping[str, Any]) -> None:
         """Refuse a node on which results would differ or fail."""
-        from ffhqref.tables import package_versions
+        from ffhqref.store.tables import package_versions
 
         if found["absent"]:
             lost = found["absent"][0]

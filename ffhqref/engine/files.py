@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffhqref.hashing import sha256_file
+from ffhqref.core.hashing import sha256_file
 
 
 def file_stamp(path: str | Path) -> dict[str, int]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
+from ffhqref.core.errors import EngineError
 from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
-from ffhqref.errors import EngineError
 
 
 class LocalEngine:

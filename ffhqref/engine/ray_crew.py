@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ffhqref.core.errors import EngineError, one_line
 from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.ray_worker import Site
-from ffhqref.errors import EngineError, one_line
 
 AHEAD = 0.2
 """Seconds of work a worker is given at once, so that it need not wait for the next batch when these are short."""

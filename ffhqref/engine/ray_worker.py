@@ -70,7 +70,7 @@ def remote_parts() -> tuple[Callable[[dict[str, Any]], dict[str, Any]], type]:
             os.chdir(site["folder"])
         try:
             from ffhqref.engine.worker import limit_threads
-            from ffhqref.tables import package_versions
+            from ffhqref.store.tables import package_versions
 
             limit_threads(site["threads"])
             return {**found, "packages": package_versions()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.registry import Registry
+from ffhqref.core.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError
+from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.core.images import SIZE, read_rgb
+from ffhqref.core.registry import Registry
 from ffhqref.engine.base import Row
-from ffhqref.errors import ConfigError, DependencyError, ImageError, WeightsError
-from ffhqref.hashing import content_key, sha256_file
-from ffhqref.images import SIZE, read_rgb
-from ffhqref.registry import Registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.images import SIZE
+from ffhqref.core.images import SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ffhqref.errors import ConfigError, did_you_mean
-from ffhqref.images import SIZE
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.images import SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

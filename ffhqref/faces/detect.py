@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ffhqref.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.hashing import sha256_file
-from ffhqref.registry import Registry
+from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.hashing import sha256_file
+from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
+from ffhqref.core.hashing import sha256_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.errors import ImageError
+from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.datasets.stage import MIN_SIDE, hash_or_nothing, reason_without
 from ffhqref.engine.base import GPU_SHARE, Row
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.errors import ImageError
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
-from ffhqref.hashing import content_key, sha256_bytes
-from ffhqref.images import SIZE, read_rgb, save_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

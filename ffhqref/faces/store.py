@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.errors import ImageError, TableError
+from ffhqref.core.hashing import content_key
 from ffhqref.engine.base import Results, Row
-from ffhqref.errors import ImageError, TableError
-from ffhqref.hashing import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.seeding import case_seed
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, WHOLE_SET, case_values
 from ffhqref.leaderboard.statistics import mean_interval, paired_tests, rank_intervals
-from ffhqref.seeding import case_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Analysis:
     """A leaderboard with what its fixed columns have no room for."""
 
     leaderboard: pd.DataFrame
-    """Table ``leaderboard`` (ffhqref.schemas)."""
+    """Table ``leaderboard`` (ffhqref.store.schemas)."""
     details: pd.DataFrame
     """One row for each row of the leaderboard: ``mean_worst, low_worst, high_worst`` (failures count as the worst
     value any method has), ``mean_excluded, low_excluded, high_excluded`` (failures left out, as many papers do),

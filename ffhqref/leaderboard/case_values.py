@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping

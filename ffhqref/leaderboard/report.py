@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.images import write_atomic
+from ffhqref.core.images import write_atomic
 from ffhqref.leaderboard.aggregate import analyse
 from ffhqref.leaderboard.html import HtmlOptions, HtmlSummary, ReportData, render_html
 from ffhqref.leaderboard.published import match_published

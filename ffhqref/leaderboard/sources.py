@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.hashing import content_key
-from ffhqref.identity.agesets import LABEL
+from ffhqref.core.hashing import content_key
 from ffhqref.leaderboard.merge import Workspace as ScoredWorkspace
 from ffhqref.leaderboard.merge import merge_leaderboards
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.metrics.scoring import GROUND_TRUTH
+from ffhqref.reference_sets.agesets import LABEL
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.tables import read_metadata
+from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from ffhqref.workspace import Workspace
+    from ffhqref.store.workspace import Workspace
 
 TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
 """What a report is made of."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.seeding import case_seed
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values, identity_codes
 from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
-from ffhqref.seeding import case_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

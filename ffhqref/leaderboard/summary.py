@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
 
 if TYPE_CHECKING:

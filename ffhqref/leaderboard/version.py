@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffhqref.hashing import content_key, sha256_file
+from ffhqref.core.hashing import content_key, sha256_file
 
 SUFFIXES = (".py", ".js", ".css", ".j2", ".csv")
 

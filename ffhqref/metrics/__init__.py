@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.registry import Registry
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
-from ffhqref.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ffhqref.errors import WeightsError
+from ffhqref.core.errors import WeightsError
+from ffhqref.core.images import SIZE, to_uint8
 from ffhqref.faces.ages import AgeModel, make_age_model
-from ffhqref.images import SIZE, to_uint8
 from ffhqref.metrics.base import MetricBatch, ground_truth
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from ffhqref.errors import ImageError
+from ffhqref.core.errors import ImageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class Runtime:
 
     device: str = "cpu"
     weights_dir: Path | None = None
-    """The configured weights folder, see `ffhqref.weights`."""
+    """The configured weights folder, see `ffhqref.weights.files`."""
     download: bool = False
     """Whether a missing weight file may be fetched."""
 

@@ -1,7 +1,7 @@
 """Metrics of face parts: landmark distance, and LPIPS on the face region; networks of facexlib (MIT), optional.
 
 facexlib's own helpers are passed by: its landmark decoding uses names that NumPy dropped, and its loaders download
-without asking. Its network classes are used, its weight files are found through ``ffhqref.weights``.
+without asking. Its network classes are used, its weight files are found through ``ffhqref.weights.files``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cv2
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.compat import ensure_torchvision
-from ffhqref.errors import DependencyError
-from ffhqref.images import to_uint8
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import DependencyError
+from ffhqref.core.images import to_uint8
 from ffhqref.metrics.base import LastTruth, MetricBatch, Runtime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Landmarks:
     """98 landmarks (WFLW layout) of an aligned face by the AWing network, four stacked hourglasses.
 
     Args:
-        path: ``alignment_WFLW_4HG.pth``; None: found through ``ffhqref.weights``.
+        path: ``alignment_WFLW_4HG.pth``; None: found through ``ffhqref.weights.files``.
         runtime: where weights lie and the network runs.
     """
 
@@ -128,7 +128,7 @@ class FaceLPIPS:
     the paper's.
 
     Args:
-        path: ``parsing_parsenet.pth``; None: found through ``ffhqref.weights``.
+        path: ``parsing_parsenet.pth``; None: found through ``ffhqref.weights.files``.
         backbone_path: of `LPIPS`.
         runtime: where weights lie and the networks run.
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
 from ffhqref.metrics._pixels import luma
 from ffhqref.metrics.base import PairMetric
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.images import to_uint8
+from ffhqref.core.images import to_uint8
 from ffhqref.metrics.base import Runtime
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ class GreyVectoriser:
     """Vectors of the grey ResNet-18; see `ffhqref.metrics.identity.Vectoriser`.
 
     Args:
-        path: the state dict; None: found through ``ffhqref.weights`` (``arcface-grey-r18``).
+        path: the state dict; None: found through ``ffhqref.weights.files`` (``arcface-grey-r18``).
         runtime: where weights lie and the network runs.
     """
 

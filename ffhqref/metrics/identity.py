@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.images import to_uint8
 from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
-from ffhqref.images import to_uint8
 from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class RefldmVectoriser:
     Rows and columns 6.25 % to 93.75 %, area interpolation to 112x112, values in -1..1, no alignment, no flip.
 
     Args:
-        path: the ONNX file; None: found through ``ffhqref.weights`` (``webface-r50``).
+        path: the ONNX file; None: found through ``ffhqref.weights.files`` (``webface-r50``).
         runtime: where weights lie and the network runs: on CUDA where onnxruntime has it, else on the CPU.
     """
 
@@ -242,7 +242,7 @@ def ids_grey_r18(path: str | Path | None = None, drop_identical: bool = False, r
     """Return the VQFR family's "Deg": angle of grey ResNet-18 vectors against the ground truth (protocols.md 3.2).
 
     Args:
-        path: ``resnet18_110.pth``; None: found through ``ffhqref.weights``.
+        path: ``resnet18_110.pth``; None: found through ``ffhqref.weights.files``.
         drop_identical: leave pairs under 1 degree without a value, as the published script leaves them out of its
             mean. Off by default: a mean over fewer cases flatters.
         runtime: where weights lie and the network runs.

@@ -1,4 +1,4 @@
-"""Any metric of pyiqa by name, with its weights found through ``ffhqref.weights`` and never fetched unasked.
+"""Any metric of pyiqa by name, with its weights found through ``ffhqref.weights.files`` and never fetched unasked.
 
 pyiqa is licensed PolyForm Noncommercial 1.0.0: it is an optional package, imported only when a metric of it is named.
 """
@@ -21,10 +21,10 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.compat import ensure_torchvision
-from ffhqref.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
 from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,7 @@ def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
 
 @contextlib.contextmanager
 def _weights_from_registry(runtime: Runtime) -> Iterator[list[str]]:
-    """Let pyiqa and torch.hub find their files through `ffhqref.weights`, in place of their own downloads.
+    """Let pyiqa and torch.hub find their files through `ffhqref.weights.files`, in place of their own downloads.
 
     They fetch what is missing without asking, wait long when there is no network, and unpickle it with
     ``weights_only=False``. So their caches are, for as long as the metric is built, an empty folder, into which each

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS on ImageNet backbones, written from their papers; weights are found through ``ffhqref.weights``.
+"""LPIPS and DISTS on ImageNet backbones, written from their papers; weights come from ``ffhqref.weights.files``.
 
 LPIPS: R. Zhang and others, The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, weights
 version 0.1. DISTS: K. Ding and others, Image Quality Assessment: Unifying Structure and Texture Similarity, 2020.
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.metrics.base import LastTruth, MetricBatch, Runtime, ground_truth
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ class LPIPS(_FeatureMetric):
 
     Args:
         net: ``"vgg"`` (ReF-LDM, VQFR family) or ``"alex"`` (pyiqa's plain ``lpips``); two different metrics.
-        path: the ImageNet state dict of torchvision; None: found through ``ffhqref.weights``.
+        path: the ImageNet state dict of torchvision; None: found through ``ffhqref.weights.files``.
         runtime: where weights lie and the network runs.
     """
 
@@ -126,7 +126,7 @@ class DISTS(_FeatureMetric):
     """Deep structure and texture distance; equal to pyiqa's ``dists``.
 
     Args:
-        path: ``DISTS_weights-*.pth`` (alpha and beta); None: found through ``ffhqref.weights``.
+        path: ``DISTS_weights-*.pth`` (alpha and beta); None: found through ``ffhqref.weights.files``.
         backbone_path: the VGG-16 state dict; None: found.
         runtime: where weights lie and the network runs.
     """

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, ImageError, WeightsError
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import SIZE, read_rgb, to_tensor
 from ffhqref.engine import Engine, Row, run_stage
 from ffhqref.engine.base import GPU_SHARE
 from ffhqref.engine.run import Progress
-from ffhqref.errors import ConfigError, DependencyError, FfhqrefError, ImageError, WeightsError
-from ffhqref.hashing import content_key
-from ffhqref.images import SIZE, read_rgb, to_tensor
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
 from ffhqref.metrics.identity import share_banks

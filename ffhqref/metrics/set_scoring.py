@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ffhqref import weights
+from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.engine import Engine, Row, run_stage
 from ffhqref.engine.base import GPU_SHARE
 from ffhqref.engine.run import Progress
-from ffhqref.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
-from ffhqref.hashing import content_key
-from ffhqref.images import SIZE, read_rgb
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
 from ffhqref.metrics.sets import SUBSET_SIZE, SUBSETS, InceptionFeatures, fid, kid, stored_statistics
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref import weights
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.seeding import case_seed
 from ffhqref.metrics.base import Runtime
-from ffhqref.seeding import case_seed
+from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class InceptionFeatures:
     resized to 299x299 in floating point with PIL's bicubic filter and clipped to 0..255, then (x - 128) / 128.
 
     Args:
-        path: ``pt_inception-2015-12-05-6726825d.pth``; None: found through ``ffhqref.weights``.
+        path: ``pt_inception-2015-12-05-6726825d.pth``; None: found through ``ffhqref.weights.files``.
         runtime: where weights lie and the network runs.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
 from ffhqref.metrics._pixels import filter_valid, gaussian_taps, grey_levels, luma
 from ffhqref.metrics.base import PairMetric
 from ffhqref.metrics.fidelity import match_mean_deviation

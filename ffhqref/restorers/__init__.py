@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ffhqref.errors import ConfigError, FfhqrefError, one_line
-from ffhqref.registry import Registry, check_options, load_attribute
+from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
+from ffhqref.core.registry import Registry, check_options, load_attribute
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
 __all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
@@ -16,30 +16,30 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
         "best_of": "ffhqref.restorers.composed.best_of:BestOf",
-        "bicubic": "ffhqref.restorers.simple:Bicubic",
+        "bicubic": "ffhqref.zoo.baselines.simple:Bicubic",
         "chain": "ffhqref.restorers.composed.chain:Chain",
-        "codeformer": "ffhqref.restorers.codeformer.restorer:CodeFormer",
+        "codeformer": "ffhqref.zoo.codeformer.restorer:CodeFormer",
         "colour_transfer": "ffhqref.restorers.composed.colour:ColourTransfer",
         "command": "ffhqref.restorers.command.restorer:CommandRestorer",
-        "difface": "ffhqref.restorers.difface:DifFace",
-        "dmdnet": "ffhqref.restorers.dmdnet.restorer:DMDNetRestorer",
-        "dr2": "ffhqref.restorers.dr2.restorer:DR2",
-        "faceme": "ffhqref.restorers.faceme.restorer:FaceMeRestorer",
-        "gfpgan": "ffhqref.restorers.gfpgan:GFPGAN",
-        "gpen": "ffhqref.restorers.gpen.restorer:GPEN",
-        "lq": "ffhqref.restorers.simple:LowQuality",
-        "nlm": "ffhqref.restorers.classical:NonLocalMeans",
-        "pgdiff": "ffhqref.restorers.pgdiff.restorer:PGDiff",
-        "realesrgan": "ffhqref.restorers.realesrgan:RealESRGAN",
-        "reference": "ffhqref.restorers.simple:FirstReference",
-        "refldm": "ffhqref.restorers.refldm.restorer:RefLDMRestorer",
-        "refldm-tiny": "ffhqref.restorers.refldm.tiny:RefLDMTiny",
-        "restoreformer": "ffhqref.restorers.restoreformer:RestoreFormer",
-        "restoreformer_pp": "ffhqref.restorers.restoreformer:RestoreFormerPP",
+        "difface": "ffhqref.zoo.difface.restorer:DifFace",
+        "dmdnet": "ffhqref.zoo.dmdnet.restorer:DMDNetRestorer",
+        "dr2": "ffhqref.zoo.dr2.restorer:DR2",
+        "faceme": "ffhqref.zoo.faceme.restorer:FaceMeRestorer",
+        "gfpgan": "ffhqref.zoo.gfpgan.restorer:GFPGAN",
+        "gpen": "ffhqref.zoo.gpen.restorer:GPEN",
+        "lq": "ffhqref.zoo.baselines.simple:LowQuality",
+        "nlm": "ffhqref.zoo.baselines.classical:NonLocalMeans",
+        "pgdiff": "ffhqref.zoo.pgdiff.restorer:PGDiff",
+        "realesrgan": "ffhqref.zoo.realesrgan.restorer:RealESRGAN",
+        "reference": "ffhqref.zoo.baselines.simple:FirstReference",
+        "refldm": "ffhqref.zoo.refldm.restorer:RefLDMRestorer",
+        "refldm-tiny": "ffhqref.zoo.refldm.tiny:RefLDMTiny",
+        "restoreformer": "ffhqref.zoo.restoreformer.restorer:RestoreFormer",
+        "restoreformer_pp": "ffhqref.zoo.restoreformer.restorer:RestoreFormerPP",
         "tiled": "ffhqref.restorers.composed.tiled:Tiled",
-        "tv": "ffhqref.restorers.classical:TotalVariation",
-        "vqfr": "ffhqref.restorers.vqfr.restorer:VQFR",
-        "vqfr_v1": "ffhqref.restorers.vqfr.restorer:VQFRVersion1",
+        "tv": "ffhqref.zoo.baselines.classical:TotalVariation",
+        "vqfr": "ffhqref.zoo.vqfr.restorer:VQFR",
+        "vqfr_v1": "ffhqref.zoo.vqfr.restorer:VQFRVersion1",
     },
     "ffhqref.restorers",
 )

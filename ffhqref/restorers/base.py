@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ffhqref.errors import FfhqrefError
+from ffhqref.core.errors import FfhqrefError
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class RestorerInfo:
     """Data sets whose pictures the weights have seen; FFHQ there means a leak mark on FFHQ-Ref."""
     paper: str | None = None
     weights: tuple[str, ...] = ()
-    """Names in the weight registry (ffhqref.weights)."""
+    """Names in the weight registry (ffhqref.weights.files)."""
     proved_against: str = ""
     """What the implementation's exactness was tested against."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import FfhqrefError, one_line
+from ffhqref.core.errors import FfhqrefError, one_line
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
 if TYPE_CHECKING:

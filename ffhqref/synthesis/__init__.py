@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.registry import Registry
+from ffhqref.core.registry import Registry
 
 if TYPE_CHECKING:
     from ffhqref.synthesis.base import Renderer

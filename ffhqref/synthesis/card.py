@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.datasets.card import page_environment
-from ffhqref.identity.audit import contact_sheet
+from ffhqref.reference_sets.audit import contact_sheet
+from ffhqref.reference_sets.card import page_environment
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffhqref.errors import ConfigError, DatasetError
+from ffhqref.core.errors import ConfigError, DatasetError
 
 _INNER = re.compile(r"target_pose_(\d)/target_pose_\1_(\d)")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import DatasetError
+from ffhqref.core.errors import DatasetError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.identity.vectors import Embeddings
+    from ffhqref.reference_sets.vectors import Embeddings
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
-from ffhqref.schemas import SPECS
-from ffhqref.seeding import case_seed
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.seeding import case_seed
+from ffhqref.store.schemas import SPECS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,8 +119,8 @@ def make_plan(
         seed: of the run.
 
     Returns:
-        Columns of `ffhqref.schemas.SPECS`. A bucket without a picture of another person has one row without pose_id,
-        which says so.
+        Columns of `ffhqref.store.schemas.SPECS`. A bucket without a picture of another person has one row
+        without pose_id, which says so.
 
     Raises:
         ConfigError: fewer than one try.

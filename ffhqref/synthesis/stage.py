@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
+from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.images import SIZE, encode_png, read_rgb, write_atomic
 from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
-from ffhqref.hashing import content_key, sha256_bytes
-from ffhqref.images import SIZE, encode_png, read_rgb, write_atomic
-from ffhqref.schemas import SPECS
+from ffhqref.store.schemas import SPECS
+from ffhqref.store.workspace import inside
 from ffhqref.synthesis import make_renderer
 from ffhqref.synthesis.base import RenderRequest
 from ffhqref.synthesis.layout import reference_path
-from ffhqref.workspace import inside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,7 +212,7 @@ def synthesize(
         folder: of the pictures, relative to the workspace; becomes part of ``path``.
 
     Returns:
-        The tables ``synthesis_attempts`` and ``synthetic_references``, columns as in `ffhqref.schemas.SPECS`.
+        The tables ``synthesis_attempts`` and ``synthetic_references``, columns as in `ffhqref.store.schemas.SPECS`.
     """
     import pandas as pd
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.errors import DatasetError, ImageError
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.datasets.ages import NAME_COLUMNS, open_table, picture_id
 from ffhqref.engine.base import Row
-from ffhqref.errors import DatasetError, ImageError
 from ffhqref.faces.crops import FFHQ_POINTS
-from ffhqref.hashing import content_key
-from ffhqref.images import SIZE, read_rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

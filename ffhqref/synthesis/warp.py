@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import ConfigError, ImageError
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.images import SIZE
 from ffhqref.faces.detect import main_face, make_detector
-from ffhqref.hashing import content_key, sha256_bytes
-from ffhqref.images import SIZE
 from ffhqref.synthesis.base import RendererInfo, RenderRequest
 from ffhqref.synthesis.vectors import FacePose, face_pose
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.errors import DatasetError
-from ffhqref.images import write_atomic
+from ffhqref.core.errors import DatasetError
+from ffhqref.core.images import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import SIZE, read_rgb, resize
 from ffhqref.degradation import Parameters, Preset, apply, draw, get_preset, steps
 from ffhqref.degradation.steps import recorded_noise, reduced_size
-from ffhqref.errors import ConfigError
-from ffhqref.images import SIZE, read_rgb, resize
-from ffhqref.workspace import inside
+from ffhqref.store.workspace import inside
 
 if TYPE_CHECKING:
     import numpy as np

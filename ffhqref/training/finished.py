@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.core.images import write_atomic
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.hashing import content_key, sha256_file
-from ffhqref.images import write_atomic
 
 RECORD = "finished.json"
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from ffhqref.errors import ConfigError, WeightsError
-from ffhqref.hashing import content_key
-from ffhqref.images import save_png
-from ffhqref.seeding import case_seed
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import save_png
+from ffhqref.core.seeding import case_seed
 from ffhqref.training.curves import draw_curve
 from ffhqref.training.files import save_whole
 from ffhqref.training.finished import mark_finished

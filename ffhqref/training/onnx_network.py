@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ffhqref.errors import DependencyError, WeightsError
+from ffhqref.core.errors import DependencyError, WeightsError
 
 Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
 from ffhqref.training.settings import Precision
 
 M = TypeVar("M")

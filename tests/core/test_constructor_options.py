@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ffhqref.errors import ConfigError
-from ffhqref.registry import check_options, constructor_options
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.registry import check_options, constructor_options
 from ffhqref.restorers import RESTORERS, make_restorer
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffhqref import images
-from ffhqref.errors import ImageError
+from ffhqref.core import images
+from ffhqref.core.errors import ImageError
 
 
 @pytest.fixture

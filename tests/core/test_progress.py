@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from ffhqref.progress import Reporter
+from ffhqref.core.progress import Reporter
 
 
 def test_a_stage_that_runs_again_over_other_rows_begins_anew():

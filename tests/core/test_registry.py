@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from ffhqref.errors import ConfigError, DependencyError
-from ffhqref.registry import Registry
+from ffhqref.core.errors import ConfigError, DependencyError
+from ffhqref.core.registry import Registry
 
 
 def test_entries_load_when_asked_for():
@@ -65,7 +65,8 @@ def test_a_plugin_cannot_take_a_built_in_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "module", ["ffhqref", "ffhqref.restorers", "ffhqref.metrics", "ffhqref.faces", "ffhqref.datasets", "ffhqref.cli"]
+    "module",
+    ["ffhqref", "ffhqref.restorers", "ffhqref.metrics", "ffhqref.faces", "ffhqref.datasets", "ffhqref.cli.main"],
 )
 def test_imports_are_light(module):
     heavy = ("torch", "pandas", "sklearn", "scipy", "diffusers", "pyiqa", "matplotlib", "skimage", "onnxruntime")

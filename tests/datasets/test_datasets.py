@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ffhqref.cases.lq import ImportStage, import_rows
+from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.ages import parse_age, read_ages
 from ffhqref.datasets.attributes import attribute_of, attributes_frame, read_attributes
-from ffhqref.datasets.lq import ImportStage, import_rows
 from ffhqref.datasets.stage import ImageStage, image_rows
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.errors import ConfigError, DatasetError
 from ffhqref.faces.stage import AlignStage
 
 

@@ -19,10 +19,10 @@ from ffhqref.datasets.stage import image_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
-from ffhqref.identity.agesets import CROSS, SAME, AgeSetConfig, build_age_sets
-from ffhqref.identity.build import BuildConfig, build_reference_set
-from ffhqref.identity.references import candidates
-from ffhqref.identity.vectors import Embeddings
+from ffhqref.reference_sets.agesets import CROSS, SAME, AgeSetConfig, build_age_sets
+from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.references import candidates
+from ffhqref.reference_sets.vectors import Embeddings
 
 THRESHOLD = 0.63
 

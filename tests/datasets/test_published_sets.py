@@ -7,10 +7,10 @@ import json
 import pytest
 from PIL import Image
 
-from ffhqref import tables
+from ffhqref.core.errors import DatasetError
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.stage import licences_frame
-from ffhqref.errors import DatasetError
+from ffhqref.store import tables
 
 
 def picture(path):

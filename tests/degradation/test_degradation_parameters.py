@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ffhqref import tables
+from ffhqref.core.errors import ConfigError
 from ffhqref.degradation import PRESETS, Parameters, Preset, apply, draw, get_preset, legacy_sequence
-from ffhqref.errors import ConfigError
+from ffhqref.store import tables
 
 PUBLISHED = {  # protocols.md 2.2: sigma, scale, noise, JPEG
     "refldm-train": (0, 16, 1, 32, 0, 20, 30, 100),

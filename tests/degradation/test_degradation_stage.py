@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import schemas, tables
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.degradation import Parameters, apply, draw
 from ffhqref.degradation.stage import DegradeStage
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.errors import ConfigError
-from ffhqref.hashing import sha256_file
-from ffhqref.images import read_rgb, save_png
+from ffhqref.store import schemas, tables
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffhqref import tables
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets import Dataset
 from ffhqref.datasets.stage import ages_frame
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.errors import ConfigError, WeightsError
 from ffhqref.faces import ages
 from ffhqref.faces.ages import ALIGNED_BOX, AgeStage, make_age_model
-from ffhqref.hashing import sha256_file
+from ffhqref.store import tables
 
 from ..onnx_networks import genderage
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform
 
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.images import read_rgb
 from ffhqref.faces.align import align_ffhq, ffhq_square
 from ffhqref.faces.crops import ARCFACE_POINTS, FFHQ_POINTS, crop_faces, similarity
 from ffhqref.faces.detect import main_face, make_detector
-from ffhqref.images import read_rgb
 
 
 class Fake:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.images import read_rgb
 from ffhqref.faces import embed, make_embedder
-from ffhqref.images import read_rgb
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffhqref import tables
+from ffhqref.core.errors import ConfigError, TableError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb
 from ffhqref.engine import LocalEngine
-from ffhqref.errors import ConfigError, TableError
 from ffhqref.faces import embed, make_embedder
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import BATCH, EmbeddingStore, embed_pictures
-from ffhqref.hashing import sha256_file
-from ffhqref.identity.vectors import Embeddings
-from ffhqref.images import read_rgb
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store import tables
 
 ONNX_BATCHES = 3
 

@@ -66,7 +66,7 @@ def evil():
 
 def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     """A small report with real pictures under ``root``."""
-    from ffhqref.images import save_png
+    from ffhqref.core.images import save_png
     from ffhqref.leaderboard import subgroups
     from ffhqref.leaderboard.aggregate import analyse
     from ffhqref.leaderboard.html import ReportData

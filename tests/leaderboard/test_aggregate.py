@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref.errors import ConfigError, TableError
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.leaderboard import subgroups
 from ffhqref.leaderboard.aggregate import analyse, leaderboard
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.summary import IdentityGate, identity_gate, pareto, pareto_front
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.tables import to_arrow
+from ffhqref.store.tables import to_arrow
 
 UP, DOWN = {"psnr": True}, {"lpips": False}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 from ffhqref.leaderboard.html import HtmlOptions, render_html
 from ffhqref.leaderboard.html.payload import script_json
 from ffhqref.leaderboard.html.pictures import CasePictures, build_album, selection
@@ -191,7 +191,7 @@ def test_missing_pictures_are_counted_and_do_not_stop_the_page(tmp_path, make_re
 
 
 def test_pictures_are_reduced_and_stored_once(tmp_path):
-    from ffhqref.images import save_png
+    from ffhqref.core.images import save_png
 
     save_png(tmp_path / "a.png", np.zeros((300, 200, 3), np.uint8))
     cases = [CasePictures("b", str(k), "a.png", "a.png", ["a.png", "a.png"], {"m": "a.png"}) for k in range(3)]

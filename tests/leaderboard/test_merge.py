@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 from ffhqref.leaderboard.aggregate import analyse
 from ffhqref.leaderboard.merge import Workspace, merge_leaderboards
 from ffhqref.leaderboard.published import BenchmarkInfo

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ffhqref.errors import TableError
+from ffhqref.core.errors import TableError
 from ffhqref.leaderboard.aggregate import analyse
 from ffhqref.leaderboard.published import BenchmarkInfo, check_published, leak_mark, load_published, match_published
 from ffhqref.restorers.base import RestorerInfo

@@ -12,7 +12,7 @@ from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.report import build_report, write_report
 from ffhqref.leaderboard.summary import IdentityGate
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.tables import read_table, write_table
+from ffhqref.store.tables import read_table, write_table
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.registry import Registry
 from ffhqref.faces import ages
-from ffhqref.hashing import sha256_file
 from ffhqref.metrics import LOWER_IS_BETTER, MetricBatch, Runtime, make_metric
 from ffhqref.metrics.scoring import resolve_metrics
-from ffhqref.registry import Registry
 
 from ..onnx_networks import genderage
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.errors import ConfigError, ImageError
-from ffhqref.images import read_rgb, to_tensor
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.metrics import METRICS, MetricBatch, make_metric
 from ffhqref.metrics.niqe import halve, pristine_model
 from ffhqref.metrics.structural import MSSSIM
@@ -44,7 +44,7 @@ def batch(outputs, gts, rows=None, columns=None):
 
 
 def pyiqa_metric(name, **options):
-    from ffhqref.compat import ensure_torchvision
+    from ffhqref.core.compat import ensure_torchvision
 
     ensure_torchvision()
     return pytest.importorskip("pyiqa").create_metric(name, device="cpu", **options)
@@ -82,7 +82,7 @@ def test_psnr_and_ssim_equal_those_of_scikit_image(faces, outputs, size):
 
 
 def test_psnr_equals_torchmetrics(faces, outputs):
-    from ffhqref.compat import ensure_torchvision
+    from ffhqref.core.compat import ensure_torchvision
 
     ensure_torchvision()
     from torchmetrics.functional.image import peak_signal_noise_ratio

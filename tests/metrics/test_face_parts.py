@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.compat import ensure_torchvision
-from ffhqref.errors import WeightsError
-from ffhqref.images import read_rgb, to_tensor
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import WeightsError
+from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.metrics import MetricBatch, make_metric
 from ffhqref.metrics.faceparts import FACE_CLASSES, peaks
 

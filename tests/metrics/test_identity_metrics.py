@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.faces import embed, make_embedder
-from ffhqref.images import read_rgb, to_tensor
 from ffhqref.metrics import MetricBatch, make_metric
 from ffhqref.metrics.grey_arcface import grey_resnet18
 from ffhqref.metrics.identity import IDS, VectorBank, share_banks

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.compat import ensure_torchvision
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.faces.ages import AGE_MODELS
-from ffhqref.images import read_rgb, to_tensor
 from ffhqref.metrics import METRICS, MetricBatch, Runtime, make_metric, sets
 from ffhqref.metrics.grey_arcface import grey_resnet18
 

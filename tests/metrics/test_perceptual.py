@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.compat import ensure_torchvision
-from ffhqref.errors import ConfigError, ImageError, WeightsError
-from ffhqref.images import read_rgb, to_tensor
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import ConfigError, ImageError, WeightsError
+from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.metrics import MetricBatch, Runtime, make_metric
 from ffhqref.metrics.perceptual import lpips_heads
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
-from ffhqref.errors import ConfigError, ImageError
-from ffhqref.hashing import sha256_file
-from ffhqref.images import read_rgb, save_png
 from ffhqref.metrics import MetricBatch, scoring
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics, score
-from ffhqref.tables import to_arrow
+from ffhqref.store.tables import to_arrow
 
 
 class Mean:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.compat import ensure_torchvision
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
-from ffhqref.errors import ConfigError, WeightsError
-from ffhqref.hashing import sha256_file
-from ffhqref.images import read_rgb, save_png
 from ffhqref.metrics import Runtime, sets
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
 from ffhqref.metrics.set_scoring import score_sets, set_notes, set_reasons

@@ -26,7 +26,7 @@ class Command:
         """Start the command and return the process; as a terminal would, at the head of a process group of its own."""
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(env or {})}
         return subprocess.Popen(
-            [sys.executable, "-m", "ffhqref.cli", *arguments],
+            [sys.executable, "-m", "ffhqref.cli.main", *arguments],
             cwd=self.folder,
             env=environment,
             text=True,

@@ -7,9 +7,9 @@ import csv
 import numpy as np
 import pytest
 
-from ffhqref import tables
-from ffhqref.identity.agesets import LABEL
-from ffhqref.workspace import Workspace
+from ffhqref.reference_sets.agesets import LABEL
+from ffhqref.store import tables
+from ffhqref.store.workspace import Workspace
 
 from .conftest import build_arguments
 from .test_cli import one_line

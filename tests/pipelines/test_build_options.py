@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from ffhqref import tables
+from ffhqref.store import tables
 
 SMALL = ("dataset=folder", "dataset.test=2", "dataset.val=1", "engine.workers=2")
 

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from ffhqref import tables
-from ffhqref.cli import main
+from ffhqref.cli.main import main
+from ffhqref.store import tables
 
 QUICK = ("engine.workers=0", "report.n_bootstrap=100", "report.max_cases=1")
 

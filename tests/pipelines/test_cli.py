@@ -30,7 +30,7 @@ def test_quick_answers_load_nothing_heavy(arguments):
         "import atexit, sys\n"
         "heavy = ('torch', 'numpy', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'cv2', 'dlib', 'rich')\n"
         "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"
-        f"from ffhqref.cli import main; sys.exit(main({arguments!r}))"
+        f"from ffhqref.cli.main import main; sys.exit(main({arguments!r}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -39,7 +39,7 @@ def test_quick_answers_load_nothing_heavy(arguments):
 
 
 def test_help_names_every_pipeline(ffhqref):
-    from ffhqref.cli import PIPELINES
+    from ffhqref.cli.main import PIPELINES
 
     done = ffhqref("--help")
     assert all(name in done.stdout for name in PIPELINES)
@@ -104,7 +104,7 @@ def test_home_is_understood_and_told(ffhqref, tmp_path):
     ],
 )
 def test_what_the_system_refuses_is_one_line(error, said, monkeypatch, tmp_path, capsys):
-    from ffhqref import cli
+    from ffhqref.cli import main as cli
 
     def execute(config):
         raise error
@@ -118,7 +118,7 @@ def test_what_the_system_refuses_is_one_line(error, said, monkeypatch, tmp_path,
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
-    from ffhqref import cli
+    from ffhqref.cli import main as cli
 
     def execute(config):
         raise ValueError("a defect")

@@ -16,7 +16,7 @@ import ffhqref.faces
 import ffhqref.metrics
 import ffhqref.restorers
 import ffhqref.synthesis
-from ffhqref.cases import Benchmark
+from ffhqref.cases.cases import Benchmark
 from ffhqref.degradation import PRESETS
 
 from .conftest import REPOSITORY
@@ -57,7 +57,7 @@ def test_an_experiment_wins_over_the_common_keys():
 
 
 def test_the_paper_config_takes_no_faces_of_the_tiny_one(monkeypatch):
-    from ffhqref.restorers.faceme import faces
+    from ffhqref.zoo.faceme import faces
 
     monkeypatch.setattr(faces, "_insightfaces", lambda detector=None, arcface=None, *, largest: (detector, arcface))
     assert faces.make_finder(composed("train=paper")["train"]["faceme"]["faces"]) == (None, None)

@@ -11,9 +11,9 @@ import time
 import pandas as pd
 import pytest
 
-from ffhqref import tables
-from ffhqref.images import read_rgb
-from ffhqref.restorers.faceme.training.lists import read_samples
+from ffhqref.core.images import read_rgb
+from ffhqref.store import tables
+from ffhqref.training.faceme.lists import read_samples
 
 from .conftest import Command, build_arguments
 from .test_cli import one_line
@@ -77,7 +77,7 @@ def test_every_step_feeds_the_next(whole):
     pictures = [read_rgb(root / path) for path in trained["output_path"]]
     assert all(picture.shape == (512, 512, 3) and picture.std() > 1 for picture in pictures)
     weights = tables.read_metadata(root, "restorations")["weights"]["faceme_trained"]
-    from ffhqref.hashing import sha256_file
+    from ffhqref.core.hashing import sha256_file
 
     folder = root / "train-tiny" / "faceme"
     assert weights["faceme-mix"] == sha256_file(folder / "stage1/checkpoint-10/mix/mix.safetensors")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ffhqref import tables
-from ffhqref.hashing import sha256_file
+from ffhqref.core.hashing import sha256_file
+from ffhqref.store import tables
 
 from .conftest import Command
 from .test_cli import one_line

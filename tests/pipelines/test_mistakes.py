@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ffhqref.cli import main
+from ffhqref.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import shutil
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ffhqref.cli import main
-from ffhqref.restorers.refldm.tiny import WEIGHTS
-from ffhqref.tables import read_table
+from ffhqref.cli.main import main
+from ffhqref.store.tables import read_table
+from ffhqref.zoo.refldm.tiny import WEIGHTS
 
 from .conftest import build_arguments
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from ffhqref.cli import main
+from ffhqref.cli.main import main
 from ffhqref.restorers import RESTORERS, RestorerInfo
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ffhqref import tables
+from ffhqref.store import tables
 
 from .conftest import Command, build_arguments
 

@@ -20,11 +20,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ffhqref.errors import ConfigError, WeightsError
-from ffhqref.images import read_rgb, to_tensor, to_uint8
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.images import read_rgb, to_tensor, to_uint8
 from ffhqref.restorers import PartialResult, RestorationBatch, make_restorer
 from ffhqref.restorers.command.recipe import Recipe
-from ffhqref.tables import read_metadata
+from ffhqref.store.tables import read_metadata
 
 from .conftest import REPOSITORY
 from .test_cli import one_line

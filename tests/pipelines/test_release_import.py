@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref.store import tables
 
 from .conftest import build_arguments
 from .test_cli import one_line

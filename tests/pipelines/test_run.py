@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ffhqref import schemas, tables
+from ffhqref.store import schemas, tables
 
 from .conftest import FEW
 

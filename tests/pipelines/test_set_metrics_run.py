@@ -8,10 +8,10 @@ import shutil
 import pytest
 import torch
 
-from ffhqref import tables
-from ffhqref.compat import ensure_torchvision
-from ffhqref.images import read_rgb
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.images import read_rgb
 from ffhqref.metrics import Runtime, sets
+from ffhqref.store import tables
 
 from .test_cli import one_line
 
@@ -88,7 +88,7 @@ def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
 
 
 def _truths(root, cases):
-    from ffhqref.workspace import Workspace
+    from ffhqref.store.workspace import Workspace
 
     workspace = Workspace(str(root), read_only=True)
     return [workspace.image(path) for path in cases["gt_path"]]

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
-from ffhqref.hashing import sha256_file
-from ffhqref.images import read_rgb, save_png
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png
+from ffhqref.store import tables
 from ffhqref.synthesis.layout import read_layout
 
 from .conftest import REPOSITORY

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ffhqref import tables
+from ffhqref.store import tables
 
 from .conftest import REPOSITORY
 from .test_cli import one_line
@@ -80,7 +80,7 @@ def test_nobody_of_the_test_split_is_trained_on(workspace):
     """What the plan names, against the tables."""
     from hydra import compose, initialize_config_dir
 
-    from ffhqref.cli import conf_folder, pipeline_module
+    from ffhqref.cli.main import conf_folder, pipeline_module
 
     pipeline = pipeline_module("train")
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -104,7 +104,7 @@ def test_two_processes_train_as_one(workspace, tmp_path):
     """Under torchrun, as under accelerate launch: one lock, one curve, one checkpoint, which the next stage takes."""
     for model in ("vqgan", "ldm"):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command += ["-m", "ffhqref.cli", "train", f"root={workspace}", f"train.folder={tmp_path / 't'}", *MICRO]
+        command += ["-m", "ffhqref.cli.main", "train", f"root={workspace}", f"train.folder={tmp_path / 't'}", *MICRO]
         command += [f"model={model}", "train.vqgan.revive_after=0"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
         assert done.returncode == 0, done.stderr

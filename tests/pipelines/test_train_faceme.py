@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ffhqref import tables
-from ffhqref.restorers.faceme.training.lists import read_samples
+from ffhqref.store import tables
+from ffhqref.training.faceme.lists import read_samples
 
 from .test_cli import one_line
 

@@ -9,10 +9,10 @@ import shutil
 import pandas as pd
 import pytest
 
-from ffhqref import tables
-from ffhqref.cli import conf_folder, pipeline_module
-from ffhqref.errors import ConfigError, DatasetError, TableError
-from ffhqref.restorers.faceme.training.lists import read_samples
+from ffhqref.cli.main import conf_folder, pipeline_module
+from ffhqref.core.errors import ConfigError, DatasetError, TableError
+from ffhqref.store import tables
+from ffhqref.training.faceme.lists import read_samples
 
 from .test_cli import one_line
 

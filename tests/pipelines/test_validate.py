@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ffhqref import tables
+from ffhqref.store import tables
 
 from .test_cli import one_line
 

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-import ffhqref.weights
-from ffhqref.cli import main
-from ffhqref.hashing import sha256_bytes
-from ffhqref.weights import WeightFile
+import ffhqref.weights.files
+from ffhqref.cli.main import main
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.weights.files import WeightFile
 
 from .test_cli import one_line
 
@@ -40,7 +40,7 @@ def served(tmp_path, monkeypatch):
         WeightFile("refldm-vqgan", "vqgan.ckpt", page="https://example.org"),
     ]
     known = {item.name: item for item in items}
-    monkeypatch.setattr(ffhqref.weights, "registry", lambda: known)
+    monkeypatch.setattr(ffhqref.weights.files, "registry", lambda: known)
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "mine"))
     for name in ("FFHQREF_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)

@@ -40,8 +40,8 @@ def test_the_installed_wheel_runs_in_an_empty_folder(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     code = (
         f"import sys; sys.path = [{str(site)!r}] + [p for p in sys.path if p != {str(REPOSITORY)!r}];"
-        "import ffhqref.cli; assert ffhqref.cli.__file__.startswith(sys.path[0]), ffhqref.cli.__file__;"
-        "sys.exit(ffhqref.cli.main(sys.argv[1:]))"
+        "import ffhqref.cli.main; assert ffhqref.cli.main.__file__.startswith(sys.path[0]), ffhqref.cli.main.__file__;"
+        "sys.exit(ffhqref.cli.main.main(sys.argv[1:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "build", "engine.workers=0"], cwd=cwd, capture_output=True, text=True, check=False

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png, to_tensor, to_uint8
+from ffhqref.core.seeding import case_seed
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.errors import ConfigError
-from ffhqref.hashing import sha256_file
-from ffhqref.images import read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import MetricBatch
 from ffhqref.restorers import PartialResult, RestorationBatch, RestorerInfo, make_restorer
 from ffhqref.restorers.colour import adain_transfer, wavelet_transfer
 from ffhqref.restorers.composed.tiled import starts
-from ffhqref.restorers.stage import RestoreStage
-from ffhqref.seeding import case_seed
+from ffhqref.restorers.runner import RestoreStage
 
 SEEN = []
 

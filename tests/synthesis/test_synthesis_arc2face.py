@@ -11,11 +11,11 @@ pytest.importorskip("transformers")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from ffhqref.compat import ensure_torchvision  # noqa: E402
-from ffhqref.errors import ConfigError, WeightsError  # noqa: E402
+from ffhqref.core.compat import ensure_torchvision  # noqa: E402
+from ffhqref.core.errors import ConfigError, WeightsError  # noqa: E402
+from ffhqref.core.images import read_rgb, resize  # noqa: E402
 from ffhqref.faces.crops import crop_faces  # noqa: E402
 from ffhqref.faces.embedders import OnnxEmbedder  # noqa: E402
-from ffhqref.images import read_rgb, resize  # noqa: E402
 from ffhqref.synthesis import make_renderer  # noqa: E402
 from ffhqref.synthesis.arc2face.config import Arc2FaceConfig  # noqa: E402
 from ffhqref.synthesis.arc2face.networks import build  # noqa: E402

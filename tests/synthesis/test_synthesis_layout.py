@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffhqref.errors import ConfigError, DatasetError
-from ffhqref.images import save_png
+from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.images import save_png
 from ffhqref.synthesis.layout import read_layout, reference_path, remove_rejected
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffhqref.errors import DatasetError
-from ffhqref.identity.vectors import Embeddings
+from ffhqref.core.errors import DatasetError
+from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.synthesis.leaks import Leak, leaks_by_face, leaks_by_name, read_test_list, refuse
 
 

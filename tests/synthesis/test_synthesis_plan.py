@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffhqref import tables
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.store import tables
 from ffhqref.synthesis.plan import check_clusters, make_buckets, make_plan
 from ffhqref.synthesis.vectors import PoseVectors, read_vectors
 

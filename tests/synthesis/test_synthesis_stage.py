@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref import tables
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_bytes, sha256_file
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.errors import ConfigError
-from ffhqref.hashing import sha256_bytes, sha256_file
-from ffhqref.images import read_rgb, save_png
+from ffhqref.store import tables
 from ffhqref.synthesis import stage as stage_module
 from ffhqref.synthesis.base import RendererInfo
 from ffhqref.synthesis.layout import read_layout, reference_path, remove_rejected

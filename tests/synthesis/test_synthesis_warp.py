@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffhqref.errors import ConfigError, ImageError
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.images import read_rgb
 from ffhqref.faces.crops import FFHQ_POINTS
-from ffhqref.images import read_rgb
 from ffhqref.synthesis import make_renderer
 from ffhqref.synthesis.base import RenderRequest
 from ffhqref.synthesis.vectors import FacePose, face_pose

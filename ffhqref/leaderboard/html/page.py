@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref import __version__
-from ffhqref.errors import TableError
-from ffhqref.images import write_atomic
+from ffhqref.core.errors import TableError
+from ffhqref.core.images import write_atomic
 from ffhqref.leaderboard.aggregate import ALPHA
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
 from ffhqref.leaderboard.html.payload import (
@@ -70,7 +70,7 @@ class ReportData:
     pairs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Title to a frame from `ffhqref.leaderboard.subgroups.paired_benchmarks`."""
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Table name to its metadata (`ffhqref.tables.read_metadata`)."""
+    """Table name to its metadata (`ffhqref.store.tables.read_metadata`)."""
     failures: str = "worst"
     """Policy that the analysis was made with."""
     title: str = "Face restoration leaderboard"

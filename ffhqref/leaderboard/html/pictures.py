@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ffhqref.errors import ImageError
+from ffhqref.core.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -136,7 +136,7 @@ def _encode(resolve: Callable[[str], Path], path: str, size: int) -> str | None:
     """Return a picture as base64 WebP of at most ``size`` pixels a side, or None where it cannot be read."""
     import cv2
 
-    from ffhqref.images import encode_webp, read_rgb
+    from ffhqref.core.images import encode_webp, read_rgb
 
     try:
         image = read_rgb(resolve(path))

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ffhqref.errors import ConfigError, WeightsError
-from ffhqref.hashing import sha256_file
+from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.hashing import sha256_file
 from ffhqref.restorers.command.recipe import Recipe
-from ffhqref.weights import WeightFile, registry, require
+from ffhqref.weights.files import WeightFile, registry, require
 
 
 def find_interpreter(python: str) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ffhqref.errors import ConfigError
-from ffhqref.images import encode_png
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import encode_png
 from ffhqref.restorers.command.recipe import Recipe, placeholders
 
 

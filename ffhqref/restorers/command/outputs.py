@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ffhqref.errors import ImageError
-from ffhqref.images import read_rgb
+from ffhqref.core.errors import ImageError
+from ffhqref.core.images import read_rgb
 from ffhqref.restorers.command.layout import Call
 from ffhqref.restorers.command.program import ProgramError
 from ffhqref.restorers.command.recipe import Recipe

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ffhqref.errors import FfhqrefError
+from ffhqref.core.errors import FfhqrefError
 from ffhqref.restorers.command.supervise import GRACE
 
 FOREIGN_TO_IT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")

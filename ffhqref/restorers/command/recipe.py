@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.restorers.base import RestorerInfo
 
 GROUPS = ("run", "identity", "image")
@@ -215,7 +215,7 @@ def _texts(name: str, value: Any) -> dict[str, str]:
 
 
 def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
-    from ffhqref.weights import registry
+    from ffhqref.weights.files import registry
 
     known = [item.name for item in dataclasses.fields(RestorerInfo)]
     for key in facts:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffhqref.errors import ConfigError
-from ffhqref.hashing import sha256_bytes
-from ffhqref.images import to_tensor, to_uint8
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
+from ffhqref.restorers.cache_key import by_content
 from ffhqref.restorers.command.checkout import (
     code_state,
     environment_state,
@@ -30,7 +31,6 @@ from ffhqref.restorers.command.layout import Call, Case, command_of, fill, lay_o
 from ffhqref.restorers.command.outputs import collect, likenesses, swapped
 from ffhqref.restorers.command.program import Clock, ProgramError, environment, last_words, run_program
 from ffhqref.restorers.command.recipe import Recipe, placeholders
-from ffhqref.restorers.identity import by_content
 
 if TYPE_CHECKING:
     import torch

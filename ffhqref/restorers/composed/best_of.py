@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
-from ffhqref.images import to_tensor, to_uint8
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import to_tensor, to_uint8
+from ffhqref.core.seeding import case_seed
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
-from ffhqref.seeding import case_seed
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.colour import LEVELS, adain_transfer, wavelet_transfer
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError, one_line
+from ffhqref.core.errors import ConfigError, one_line
+from ffhqref.core.seeding import seeded_generators
 from ffhqref.restorers import make_restorer
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.cache_key import restorer_identity
 from ffhqref.restorers.check import WrongOutputError, check_values, checked_batch
-from ffhqref.restorers.identity import restorer_identity
-from ffhqref.seeding import seeded_generators
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,7 @@ def _run(part: Part, batch: RestorationBatch, indices: Sequence[int], pictures: 
     """Fill in the pictures of these cases, and return the reasons of those that failed alone."""
     import torch
 
-    from ffhqref.restorers.refldm.batching import out_of_memory, release_memory
+    from ffhqref.zoo.refldm.batching import out_of_memory, release_memory
 
     piece = subset(batch, indices, references=part.info.max_references)
     reasons: dict[int, str] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.seeding import case_seed
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
-from ffhqref.seeding import case_seed
 
 if TYPE_CHECKING:
     import torch

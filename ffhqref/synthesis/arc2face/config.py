@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ffhqref.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError, did_you_mean
 
 _UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 _CONTROLNET = {"cross_attention_dim": 768, "attention_head_dim": 8}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.compat import ensure_torchvision
-from ffhqref.errors import DependencyError
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import DependencyError
 from ffhqref.synthesis.arc2face.config import Arc2FaceConfig
-from ffhqref.weights import load_into, load_tensors
+from ffhqref.weights.files import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.errors import ConfigError
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import content_key
+from ffhqref.core.images import SIZE, resize, to_tensor, to_uint8
 from ffhqref.faces.crops import crop_faces
 from ffhqref.faces.embedders import OnnxEmbedder
-from ffhqref.hashing import content_key
-from ffhqref.images import SIZE, resize, to_tensor, to_uint8
-from ffhqref.restorers.network import best_device
 from ffhqref.synthesis.arc2face.config import Arc2FaceConfig
 from ffhqref.synthesis.arc2face.sampler import EMBEDDING
 from ffhqref.synthesis.base import RendererInfo, RenderRequest
-from ffhqref.weights import Weights, require
+from ffhqref.weights.files import Weights, require
+from ffhqref.zoo.shared.network import best_device
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

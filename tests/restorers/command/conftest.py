@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ffhqref.images import to_tensor, to_uint8
+from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import PartialResult, RestorationBatch
 from ffhqref.restorers.command.restorer import CommandRestorer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffhqref.errors import ConfigError
-from ffhqref.images import to_uint8
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import to_uint8
 from ffhqref.restorers.command.restorer import CommandRestorer
 
 from .conftest import SIDE, batch_of, outcome

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ffhqref.images import read_rgb, to_tensor, to_uint8
+from ffhqref.core.images import read_rgb, to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch
 from ffhqref.restorers.command.outputs import swapped
 

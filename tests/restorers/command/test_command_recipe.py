@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ffhqref.errors import ConfigError, WeightsError
+from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.restorers.command.recipe import Recipe
 from ffhqref.restorers.command.restorer import CommandRestorer
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import save_png
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.hashing import sha256_file
-from ffhqref.images import save_png
-from ffhqref.restorers.stage import RestoreStage
+from ffhqref.restorers.runner import RestoreStage
 
 from .conftest import PROGRAM, RECIPE, calls, faults, pictures
 

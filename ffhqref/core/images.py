@@ -1,0 +1,162 @@
+"""Reading, resizing and saving pictures: the 512x512 RGB convention, in one place.
+
+Every picture inside ffhqref is uint8 RGB [H, W, 3], or float32 RGB [B, 3, H, W] in 0..1 when it is a tensor.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ffhqref.core.errors import ImageError
+from ffhqref.core.hashing import sha256_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+SIZE = 512
+"""Side of an aligned face in pixels, as in FFHQ-Ref, FaceMe and the whole field."""
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""File name endings, in lower case, that count as pictures."""
+
+
+def read_rgb(
+    path: str | Path, size: int | None = None, min_side: int = 1, *, sha256: str | None = None
+) -> NDArray[np.uint8]:
+    """Read a picture as uint8 RGB [H, W, 3].
+
+    Greyscale, palette and CMYK pictures are converted; of a GIF the first frame is taken; alpha is dropped;
+    16-bit values are scaled to 8 bit (not cut off, as PIL's own conversion does); the EXIF orientation is applied.
+
+    Args:
+        path: the file.
+        size: if given and the picture is not already ``size`` x ``size``, it is resized with PIL's bicubic
+            filter, the default filter that ReF-LDM's code relies on (protocols.md 2.3, trap 6).
+        min_side: pictures with a shorter side are refused.
+        sha256: if given, the picture is decoded from the very bytes that have this hash.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated, no picture, too small, or has another hash.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path if sha256 is None else io.BytesIO(_checked(path, sha256))) as opened:
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {path}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"not a picture: {path}") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombWarning,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ImageError(f"cannot be read ({error}): {path}") from None
+    if min(picture.size) < min_side:
+        raise ImageError(f"{picture.width}x{picture.height} pixels, at least {min_side} a side are needed: {path}")
+    picture = _to_rgb(picture)
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture, dtype=np.uint8).copy()
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if sha256_bytes(data) != sha256:
+        raise ImageError(f"changed since its hash was recorded: {path}")
+    return data
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # I;16 and I: 16 bit data, which convert("RGB") would clip at 255
+        values = np.asarray(picture).astype(np.float64)
+        return Image.fromarray(np.clip(np.round(values / 257.0), 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        top = 255.0 if values.max(initial=0.0) > 1.0 else 1.0
+        return Image.fromarray(np.clip(np.round(values / top * 255.0), 0, 255).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
+
+
+def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize uint8 RGB [H, W, 3] to [size, size, 3] with PIL's bicubic filter."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 RGB [H, W, 3] as PNG bytes; the same picture gives the same bytes in one environment."""
+    import cv2
+
+    ok, data = cv2.imencode(".png", image[..., ::-1])
+    if not ok:
+        raise ImageError(f"cannot encode a picture of shape {image.shape} as PNG")
+    return bytes(data.tobytes())
+
+
+def encode_webp(image: NDArray[np.uint8], quality: int = 80) -> bytes:
+    """Encode uint8 RGB [H, W, 3] as lossy WebP bytes, for thumbnails."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "WEBP", quality=quality, method=2)
+    return stream.getvalue()
+
+
+def save_png(path: str | Path, image: NDArray[np.uint8]) -> bytes:
+    """Write uint8 RGB [H, W, 3] as PNG, atomically, and return the bytes written."""
+    data = encode_png(image)
+    write_atomic(path, data)
+    return data
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write a file so that at every moment either the old or the whole new content is there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def to_tensor(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
+    """Return float32 [B, 3, H, W] in 0..1 from uint8 RGB pictures [H, W, 3] of one size."""
+    import torch
+
+    stack = np.ascontiguousarray(np.stack(list(images)).transpose(0, 3, 1, 2))
+    return torch.from_numpy(stack).to(torch.float32) / 255.0
+
+
+def to_uint8(tensor: Any, rule: str = "round") -> NDArray[np.uint8]:
+    """Return uint8 RGB [B, H, W, 3] from float [B, 3, H, W] in 0..1, clamped.
+
+    Args:
+        tensor: the pictures.
+        rule: ``"round"`` (most scripts) or ``"truncate"`` (ReF-LDM, GPEN: restorers.md section 2, hazard 7).
+    """
+    # in float32, as the published scripts compute: truncation can land a level lower than in double
+    values = tensor.detach().to("cpu").float().clamp(0.0, 1.0).numpy() * np.float32(255.0)
+    values = np.floor(values) if rule == "truncate" else np.round(values)
+    return np.ascontiguousarray(values.astype(np.uint8).transpose(0, 2, 3, 1))

@@ -1,0 +1,215 @@
+"""Same-age and cross-age sets: ffhqref's own protocol.
+
+MeInTime and TimeWeaver report on such sets and published neither lists nor rules (protocols.md 5). *What is built
+here is ours and its results are not comparable with theirs.*
+
+Rule: the age gap of a reference is its age minus its target's. Up to ``same_max`` years it is same-age, from
+``cross_min`` years on cross-age, and between the two it is neither, because age labels err by some years. Matched
+sets hold the same targets with the same number of references on both sides, so that the two differ in the references'
+age and not in how hard the targets are or how much the restorer is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.reference_sets.references import Exclusions, candidates, order_references
+from ffhqref.reference_sets.vectors import Embeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+SAME, CROSS = "same_age", "cross_age"
+
+LABEL = "ffhqref's own same-age/cross-age protocol; not comparable with MeInTime or TimeWeaver"
+"""To be shown wherever results on these sets are."""
+
+
+@dataclass(frozen=True)
+class AgeSetConfig:
+    """Definition of the two sets."""
+
+    same_max: float = 5.0
+    """Same-age: the gap is at most this many years."""
+    cross_min: float = 10.0
+    """Cross-age: the gap is at least this many years."""
+    min_references: int = 1
+    """References a target needs on a side."""
+    max_references: int | None = 5
+    """References kept on a side, the first in farthest-point order; None keeps all."""
+    matched: bool = True
+    """Keep only targets that have both sides, with as many references on one as on the other."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.same_max < self.cross_min:
+            raise ConfigError(
+                f"age sets need 0 <= same_max < cross_min, got {self.same_max} and {self.cross_min} years"
+            )
+        if self.min_references < 1 or (self.max_references is not None and self.max_references < self.min_references):
+            raise ConfigError(
+                f"age sets need 1 <= min_references <= max_references, got {self.min_references} and "
+                f"{self.max_references}"
+            )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> AgeSetConfig:
+        """Make a config from a mapping, for instance a resolved Hydra node.
+
+        Raises:
+            ConfigError: an unknown key or a value of another kind or out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(f"unknown key 'age_sets.{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}")
+            whole = key in ("min_references", "max_references")
+            kinds: tuple[type, ...] = (bool,) if key == "matched" else (int,) if whole else (int, float)
+            if isinstance(value, bool) != (key == "matched") or not isinstance(value, kinds):
+                if key == "max_references" and value is None:
+                    continue
+                expected = "true or false" if key == "matched" else "a whole number" if whole else "years"
+                raise ConfigError(f"age_sets.{key}={value}: expected {expected}")
+        return cls(**values)
+
+
+def age_references(
+    embeddings: Embeddings,
+    *,
+    references: pd.DataFrame,
+    identities: pd.DataFrame,
+    pairs: pd.DataFrame | None,
+    ages: Mapping[str, float],
+    split: str,
+    max_distance: float,
+    min_distance: float,
+    exclusions: Exclusions | None = None,
+    config: AgeSetConfig | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Return both sides of a built reference set's split, each in the form of the table ``references``.
+
+    References are chosen among all admissible neighbours of a target (in train, near-duplicates too), not only among
+    those that the reference table kept.
+
+    Args:
+        embeddings: of every image.
+        references: table ``references``; its targets in ``split`` are the ones considered.
+        identities: table ``identities``.
+        pairs: table ``pairs``; None: the reference table is all there is, as with a published set, whose manual
+            rejections are in no table.
+        ages: image id to years.
+        split: train, val or test.
+        max_distance: of the set that was built.
+        min_distance: of the set that was built.
+        exclusions: verdicts it was built with.
+        config: the definition of the sides.
+
+    Returns:
+        `SAME` and `CROSS`, each target_id, reference_id, rank, distance, age_gap, split.
+    """
+    import pandas as pd
+
+    mine = references[references["split"] == split]
+    chosen = mine[mine["distance"].notna()]
+    if pairs is not None:
+        chosen = candidates(
+            embeddings,
+            pairs,
+            identities,
+            max_distance=max_distance,
+            min_distance=0.0 if split == "train" else min_distance,
+            exclusions=None if split == "train" else exclusions,
+        )
+        chosen = chosen[chosen["target_id"].isin(set(mine["target_id"]))]
+    sets = build_age_sets(embeddings, chosen, ages, config)
+    sets["split"] = pd.Series([split] * len(sets), dtype="str")
+    return {name: sets[sets["benchmark"] == name].drop(columns="benchmark") for name in (SAME, CROSS)}
+
+
+def build_age_sets(
+    embeddings: Embeddings, chosen: pd.DataFrame, ages: Mapping[str, float], config: AgeSetConfig | None = None
+) -> pd.DataFrame:
+    """Return the same-age and the cross-age set.
+
+    Args:
+        embeddings: of every image.
+        chosen: admissible target_id, reference_id, distance, as `candidates` returns them, of the targets wanted
+            (usually the test split). Before truncation: a target's references in the reference table may all be of
+            one side.
+        ages: image id to years; pairs with an unknown age are in neither set.
+        config: the definition.
+
+    Returns:
+        benchmark (`SAME` or `CROSS`), target_id, reference_id, rank (int32, from 0), age_gap (float32, years),
+        distance (float32); sorted by benchmark, target_id, rank.
+    """
+    import pandas as pd
+
+    config = config or AgeSetConfig()
+    pairs = zip(chosen["target_id"], chosen["reference_id"], strict=True)
+    gap = np.array([ages.get(r, np.nan) - ages.get(t, np.nan) for t, r in pairs], dtype=np.float64)
+    sides = {SAME: chosen[np.abs(gap) <= config.same_max], CROSS: chosen[np.abs(gap) >= config.cross_min]}
+    ranked = {
+        name: order_references(
+            embeddings,
+            side,
+            min_references=config.min_references,
+            max_references=config.max_references,
+            ages=ages,
+        )
+        for name, side in sides.items()
+    }
+    if config.matched:
+        counts = [frame["target_id"].value_counts() for frame in ranked.values()]
+        keep = pd.concat(counts, axis=1, join="inner").min(axis=1).to_dict()
+        # The first k of a longer farthest-point order are the farthest-point order of length k.
+        ranked = {
+            name: frame[frame["rank"].to_numpy() < frame["target_id"].map(keep).fillna(0).to_numpy()]
+            for name, frame in ranked.items()
+        }
+    parts = [frame.assign(benchmark=name) for name, frame in ranked.items()]
+    columns = ["benchmark", "target_id", "reference_id", "rank", "age_gap", "distance"]
+    result = pd.concat(parts)[columns].sort_values(["benchmark", "target_id", "rank"], ignore_index=True)
+    result["benchmark"] = result["benchmark"].astype("str")
+    return result
+
+
+def summarise_age_sets(sets: pd.DataFrame) -> pd.DataFrame:
+    """Return how large the sets are and how their gaps are distributed.
+
+    Args:
+        sets: from `build_age_sets`.
+
+    Returns:
+        One row a benchmark: benchmark, targets, references, references_per_target; the smallest, quartiles and
+        largest of the absolute gap in years (gap_min, gap_q25, gap_median, gap_q75, gap_max); older_share (references
+        older than their target); mean_distance (the two sets' difference in it tells how much harder one is).
+    """
+    import pandas as pd
+
+    rows = []
+    for name, frame in sets.groupby("benchmark", sort=True):
+        gap = frame["age_gap"].to_numpy(np.float64)
+        quartiles = np.quantile(np.abs(gap), [0.0, 0.25, 0.5, 0.75, 1.0])
+        targets = int(frame["target_id"].nunique())
+        rows.append(
+            {
+                "benchmark": name,
+                "targets": targets,
+                "references": len(frame),
+                "references_per_target": len(frame) / targets,
+                **dict(zip(["gap_min", "gap_q25", "gap_median", "gap_q75", "gap_max"], quartiles, strict=True)),
+                "older_share": float((gap > 0).mean()),
+                "mean_distance": float(frame["distance"].to_numpy(np.float64).mean()),
+            }
+        )
+    columns = [
+        "benchmark", "targets", "references", "references_per_target", "gap_min", "gap_q25", "gap_median", "gap_q75",
+        "gap_max", "older_share", "mean_distance",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)

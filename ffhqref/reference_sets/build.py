@@ -1,0 +1,226 @@
+"""The whole builder as one pure function: embeddings in, reference set out (protocols.md section 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.errors import ConfigError
+from ffhqref.reference_sets.audit import audit_identities
+from ffhqref.reference_sets.groups import METHODS, group_identities
+from ffhqref.reference_sets.pairs import pairs_of
+from ffhqref.reference_sets.references import Exclusions, candidates, order_references
+from ffhqref.reference_sets.splits import SPLITS, split_identities
+from ffhqref.reference_sets.vectors import Embeddings, check_distance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Every choice of the builder. The defaults are ReF-LDM's, where it states one (protocols.md 1.1-1.2)."""
+
+    max_distance: float = 0.4
+    """Two images nearer than this are references of each other."""
+    min_distance: float = 0.1
+    """A reference in val or test is at least this far from its target; train has no minimum."""
+    grouping: str = "components"
+    """How pairs become identities: components (published), average, complete or hdbscan."""
+    grouping_threshold: float | None = None
+    """Threshold of the grouping; None: ``max_distance``, as published."""
+    test: float = 150
+    """Identities in test: a count (int) or a fraction (float below 1)."""
+    val: float = 300
+    """Identities in val: a count (int) or a fraction (float below 1)."""
+    min_references: int = 2
+    """A val or test target has at least this many references."""
+    max_references: int | None = 9
+    """A val or test target keeps at most this many, the first in farthest-point order; None keeps all."""
+    train_max_references: int | None = None
+    """The same for train, where the published lists keep all."""
+    seed: int = 2024
+    """Of the split."""
+    block: int = 2048
+    """Side of a tile of the pair search; changes the time only."""
+    device: str = "cpu"
+    """Torch device of the pair search; changes the time only."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        check_distance("max_distance", self.max_distance)
+        check_distance("min_distance", self.min_distance)
+        if self.min_distance >= self.max_distance:
+            raise ConfigError(
+                f"min_distance={self.min_distance} leaves no reference below max_distance={self.max_distance}"
+            )
+        if self.grouping not in METHODS:
+            raise ConfigError(f"unknown grouping '{self.grouping}'. Known: {', '.join(METHODS)}")
+        if self.grouping_threshold is not None:
+            check_distance("grouping_threshold", self.grouping_threshold)
+        if self.min_references < 1:
+            raise ConfigError(f"min_references must be at least 1, got {self.min_references}")
+        for name in ("max_references", "train_max_references"):
+            most = getattr(self, name)
+            least = self.min_references if name == "max_references" else 1
+            if most is not None and most < least:
+                raise ConfigError(f"{name}={most} is below the minimum of {least}; use null for no limit")
+
+    def _check_types(self) -> None:
+        for name in ("min_references", "max_references", "train_max_references", "seed", "block"):
+            value = getattr(self, name)
+            if name.endswith("max_references") and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                none = " or null for no limit" if name.endswith("max_references") else ""
+                raise ConfigError(f"{name}={value}: expected a whole number{none}")
+        if self.block < 1:
+            raise ConfigError(f"block={self.block}: expected a whole number of at least 1")
+        for name in ("test", "val"):
+            value = getattr(self, name)
+            count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not count and not (isinstance(value, float) and 0.0 <= value < 1.0):
+                raise ConfigError(
+                    f"{name}={value}: expected a number of identities (a whole number), or a fraction of them below 1"
+                )
+        for name in ("grouping", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ConfigError(f"{name}={value}: expected a name")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> BuildConfig:
+        """Make a config from a mapping, for instance a resolved Hydra node.
+
+        Raises:
+            ConfigError: an unknown key or a value out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        foreign = sorted(set(values) - set(known))
+        if foreign:
+            raise ConfigError(f"build: unknown keys {foreign}. Known: {', '.join(known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceSet:
+    """A built reference set; the frames have the columns of the tables of their names."""
+
+    pairs: pd.DataFrame
+    """Every pair below the larger of maximum distance and grouping threshold."""
+    identities: pd.DataFrame
+    """Every image: its identity, its identity's size and its split."""
+    references: pd.DataFrame
+    """Every target's references, ranked."""
+    audit: pd.DataFrame
+    """One row an identity, most suspicious first; see `ffhqref.reference_sets.audit`."""
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return images with identity, identities, targets and references of each split and in all."""
+        known = self.identities[self.identities["identity_id"].notna()]
+        out = {}
+        for split in (*SPLITS, "all"):
+            images = known if split == "all" else known[known["split"] == split]
+            rows = self.references if split == "all" else self.references[self.references["split"] == split]
+            out[split] = {
+                "images": len(images),
+                "identities": int(images["identity_id"].nunique()),
+                "targets": int(rows["target_id"].nunique()),
+                "references": len(rows),
+            }
+        return out
+
+
+def build_reference_set(
+    image_ids: Sequence[str] | NDArray[np.object_],
+    vectors: ArrayLike,
+    config: BuildConfig | None = None,
+    *,
+    ages: Mapping[str, float] | None = None,
+    attribute: Mapping[str, str] | None = None,
+    exclusions: Exclusions | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ReferenceSet:
+    """Build a reference set from embeddings: pairs, identities, splits, references, audit.
+
+    A pure function: the same images with the same vectors give the same frames, whatever their order, the device, the
+    tile size or the number of threads.
+
+    An identity can be drawn for val or test if at least one of its images satisfies the rules of a target there
+    (``min_references`` direct neighbours of the same identity at ``min_distance`` or more). Its other images keep
+    identity and split without being targets; they may be references.
+
+    Args:
+        image_ids: N unique ids.
+        vectors: [N, D], L2-normalised.
+        config: the choices; ReF-LDM's by default.
+        ages: image id to years, for age_gap.
+        attribute: image id to a label to balance val and test over.
+        exclusions: verdicts of a manual check of val and test; train is left alone, as in the publication.
+        on_progress: told (tiles done, tiles) of the pair search.
+
+    Raises:
+        DatasetError: bad embeddings, or an exclusion of an image that does not exist.
+        ConfigError: more identities asked for a split than qualify.
+    """
+    config = config or BuildConfig()
+    embeddings = Embeddings.checked(image_ids, vectors)
+    if exclusions is not None:
+        exclusions.check(embeddings.image_ids)
+    threshold = config.max_distance if config.grouping_threshold is None else config.grouping_threshold
+    pairs = pairs_of(
+        embeddings,
+        max(config.max_distance, threshold),
+        block=config.block,
+        device=config.device,
+        on_progress=on_progress,
+    )
+    identities = group_identities(embeddings, pairs, threshold, config.grouping)
+    strict = candidates(
+        embeddings,
+        pairs,
+        identities,
+        max_distance=config.max_distance,
+        min_distance=config.min_distance,
+        exclusions=exclusions,
+    )
+    per_target = strict["target_id"].value_counts()
+    able = per_target.index[per_target >= config.min_references]
+    identities = split_identities(
+        identities, test=config.test, val=config.val, seed=config.seed, targets=set(able), attribute=attribute
+    )
+    loose = candidates(embeddings, pairs, identities, max_distance=config.max_distance)
+    references = _ranked(embeddings, identities, loose, strict, config, ages)
+    audit = audit_identities(embeddings, identities, max_distance=config.max_distance)
+    return ReferenceSet(pairs, identities, references, audit)
+
+
+def _ranked(
+    embeddings: Embeddings,
+    identities: pd.DataFrame,
+    loose: pd.DataFrame,
+    strict: pd.DataFrame,
+    config: BuildConfig,
+    ages: Mapping[str, float] | None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    split_of = dict(zip(identities["image_id"], identities["split"], strict=True))
+    parts = []
+    for split in SPLITS:
+        source = loose if split == "train" else strict
+        chosen = source[(source["target_id"].map(split_of) == split).to_numpy(bool)]
+        ranked = order_references(
+            embeddings,
+            chosen,
+            min_references=1 if split == "train" else config.min_references,
+            max_references=config.train_max_references if split == "train" else config.max_references,
+            ages=ages,
+        )
+        ranked["split"] = pd.Series([split] * len(ranked), dtype="str")
+        parts.append(ranked)
+    return pd.concat(parts).sort_values(["target_id", "rank"], ignore_index=True)

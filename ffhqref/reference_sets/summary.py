@@ -1,0 +1,63 @@
+"""What a user is told of a reference set, as lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ffhqref.reference_sets.agreement import agreement
+from ffhqref.reference_sets.release import summarise_differences
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from ffhqref.reference_sets.build import ReferenceSet
+
+_SHOWN = 5
+"""Pictures that are named one by one; of more than these only the number is told."""
+
+
+def describe_pictures(images: pd.DataFrame) -> list[str]:
+    """Return which pictures of the table ``images`` were left out, and why; no line where all are good."""
+    broken = images[images["error"].notna()]
+    first = broken.head(_SHOWN)
+    lines = [f"left out: {path}: {error}" for path, error in zip(first["path"], first["error"], strict=True)]
+    if len(broken) > _SHOWN:
+        lines.append(f"left out: {len(broken) - _SHOWN} more, see the column error of tables/images.parquet")
+    return lines
+
+
+def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) -> list[str]:
+    """Return the size of each split, suspicious identities, and the agreement with the truth where there is one.
+
+    Args:
+        built: the reference set.
+        truth: person by image id, of the pictures whose person is known.
+    """
+    lines = [
+        f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
+        f"with {count['references']} references"
+        for split, count in built.counts().items()
+    ]
+    suspicious = int(built.audit["suspicious"].sum())
+    if suspicious:
+        lines.append(
+            f"audit: {suspicious} of {len(built.audit)} identities may be two people merged; see `ffhqref audit`"
+        )
+    if truth:
+        known = built.identities[built.identities["image_id"].isin(truth)]
+        score = agreement(known, truth)
+        exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
+        lines.append(f"agreement with the true identities: {exact}")
+    return lines
+
+
+def describe_differences(ours: pd.DataFrame, theirs: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+    """Return how far a release and our builder agree, one line a split; arguments as of `summarise_differences`."""
+    return [
+        f"release, {row.split}: {row.targets} targets; of our builder's from the same embeddings {row.equal} have "
+        f"the same references, {row.reordered} in another order, {row.changed} others, {row.elsewhere} another "
+        f"split; {row.absent} are no targets there, {row.ours_only} only there"
+        for row in summarise_differences(ours, theirs, differences).itertuples(index=False)
+    ]

@@ -1,0 +1,1 @@
+"""Tables and the workspace that holds them."""

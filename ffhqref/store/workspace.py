@@ -1,0 +1,176 @@
+"""The workspace: one folder that holds the tables, the journals and the pictures of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.errors import ConfigError, FfhqrefError, TableError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.store import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+OWN = "workspace:"
+"""Before a path among those of the data set: it is relative to the workspace."""
+
+
+class Workspace:
+    """Paths and tables under one root.
+
+    Paths in tables are relative: pictures of the data set to the data set's root, which the ``images`` table
+    records, and everything that ffhqref wrote to the workspace. Where both can stand (a case's references), the
+    latter begin with `OWN`.
+
+    Args:
+        root: the folder; made when absent.
+        read_only: only tables and pictures are read; nothing is made.
+
+    Raises:
+        ConfigError: the folder cannot be made or written, or is not there to be read.
+    """
+
+    def __init__(self, root: str | Path, *, read_only: bool = False) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self._dataset_root: Path | None = None
+        self._lock: Any = None
+        if read_only:
+            if not (self.root / "tables").is_dir():
+                raise ConfigError(f"no workspace of ffhqref: {self.root} has no folder 'tables'")
+            return
+        try:
+            for folder in (self.root, self.root / "tables", self.journals):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / "tables" / f".probe.{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(
+                f"cannot write to the workspace {self.root} ({reason}); choose another with root=FOLDER"
+            ) from None
+
+    @property
+    def journals(self) -> Path:
+        """Folder of the stages' journals."""
+        return self.root / "journal"
+
+    def lock(self) -> None:
+        """Refuse to go on while another process works in this workspace; the lock ends with the process.
+
+        Raises:
+            FfhqrefError: another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: no lock
+            return
+        stream = (self.root / ".lock").open("a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise FfhqrefError(
+                f"the workspace {self.root} is in use by process {holder}; wait for it or choose another root"
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        self._lock = stream
+
+    def read(self, table: str) -> pd.DataFrame:
+        """Read a table; see `ffhqref.store.tables.read_table`."""
+        return tables.read_table(self.root, table)
+
+    def check_current(self, table: str) -> None:
+        """Refuse a stale table; see `ffhqref.store.tables.check_current`."""
+        tables.check_current(self.root, table)
+
+    def has(self, table: str) -> bool:
+        """Return whether a table is there."""
+        return tables.table_path(self.root, table).is_file()
+
+    def write(
+        self, table: str, frame: pd.DataFrame, *, inputs: tuple[str, ...] | Mapping[str, str] = (), **facts: Any
+    ) -> Path:
+        """Write a table with its provenance.
+
+        Args:
+            table: its name.
+            frame: the rows.
+            inputs: names of this workspace's tables that it was made from, whose hashes are recorded; or names and
+                hashes, for tables of other workspaces.
+            facts: of `ffhqref.store.tables.provenance`.
+        """
+        if not isinstance(inputs, Mapping):
+            inputs = {name: tables.table_hash(self.root, name) for name in inputs}
+        origin = tables.provenance(inputs=inputs, **facts)
+        return tables.write_table(self.root, table, frame, origin)
+
+    @property
+    def dataset_root(self) -> Path:
+        """Root of the data set that the ``images`` table lists."""
+        if self._dataset_root is None:
+            recorded = str(tables.read_metadata(self.root, "images").get("dataset_root", ""))
+            if recorded == "package:sample":
+                from ffhqref.datasets.builtin import SAMPLE_ROOT
+
+                self._dataset_root = SAMPLE_ROOT
+            elif recorded.startswith(OWN):
+                self._dataset_root = self.root / recorded.removeprefix(OWN)
+            else:
+                self._dataset_root = Path(recorded)
+        return self._dataset_root
+
+    def image(self, relative: str) -> Path:
+        """Return where a picture of the data set, or of the workspace if its path says so, lies."""
+        if relative.startswith(OWN):
+            return self.file(relative.removeprefix(OWN))
+        return inside(self.dataset_root, relative)
+
+    def file(self, relative: str) -> Path:
+        """Return where a file of the workspace lies."""
+        return inside(self.root, relative)
+
+    def picture_hashes(self) -> Callable[[str], str]:
+        """Return a function from a path of the tables to the picture's SHA-256: the recorded one where there is one."""
+        images, made = self.read("images"), self.read("degradations").dropna(subset=["lq_path"])
+        known = dict(zip(images["path"], images["sha256"], strict=True))
+        known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))
+        if self.has("imports"):  # a workspace of an earlier release has none
+            brought = self.read("imports").dropna(subset=["path"])
+            own = brought["path"].where(brought["role"] == "lq", OWN + brought["path"])
+            known.update(zip(own, brought["sha256"], strict=True))
+
+        def sha256(path: str) -> str:
+            if path not in known:
+                known[path] = sha256_file(self.file(path.removeprefix(OWN)))
+            return known[path]
+
+        return sha256
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Join a path from a table to its root and refuse one that leaves it.
+
+    Raises:
+        TableError: an absolute path, or one that climbs out with ``..``.
+    """
+    if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        raise TableError(f"the path '{relative}' leaves its root {root}; tables may only name files below it")
+    return root / relative
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a Hydra config (or any mapping) as a plain resolved dictionary."""
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"expected named options, got {value!r}")
+    return {str(key): item for key, item in value.items()}

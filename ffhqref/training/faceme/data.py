@@ -1,0 +1,193 @@
+"""Batches for FaceMe's training: the published draws, each keyed so that order and workers do not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.seeding import case_seed
+from ffhqref.training.faceme.lists import Sample
+from ffhqref.training.faceme.references import MOST, PoolRules, pick
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FaceMeBatch:
+    """One micro-batch.
+
+    Attributes:
+        target: float32 RGB [B, 3, H, W] in −1..1.
+        condition: the degraded pictures, the same shape and range; pixels, not latents.
+        identity: ArcFace vectors of unit length, float32 [B, n, 512], the n first references of each sample.
+        clip: CLIP features, float32 [B, n, 2048].
+        text: the whole batch is conditioned on the plain text, without identity tokens.
+        seed: of the draws on latents: posterior, time steps, noise.
+        names: of the samples, for caches.
+    """
+
+    target: torch.Tensor
+    condition: torch.Tensor
+    identity: torch.Tensor
+    clip: torch.Tensor
+    text: bool
+    seed: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """What is drawn how.
+
+    Attributes:
+        batch_size: samples a batch and process.
+        identity_share: share of the batches that are conditioned on references, one decision a batch. The published
+            script calls it ``null_prompt_p``, although it is the share of *identity* batches. Stage 1: 1.
+        most: n, the number of references, is uniform over 1..most, one n a batch.
+        draws_per_device: each process draws degradation, n, branch and noise for itself. False, as published (every
+            process sets the same seed): all draw the same for the same step and slot.
+        seed: keys every draw.
+    """
+
+    batch_size: int
+    identity_share: float = 1.0
+    most: int = MOST
+    draws_per_device: bool = False
+    seed: int = 233
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.identity_share <= 1.0:
+            raise ConfigError(f"training: identity_share must lie in 0..1, not {self.identity_share}")
+        if not 1 <= self.most <= MOST:
+            raise ConfigError(f"training: the most references of a sample must be 1 to {MOST}, not {self.most}")
+
+
+class FaceMeBatches:
+    """Batches of faces with references by their features.
+
+    Samples come in a new random order in each epoch, and epochs follow each other without a gap: a batch may hold the
+    end of one and the beginning of the next (the published loader makes a smaller batch there).
+
+    Args:
+        samples: what to train on.
+        load: picture path to uint8 RGB [H, W, 3]; all of one size.
+        degrade: (uint8 RGB picture, seed) to float32 RGB [H, W, 3] in 0..1, not rounded to 8 bit.
+        feature: feature file to its vector, float32 [D].
+        rules: of the draws.
+        pool: of the references.
+        workers: threads that make the samples of a batch; the result does not depend on it.
+
+    Raises:
+        ConfigError: there are no samples, or one has nothing to draw references from.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        load: Callable[[str], NDArray[np.uint8]],
+        degrade: Callable[[NDArray[np.uint8], int], NDArray[np.float32]],
+        feature: Callable[[str], NDArray[np.float32]],
+        rules: BatchRules,
+        pool: PoolRules,
+        workers: int = 1,
+    ) -> None:
+        if not samples:
+            raise ConfigError("training: there is no picture to train on")
+        without = [] if pool.own_embedding else [sample.name for sample in samples if not sample.references]
+        if without:
+            raise ConfigError(
+                f"training: {len(without)} samples have no reference, for instance {without[0]}; leave them out, or "
+                "allow the target's own embedding"
+            )
+        self._samples = list(samples)
+        self._load, self._degrade, self._feature = load, degrade, feature
+        self._rules, self._pool = rules, pool
+        self._threads = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def __call__(self, index: int, rank: int, processes: int) -> FaceMeBatch:
+        """Return a batch; see `ffhqref.training.loop.BatchSource`."""
+        import torch
+
+        rules = self._rules
+        device = rank if rules.draws_per_device else 0
+        rng = np.random.default_rng(case_seed(rules.seed, "batch", index, device))
+        count, text, seed = (
+            1 + int(rng.integers(rules.most)),
+            rng.random() > rules.identity_share,
+            rng.integers(1 << 62),
+        )
+        first = (index * processes + rank) * rules.batch_size
+        slots = range(rules.batch_size)
+
+        def case(slot: int) -> _Case:
+            return self._case(first + slot, count, case_seed(rules.seed, "degrade", index, slot, device))
+
+        cases = list(self._threads.map(case, slots) if self._threads else map(case, slots))
+        sizes = {made.target.shape for made in cases}
+        if len(sizes) > 1:
+            raise ImageError(f"training: pictures of one batch have several sizes: {sorted(sizes)}")
+
+        def stacked(part: str) -> torch.Tensor:
+            return torch.from_numpy(np.stack([getattr(made, part) for made in cases]))
+
+        return FaceMeBatch(
+            target=stacked("target"),
+            condition=stacked("condition"),
+            identity=stacked("identity"),
+            clip=stacked("clip"),
+            text=bool(text),
+            seed=int(seed),
+            names=tuple(made.name for made in cases),
+        )
+
+    def sample_at(self, position: int) -> tuple[int, int]:
+        """Return (index of the sample, epoch) of a place in the endless stream of samples."""
+        epoch, place = divmod(position, len(self._samples))
+        order = self._orders.get(epoch)
+        if order is None:
+            rng = np.random.default_rng(case_seed(self._rules.seed, "order", epoch))
+            order = rng.permutation(len(self._samples))
+            self._orders = {key: value for key, value in self._orders.items() if key >= epoch - 1} | {epoch: order}
+        return int(order[place]), epoch
+
+    def _case(self, position: int, count: int, seed: int) -> _Case:
+        index, epoch = self.sample_at(position)
+        sample = self._samples[index]
+        picture = self._load(sample.target)
+        chosen = pick(sample, self._rules.seed, epoch, self._pool)[:count]
+        return _Case(
+            name=sample.name,
+            target=signed_picture(picture),
+            condition=signed_condition(self._degrade(picture, seed)),
+            identity=np.stack([self._feature(feature.identity) for feature in chosen]),
+            clip=np.stack([self._feature(feature.clip) for feature in chosen]),
+        )
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    target: NDArray[np.float32]
+    condition: NDArray[np.float32]
+    identity: NDArray[np.float32]
+    clip: NDArray[np.float32]
+
+
+def signed_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return uint8 [H, W, 3] as float32 [3, H, W] in −1..1, by way of double as the published data set class does."""
+    unit = (picture / 255.0).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(unit * np.float32(2) - np.float32(1), -1, 0))
+
+
+def signed_condition(degraded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a degraded picture, float32 [H, W, 3], clipped to 0..1, as [3, H, W] in −1..1."""
+    unit = np.clip(degraded, 0.0, 1.0).astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(unit * np.float32(2) - np.float32(1), -1, 0))

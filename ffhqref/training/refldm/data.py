@@ -1,0 +1,174 @@
+"""Batches for training, drawn by (seed, step), with the published augmentation of references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.seeding import case_seed
+from ffhqref.training.faces import TrainingItem
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Pictures of one step, float32 RGB in −1..1.
+
+    Attributes:
+        gt: [B, 3, H, W].
+        lq: [B, 3, H, W].
+        references: [B, N, 3, H, W]; N may be 0.
+    """
+
+    gt: torch.Tensor
+    lq: torch.Tensor
+    references: torch.Tensor
+
+
+class FaceBatches:
+    """Batches of faces: targets drawn at random, degraded, with augmented references.
+
+    Args:
+        items: what may be drawn.
+        load: name to uint8 RGB [H, W, 3].
+        degrade: (uint8 RGB picture, seed) to its LQ picture of the same size and type.
+        batch_size: cases a batch and process.
+        references: references a case: its list in random order, repeated and cut; 0: none.
+        augment: whether references are augmented.
+        vary: whether a case's target and references are changed alike, by `vary_person`.
+        seed: keys every draw.
+
+    Raises:
+        ConfigError: there are no items, or references are asked for that some item does not have.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[TrainingItem],
+        load: Callable[[str], NDArray[np.uint8]],
+        degrade: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]],
+        *,
+        batch_size: int,
+        references: int,
+        augment: bool = True,
+        vary: bool = False,
+        seed: int = 2024,
+    ) -> None:
+        if not items:
+            raise ConfigError("training: there is no picture to train on")
+        without = [item.target for item in items if not item.references]
+        if references and without:
+            raise ConfigError(f"training: {len(without)} targets have no reference, for instance {without[0]}")
+        self._items = list(items)
+        self._load = load
+        self._degrade = degrade
+        self._batch_size = batch_size
+        self._references = references
+        self._augment = augment
+        self._vary = vary
+        self._seed = seed
+
+    def __call__(self, index: int, rank: int, processes: int) -> TrainingBatch:
+        """Return a batch; see `ffhqref.training.loop.BatchSource`."""
+        first = (index * processes + rank) * self._batch_size
+        cases = [self._case(first + offset) for offset in range(self._batch_size)]
+        gt, lq, references = zip(*cases, strict=True)
+        size = gt[0].shape[0]
+        strips = np.stack(references) if self._references else np.zeros((len(cases), 0, size, size, 3), np.uint8)
+        return TrainingBatch(_signed(np.stack(gt)), _signed(np.stack(lq)), _signed(strips))
+
+    def _case(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        rng = np.random.default_rng(case_seed(self._seed, "train", number))
+        item = self._items[int(rng.integers(len(self._items)))]
+        names = [item.references[i] for i in rng.permutation(len(item.references))]
+        chosen = (names * self._references)[: self._references]
+        gt, *given = [self._load(name) for name in (item.target, *chosen)]
+        if self._vary:
+            gt, *given = vary_person([gt, *given], rng)
+        lq = self._degrade(gt, int(rng.integers(1 << 62)))
+        pictures = [gt, lq]
+        if self._references:
+            pictures += [augment_reference(picture, rng) for picture in given] if self._augment else given
+        if rng.random() > 0.5:  # target, LQ and the strip of references together, so their order turns round too
+            pictures = [picture[:, ::-1] for picture in (*pictures[:2], *pictures[:1:-1])]
+        return pictures[0], pictures[1], np.stack(pictures[2:]) if len(pictures) > 2 else pictures[0][:0]
+
+
+def vary_person(pictures: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """Return pictures of one person, uint8 RGB [H, W, 3], as those of a somewhat different one.
+
+    All get the same smooth warp (shifts of 1.2 % of the side on a 5x5 grid, normal, and none at the border) and the
+    same change of colour (gain of each channel by up to 12 %, gamma 0.8 to 1.25). Not published: where few people are
+    to be had, it makes more of them, and a network cannot learn the few by heart.
+    """
+    import cv2
+
+    side = pictures[0].shape[0]
+    shifts = rng.normal(0.0, 0.012 * side, (5, 5, 2)).astype(np.float32)
+    shifts[[0, -1]] = shifts[:, [0, -1]] = 0.0
+    field = cv2.resize(shifts, (side, side), interpolation=cv2.INTER_CUBIC)
+    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32) + field
+    gains = rng.uniform(0.88, 1.12, 3)
+    gamma = 2.0 ** rng.uniform(-0.32, 0.32)
+    levels = np.arange(256)[:, None] / 255.0
+    table = np.clip(np.round(255.0 * gains * levels**gamma), 0, 255).astype(np.uint8)[None]
+    mode = cv2.BORDER_REPLICATE
+    return [
+        np.asarray(cv2.LUT(cv2.remap(picture, grid, None, cv2.INTER_CUBIC, borderMode=mode), table), dtype=np.uint8)
+        for picture in pictures
+    ]
+
+
+def augment_reference(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a changed copy of a reference, uint8 RGB [H, W, 3].
+
+    Ranges as published (protocols.md 2.3): brightness, contrast and saturation by up to 20 %, in random order, hue by
+    up to 2 % of the circle; turn by 2°, shift by 5 % of the side, scale 0.95 to 1.05; perspective with distortion
+    0.2, always, as the code does it (the paper says half of the time); mirrored half of the time. What comes in from
+    outside is black.
+    """
+    import cv2
+
+    values = picture.astype(np.float32) / 255.0
+    for kind in rng.permutation(4):
+        values = _jittered(values, int(kind), rng)
+    side = picture.shape[0]
+    corners = np.array([[0, 0], [side - 1, 0], [side - 1, side - 1], [0, side - 1]], np.float32)
+    angle = np.deg2rad(rng.uniform(-2.0, 2.0))
+    scale = rng.uniform(0.95, 1.05)
+    middle = (side - 1) / 2.0
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = (corners - middle) @ turn.T + middle + rng.uniform(-0.05, 0.05, 2) * side
+    inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * rng.uniform(0.0, 0.1, (4, 2)) * side
+    warp = cv2.getPerspectiveTransform(corners, (moved + inward).astype(np.float32))
+    values = cv2.warpPerspective(values, warp, (side, side), flags=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        values = values[:, ::-1]
+    return np.asarray(np.clip(np.round(values * 255.0), 0, 255), dtype=np.uint8)
+
+
+def _jittered(values: NDArray[np.float32], kind: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    import cv2
+
+    if kind == 3:
+        hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0] + 360.0 * rng.uniform(-0.02, 0.02)) % 360.0
+        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.float32)
+    factor = rng.uniform(0.8, 1.2)
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    towards = (np.float32(0.0), grey.mean(), grey[..., None])[kind]  # brightness, contrast, saturation
+    return np.asarray(np.clip(factor * values + (1.0 - factor) * towards, 0.0, 1.0), dtype=np.float32)
+
+
+def _signed(pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """Return uint8 [..., H, W, 3] as float32 [..., 3, H, W] in −1..1."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).float() / 127.5 - 1.0

@@ -1,0 +1,1 @@
+"""Restorers: one folder a method."""

@@ -1,0 +1,173 @@
+"""The network of CodeFormer, put together from the blocks of spandrel-extra-arches.
+
+That package's own class has the published auto-encoder's width and the colour transfer of codes built in; its blocks
+take any. Layout and results are those of ``basicsr/archs/codeformer_arch.py`` (sczhou/CodeFormer).
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CodeFormerConfig:
+    """Widths of a CodeFormer, by the names of the published constructors. Defaults: the released one."""
+
+    dim_embd: int = 512
+    """Width of the transformer."""
+    n_head: int = 8
+    n_layers: int = 9
+    codebook_size: int = 1024
+    latent_size: int = 256
+    """Tokens: pixels of the latent."""
+    connect_list: tuple[str, ...] = ("32", "64", "128", "256")
+    """Sides at which the encoder's maps are fused into the generator."""
+    img_size: int = 512
+    """Side of the pictures in pixels."""
+    nf: int = 64
+    """Width of the first level of the auto-encoder, a multiple of 32."""
+    ch_mult: tuple[int, ...] = (1, 2, 2, 4, 4, 8)
+    """Width of each level as a multiple of `nf`; each level but the last halves the side."""
+    res_blocks: int = 2
+    """Residual blocks a level."""
+    attn_resolutions: tuple[int, ...] = (16,)
+    """Sides at which levels have attention; the middle always has it."""
+    emb_dim: int = 256
+    """Length of a code."""
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Return the side of each level, first level first."""
+        return tuple(self.img_size // 2**level for level in range(len(self.ch_mult)))
+
+    def __post_init__(self) -> None:
+        levels = len(self.ch_mult)
+        if not levels or self.img_size % 2 ** (levels - 1):
+            raise ConfigError(f"CodeFormerConfig: img_size={self.img_size} is not halved {levels - 1} times")
+        if self.attn_resolutions != (self.sides[-1],):
+            raise ConfigError(
+                f"CodeFormerConfig: attn_resolutions={list(self.attn_resolutions)} should be the side of the last "
+                f"level, [{self.sides[-1]}]"
+            )
+        if self.latent_size != self.sides[-1] ** 2:
+            raise ConfigError(f"CodeFormerConfig: latent_size={self.latent_size} should be {self.sides[-1] ** 2}")
+        between = [str(side) for side in self.sides[:-1]]
+        if any(side not in between for side in self.connect_list):
+            raise ConfigError(
+                f"CodeFormerConfig: connect_list={list(self.connect_list)} should be of {', '.join(between)}"
+            )
+        if self.dim_embd % self.n_head or self.nf % 32:
+            raise ConfigError(
+                f"CodeFormerConfig: dim_embd={self.dim_embd} should be a multiple of n_head={self.n_head}, and "
+                f"nf={self.nf} of 32"
+            )
+
+
+class CodeFormerNetwork(nn.Module):
+    """Encoder, code predictor and generator, with random weights.
+
+    Args:
+        config: the widths.
+    """
+
+    def __init__(self, config: CodeFormerConfig) -> None:
+        super().__init__()
+        blocks = _blocks()
+        self.config = config
+        widths = list(config.ch_mult)
+        shared = (config.res_blocks, config.img_size, list(config.attn_resolutions))
+        self.encoder = blocks.Encoder(3, config.nf, config.emb_dim, widths, *shared)
+        self.quantize = blocks.VectorQuantizer(config.codebook_size, config.emb_dim, 0.25)
+        self.generator = blocks.Generator(config.nf, widths, *shared, config.emb_dim)
+        self.position_emb = nn.Parameter(torch.zeros(config.latent_size, config.dim_embd))
+        self.feat_emb = nn.Linear(config.emb_dim, config.dim_embd)
+        self.ft_layers = nn.Sequential(
+            *(
+                blocks.TransformerSALayer(config.dim_embd, config.n_head, 2 * config.dim_embd)
+                for _ in range(config.n_layers)
+            )
+        )
+        self.idx_pred_layer = nn.Sequential(
+            nn.LayerNorm(config.dim_embd), nn.Linear(config.dim_embd, config.codebook_size, bias=False)
+        )
+        width = {str(side): config.nf * mult for side, mult in zip(config.sides, config.ch_mult, strict=True)}
+        self.fuse_convs_dict = nn.ModuleDict(
+            {side: blocks.Fuse_sft_block(width[side], width[side]) for side in config.connect_list}
+        )
+        step, levels = config.res_blocks + 1, len(config.sides)
+        # a level's last residual block in the encoder, before it is halved; its first one in the generator, where
+        # the level of attention has a further block for every residual one
+        last = {step * (level + 1) - 1: str(side) for level, side in enumerate(config.sides[:-1])}
+        first = {
+            step * (levels - 1 - level) + config.res_blocks + 4: str(side)
+            for level, side in enumerate(config.sides[:-1])
+        }
+        self._kept = {index: side for index, side in last.items() if side in config.connect_list}
+        self._fused = {index: side for index, side in first.items() if side in config.connect_list}
+
+    def forward(
+        self, faces: torch.Tensor, fidelity_weight: float = 0.5, adain: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return restored faces and the logits of the codes.
+
+        Args:
+            faces: float32 [B, 3, S, S] in −1..1.
+            fidelity_weight: how much of the encoder's maps is fused in; 0: nothing.
+            adain: whether the codes take on mean and spread of the encoder's map, channel by channel.
+
+        Returns:
+            [B, 3, S, S], about −1..1, and [B, tokens, codes].
+        """
+        kept: dict[str, torch.Tensor] = {}
+        x = faces
+        for index, block in enumerate(self.encoder.blocks):
+            x = block(x)
+            if index in self._kept:
+                kept[self._kept[index]] = x
+        latent = x
+        logits = self.logits(latent)
+        indices = logits.softmax(dim=2).argmax(dim=2)
+        x = self.quantize.embedding(indices).transpose(1, 2).reshape(latent.shape)
+        if adain:
+            x = _coloured_like(x, latent)
+        for index, block in enumerate(self.generator.blocks):
+            x = block(x)
+            if fidelity_weight > 0 and index in self._fused:
+                side = self._fused[index]
+                x = self.fuse_convs_dict[side](kept[side], x, fidelity_weight)
+        return x, logits
+
+    def logits(self, latent: torch.Tensor) -> torch.Tensor:
+        """Return [B, tokens, codes] from the encoder's map [B, C, h, w]; tokens run row by row."""
+        tokens = self.feat_emb(latent.flatten(2).permute(2, 0, 1))
+        places = self.position_emb.unsqueeze(1).expand(-1, tokens.shape[1], -1)
+        for layer in self.ft_layers:
+            tokens = layer(tokens, query_pos=places)
+        result: torch.Tensor = self.idx_pred_layer(tokens).permute(1, 0, 2)
+        return result
+
+
+def _coloured_like(codes: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """Return codes with mean and spread of the latent (both [B, C, h, w]), channel by channel."""
+
+    def moments(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = values.flatten(2)
+        return pixels.mean(dim=2)[..., None, None], (pixels.var(dim=2) + 1e-5).sqrt()[..., None, None]
+
+    (own_mean, own_spread), (mean, spread) = moments(codes), moments(latent)
+    return (codes - own_mean) / own_spread * spread + mean
+
+
+def _blocks() -> Any:
+    """Return the module that the package's CodeFormer class stands in, with the blocks beside it."""
+    ensure_torchvision()
+    package = importlib.import_module("spandrel_extra_arches.architectures.CodeFormer")
+    return importlib.import_module(package.CodeFormer.__module__)

@@ -1,0 +1,241 @@
+"""DifFace: a first estimate by SwinIR, noised to the middle of a diffusion chain and denoised from there.
+
+Yue and Loy, "DifFace: Blind Face Restoration with Diffused Error Contraction" (arXiv 2212.06512). Behaviour: the
+published inference_difface.py for aligned faces, sampler.py and configs/sample/iddpm_ffhq512_swinir.yaml. SwinIR is
+spandrel's; the U-Net is the one of `guided_diffusion`, and its file is PGDiff's too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import ConfigError, DependencyError
+from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.zoo.shared.architecture import read_tree
+from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig, changed, section, whole_number
+from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
+from ffhqref.zoo.shared.guided_diffusion.draws import Draws
+from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, fitted, input_size, load_unet
+from ffhqref.zoo.shared.network import signed, unsigned
+
+if TYPE_CHECKING:
+    import torch
+
+    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+
+INFO = RestorerInfo(
+    name="difface",
+    summary="SwinIR's first estimate, denoised from the middle of a diffusion chain (DifFace)",
+    uses_seed=True,
+    licence="S-Lab License 1.0 (weights, non-commercial); the implementation is Apache-2.0",
+    commercial_use=False,
+    trained_on=("FFHQ",),
+    paper="Yue and Loy, DifFace, arXiv 2212.06512",
+    weights=("difface-diffusion", "difface-swinir"),
+    proved_against="outputs of the published code (January 2025) on random weights and stored draws: within 1e-4",
+)
+
+# What spandrel's class does not build otherwise, or what the published class is always given.
+_FIXED_SWINIR: dict[str, Any] = {
+    "patch_size": 1, "in_chans": 3, "upsampler": "nearest+conv", "resi_connection": "1conv", "unshuffle": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SwinIRConfig:
+    """The network of the first estimate. Defaults: the released one."""
+
+    img_size: int = 64
+    """Nominal side after the entrance, which takes the picture down by `unshuffle_scale`."""
+    embed_dim: int = 180
+    depths: tuple[int, ...] = (6,) * 8
+    num_heads: tuple[int, ...] = (6,) * 8
+    window_size: int = 8
+    mlp_ratio: float = 2.0
+    sf: int = 8
+    """Enlargement at the end, which undoes the entrance."""
+    img_range: float = 1.0
+    unshuffle_scale: int = 8
+
+    def __post_init__(self) -> None:
+        if self.sf != self.unshuffle_scale:
+            raise ConfigError(f"SwinIR config: sf={self.sf} must equal unshuffle_scale={self.unshuffle_scale}")
+        if len(self.depths) != len(self.num_heads):
+            raise ConfigError(f"SwinIR config: {len(self.depths)} depths and {len(self.num_heads)} num_heads")
+
+
+@dataclass(frozen=True)
+class DifFaceConfig:
+    """Both networks and the full chain. ``DifFaceConfig()`` is the released full-size model."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    swinir: SwinIRConfig = field(default_factory=SwinIRConfig)
+    steps: int = 1000
+
+    @classmethod
+    def load(cls, source: DifFaceConfig | Mapping[str, Any] | str | Path | None) -> DifFaceConfig:
+        """Return a config: as it is, or from a mapping or file in the published form; None: released.
+
+        The published form has ``model``, ``model_ir`` and ``diffusion``, each with ``params``; what is left out is as
+        released.
+
+        Raises:
+            ConfigError: not readable, or another network.
+        """
+        if source is None or isinstance(source, cls):
+            return source or cls()
+        assert not isinstance(source, DifFaceConfig)
+        tree = read_tree(source, "DifFace")
+        unet, swinir, diffusion = (
+            section(section(tree, name, "DifFace config"), "params", f"DifFace config: {name}")
+            for name in ("model", "model_ir", "diffusion")
+        )
+        config = cls()
+        return cls(
+            unet=config.unet.changed(unet, "sides", "DifFace config: model"),
+            swinir=changed(config.swinir, swinir, "DifFace config: model_ir", fixed=_FIXED_SWINIR),
+            steps=whole_number(diffusion.get("steps", config.steps), "DifFace config: steps"),
+        )
+
+
+class DifFace(DiffusionRestorer):
+    """DifFace as a restorer. Weights are loaded on the first call.
+
+    The published script seeds once a run, before it builds its networks, so its noise depends on how torch
+    initialises them and on the order of the pictures; here each case has its own noise, from its seed. Single
+    precision throughout, as its default; its README passes ``--use_fp16``.
+
+    Args:
+        path: ``iddpm_ffhq512_ema500000.pth``; None: from the weight registry.
+        swinir_path: ``swinir_restoration512_L1.pth``; None: from the weight registry. Not needed without
+            `need_restoration`.
+        config: architecture in the published form, as a mapping or the path of a YAML or JSON file; None: released.
+        respacing: steps kept of the chain (`guided_diffusion.diffusion.kept_times`).
+        start: index of the kept steps that the estimate is noised to; denoising starts one below, as published.
+        eta: fresh noise of each step, 0 (faithful, deterministic but for the start) to 1 (realistic).
+        need_restoration: False: the input itself takes the place of SwinIR's estimate.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+        batch_size: cases denoised at once.
+
+    Raises:
+        ConfigError: an unknown architecture or setting.
+        DependencyError: spandrel is not installed.
+        WeightsError: a file is missing or not the published one.
+    """
+
+    info = INFO
+    neutral_options = ("path", "swinir_path", "batch_size")
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        swinir_path: str | Path | None = None,
+        config: DifFaceConfig | Mapping[str, Any] | str | Path | None = None,
+        respacing: str | Sequence[int] = "ddim250",
+        start: int = 100,
+        eta: float = 0.5,
+        need_restoration: bool = True,
+        device: str = "auto",
+        batch_size: int = 1,
+    ) -> None:
+        self.config = DifFaceConfig.load(config)
+        self.diffusion = Diffusion.respaced(respacing, self.config.steps)
+        if not 0 < start < len(self.diffusion):
+            raise ConfigError(
+                f"difface: start={start}, expected 1..{len(self.diffusion) - 1} (respacing {respacing!r})"
+            )
+        if not 0 <= eta <= 1:
+            raise ConfigError(f"difface: eta={eta}, expected 0..1")
+        self.start = start
+        self.eta = eta
+        self.need_restoration = need_restoration
+        self.batch_size = batch_size
+        files = {"difface-diffusion": path, **({"difface-swinir": swinir_path} if need_restoration else {})}
+        super().__init__(files, device)
+        self.diffusion_side = self.config.unet.image_size
+        self.info = replace(INFO, input_size=input_size(self.diffusion_side), weights=tuple(files))
+
+    @cached_property
+    def unet(self) -> UNet:
+        """The denoiser."""
+        return load_unet(self.files["difface-diffusion"].path, self.config.unet, self.device)
+
+    @cached_property
+    def swinir(self) -> torch.nn.Module:
+        """The network of the first estimate: pictures of 0..1 to the same, not clamped."""
+        network = build_swinir(self.config.swinir)
+        path = self.files["difface-swinir"].path
+        tensors = load_tensors(path, wrappers=("state_dict",), prefix="module.")
+        load_into(network, spandrel_names(tensors), path)
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def estimate(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Return the first estimate, 0..1, of pictures [B, 3, S, S]."""
+        return (self.swinir(pictures) if self.need_restoration else pictures).clamp(0.0, 1.0)
+
+    def sample(self, estimate: torch.Tensor, draws: Draws) -> Iterator[Step]:
+        """Yield the steps of denoising; the last one's state is the result.
+
+        Args:
+            estimate: [B, 3, S, S] in 0..1.
+            draws: the first noises the start, and each step takes one more, used or not.
+        """
+        x = self.diffusion.noised(signed(estimate), self.start, draws())
+        for index in range(self.start - 1, -1, -1):
+            time = int(self.diffusion.times[index])
+            output = self.unet(x, time)
+            x0 = self.diffusion.foreseen(x, index, output)
+            state = self.diffusion.ddim(x0, output, index, self.eta, draws())
+            yield Step(index, time, x, output, x0, state)
+            x = state
+
+    def restored(self, batch: RestorationBatch, draws: Draws) -> torch.Tensor:
+        """Return float32 [B, 3, S, S] in 0..1; `restore` takes it to the input's size, as the published script does."""
+        lq = fitted(batch.lq.to(self.device), (self.diffusion_side, self.diffusion_side))
+        state = lq
+        for step in self.sample(self.estimate(lq), draws):
+            state = step.state
+        return unsigned(state)
+
+
+def build_swinir(config: SwinIRConfig) -> torch.nn.Module:
+    """Return spandrel's SwinIR of that architecture, with random weights.
+
+    Raises:
+        DependencyError: spandrel is not installed.
+    """
+    ensure_torchvision()
+    try:
+        from spandrel.architectures.SwinIR import SwinIR
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"restorer 'difface' needs the package '{error.name}', which is not installed: pip install 'ffhqref[zoo]'"
+        ) from None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.meshgrid")  # its call is the older form, which still holds
+        network: torch.nn.Module = SwinIR(
+            img_size=config.img_size,
+            embed_dim=config.embed_dim,
+            depths=list(config.depths),
+            num_heads=list(config.num_heads),
+            window_size=config.window_size,
+            mlp_ratio=config.mlp_ratio,
+            upscale=config.sf,
+            img_range=config.img_range,
+            upsampler="nearest+conv",
+            start_unshuffle=config.unshuffle_scale,
+        )
+    return network
+
+
+def spandrel_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the published tensors under spandrel's names, where the unshuffling is no layer of its own."""
+    return {name.replace("conv_first.1.", "conv_first."): value for name, value in tensors.items()}

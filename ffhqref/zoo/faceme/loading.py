@@ -1,0 +1,140 @@
+"""Networks out of model folders in the layout of diffusers, loaded strictly and without running code in them.
+
+A base folder is a SDXL model as on the hub (``tokenizer``, ``text_encoder``, ``unet``, ``vae``, ``scheduler``, …); a
+ControlNet folder holds one network. Each part has a ``config.json``, which decides the widths, and one weight file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.weights.files import load_into, load_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of the VAE's attention layers before diffusers 0.12, which conversions still write."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON file of a model folder.
+
+    Raises:
+        WeightsError: absent, or no JSON mapping.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"no such file: {path}; a model folder in the layout of diffusers has it") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON ({type(error).__name__}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path} holds no mapping; fetch it again")
+    return found
+
+
+def weight_file(folder: Path, stem: str = "diffusion_pytorch_model") -> Path:
+    """Return the weight file of a part: safetensors, of full precision where both are there.
+
+    Raises:
+        WeightsError: no such file.
+    """
+    for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"no weight file {stem}.safetensors in {folder}")
+
+
+def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+    """Return ``make()`` with these tensors as its weights (their own type, not copied), in evaluation mode.
+
+    Raises:
+        WeightsError: tensors are missing, left over, or of another shape.
+    """
+    try:
+        from accelerate import init_empty_weights
+    except ImportError:
+        raise DependencyError("restorer 'faceme' needs accelerate: pip install 'ffhqref[diffusion]'") from None
+    with init_empty_weights(include_buffers=False):  # buffers that no file holds must be computed
+        network = make()
+    load_into(network, tensors, path, assign=True)
+    return network.eval()
+
+
+def moved(network: nn.Module, device: str, dtype: torch.dtype) -> Any:
+    """Return a network on a device and in a number type, without the warning of diffusers' own ``to``.
+
+    It is about layers that must stay float32, of which these networks have none.
+    """
+    from torch import nn
+
+    return nn.Module.to(network, device, dtype)
+
+
+def load_unet(base: str | Path) -> nn.Module:
+    """Return the U-Net of a base folder, a diffusers ``UNet2DConditionModel``.
+
+    Raises:
+        WeightsError: absent, damaged, or of other names or shapes than its config says.
+    """
+    return _load(_diffusers().UNet2DConditionModel, Path(base) / "unet")
+
+
+def load_controlnet(folder: str | Path) -> nn.Module:
+    """Return the ControlNet of a folder, a diffusers ``ControlNetModel``.
+
+    Raises:
+        WeightsError: absent, damaged, or of other names or shapes than its config says.
+    """
+    return _load(_diffusers().ControlNetModel, Path(folder))
+
+
+def load_vae(base: str | Path) -> nn.Module:
+    """Return the VAE of a base folder, a diffusers ``AutoencoderKL``.
+
+    Raises:
+        WeightsError: absent, damaged, or of other names or shapes than its config says.
+    """
+    return _load(_diffusers().AutoencoderKL, Path(base) / "vae", old_attention=True)
+
+
+def load_scheduler(base: str | Path) -> Any:
+    """Return a diffusers ``DDPMScheduler`` with the settings of a base folder, as FaceMe makes it.
+
+    Raises:
+        WeightsError: absent or unreadable.
+    """
+    return _diffusers().DDPMScheduler.from_config(read_json(Path(base) / "scheduler" / "scheduler_config.json"))
+
+
+def _load(kind: Any, folder: Path, *, old_attention: bool = False) -> nn.Module:
+    config = read_json(folder / "config.json")
+    file = weight_file(folder)
+    tensors = load_tensors(file)
+    if old_attention:
+        tensors = {_attention_name(name): value for name, value in tensors.items()}
+    return assemble(lambda: kind.from_config(config), tensors, file)
+
+
+def _attention_name(name: str) -> str:
+    parts = name.split(".")
+    if "attentions" in parts and parts[-2] in _OLD_ATTENTION:
+        parts[-2] = _OLD_ATTENTION[parts[-2]]
+    return ".".join(parts)
+
+
+def _diffusers() -> Any:
+    from ffhqref.core.compat import ensure_torchvision
+
+    ensure_torchvision()
+    try:
+        import diffusers
+    except ImportError:
+        raise DependencyError("restorer 'faceme' needs diffusers: pip install 'ffhqref[diffusion]'") from None
+    return diffusers

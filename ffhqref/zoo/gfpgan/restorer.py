@@ -1,0 +1,158 @@
+"""GFPGAN 1.2, 1.3 and 1.4 (the "clean" architecture) with their released weights, on spandrel's network.
+
+Wang et al., "Towards Real-World Blind Face Restoration with Generative Facial Prior", CVPR 2021. A U-Net turns the
+face into style codes and feature modulations of a StyleGAN2 decoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.images import SIZE
+from ffhqref.restorers.base import RestorerInfo
+from ffhqref.weights.files import load_tensors
+from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package
+from ffhqref.zoo.shared.architecture import read_architecture
+from ffhqref.zoo.shared.network import ready, signed, unsigned
+
+if TYPE_CHECKING:
+    import torch
+
+RELEASES = ("1.2", "1.3", "1.4")
+NOISES = ("case", "stored")
+
+INFO = RestorerInfo(
+    name="gfpgan",
+    summary="U-Net that steers a StyleGAN2 decoder",
+    uses_seed=True,
+    licence="Apache-2.0",
+    trained_on=("FFHQ",),
+    paper="arXiv:2101.04061",
+    weights=("gfpgan-1.3",),
+    proved_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
+)
+
+_FIXED = {"input_is_latent": True, "different_w": True, "decoder_load_path": None}
+_UNUSED = ("fix_decoder",)
+
+
+@dataclass(frozen=True)
+class GFPGANConfig:
+    """Widths of a GFPGAN, by the names of the published constructor. Defaults: all released files."""
+
+    out_size: int = 512
+    """Side of the pictures in pixels: a power of two, at least 16."""
+    num_style_feat: int = 512
+    """Length of a style code."""
+    channel_multiplier: int = 2
+    """Widens the levels from 64 pixels on."""
+    num_mlp: int = 8
+    """Layers of the mapping network, which is in the file and has no influence."""
+    narrow: float = 1.0
+    """Width of every level as a fraction of the published one."""
+    sft_half: bool = True
+    """Whether half of the decoder's channels escape the modulation."""
+
+    def __post_init__(self) -> None:
+        if self.out_size not in (16, 32, 64, 128, 256, 512, 1024):
+            raise ConfigError(f"GFPGANConfig: out_size={self.out_size} should be a power of two from 16 to 1024")
+
+
+class GFPGAN(AlignedRestorer):
+    """GFPGAN on aligned faces, as ``inference_gfpgan.py --aligned`` runs it.
+
+    Its decoder adds noise. The published script draws it afresh and unseeded for every face; here the draws of a
+    case come from its own seed, in the published order, so that a run can be repeated. The script's ``--weight``
+    has no influence on this architecture and is not offered.
+
+    Args:
+        path: ``GFPGANv1.3.pth`` or a file of the same layout; None: `release`, from the weight registry.
+        config: widths of another file: a `GFPGANConfig`, a mapping of its fields, or a JSON or YAML file with one.
+        release: ``1.2``, ``1.3`` (the script's default) or ``1.4``.
+        noise: ``case``: drawn on the CPU from the case's seed; ``stored``: the maps in the file, no randomness.
+        device: ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: an unknown release, noise or width.
+        DependencyError: spandrel is not installed.
+        WeightsError: the file is missing, damaged, or not the published one.
+    """
+
+    info = INFO
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        config: GFPGANConfig | Mapping[str, Any] | str | Path | None = None,
+        release: str = "1.3",
+        noise: str = "case",
+        device: str = "auto",
+    ) -> None:
+        if str(release) not in RELEASES:
+            raise ConfigError(f"restorer gfpgan: release={release!r}, expected one of {', '.join(RELEASES)}")
+        if noise not in NOISES:
+            raise ConfigError(f"restorer gfpgan: noise={noise!r}, expected one of {', '.join(NOISES)}")
+        need_package("gfpgan", "spandrel", "zoo")
+        self.config = read_architecture(GFPGANConfig, config, fixed=_FIXED, unused=_UNUSED)
+        self.side = self.config.out_size
+        self.noise = noise
+        self._file = f"gfpgan-{release}"
+        super().__init__({self._file: path}, device)
+        self.info = dataclasses.replace(
+            INFO,
+            weights=(self._file,),
+            uses_seed=noise == "case",
+            input_size=self.side if self.side == SIZE else None,
+        )
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network with its weights, in evaluation mode on the device."""
+        file = self.files[self._file].path
+        return ready(
+            build_network(self.config), load_tensors(file, wrappers=("params_ema", "params")), file, self.device
+        )
+
+    def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:
+        import torch
+
+        # a draw takes the place of the stored map, so that nothing depends on the global generator
+        drawn = {name: noise.to(self.device) for name, noise in self.noise_maps(seed).items()}
+        options = {"randomize_noise": False, "return_rgb": False}
+        raw, _ = torch.func.functional_call(self.network, drawn, (signed(face.to(self.device)),), options)
+        return unsigned(raw)
+
+    def noise_maps(self, seed: int) -> dict[str, torch.Tensor]:
+        """Return what is drawn for a case: float32 [1, 1, h, h] by the name of the map it takes the place of.
+
+        Maps are standard normal, one for each style convolution in the order of execution (4, 8, 8, 16, 16, …): what
+        ``torch.manual_seed(seed)`` and the published network's own draws on the CPU give.
+        """
+        if self.noise == "stored":
+            return {}
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        heights = [2 ** ((index + 5) // 2) for index in range(2 * self.side.bit_length() - 5)]
+        return {
+            f"stylegan_decoder.noises.noise{index}": torch.empty(1, 1, height, height).normal_(generator=generator)
+            for index, height in enumerate(heights)
+        }
+
+
+def build_network(config: GFPGANConfig) -> torch.nn.Module:
+    """Return spandrel's ``GFPGANv1Clean`` with random weights; it takes and gives [B, 3, side, side] in −1..1."""
+    from ffhqref.core.compat import ensure_torchvision
+
+    ensure_torchvision()
+    from spandrel.architectures import GFPGAN as module  # noqa: N811
+
+    network: torch.nn.Module = module.GFPGAN(**dataclasses.asdict(config))
+    return network

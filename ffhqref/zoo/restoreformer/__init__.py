@@ -1,0 +1,1 @@
+"""RestoreFormer and RestoreFormer++."""

@@ -1,0 +1,231 @@
+"""Engines and the journal: same results in the same order, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffhqref.core.hashing import content_key
+from ffhqref.engine import Journal, LocalEngine, run_stage
+
+
+class Square:
+    """Squares numbers; counts its calls."""
+
+    name, version, batch_size = "square", "1", 3
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.set_up = 0
+        self.lost: set[int] = set()
+
+    def key(self, row):
+        return content_key(row["x"])
+
+    def setup(self):
+        self.set_up += 1
+
+    def intact(self, row, result):
+        return row["x"] not in self.lost
+
+    def process(self, rows):
+        self.calls += len(rows)
+        return [{"y": row["x"] ** 2, "v": np.full(3, row["x"], np.float32)} for row in rows]
+
+
+def values(results):
+    return [result["y"] for result in results]
+
+
+@settings(max_examples=30, deadline=None)
+@given(first=st.lists(st.integers(0, 30)), second=st.lists(st.integers(0, 30)))
+def test_known_rows_are_not_computed_again(tmp_path_factory, first, second):
+    folder = tmp_path_factory.mktemp("j")
+    stage = Square()
+    rows = [{"x": x} for x in first]
+    assert values(run_stage(stage, rows, engine=LocalEngine(1), journal_dir=folder)) == [x * x for x in first]
+    assert stage.calls == len(set(first))
+    again = run_stage(stage, [{"x": x} for x in second], engine=LocalEngine(1), journal_dir=folder)
+    assert values(again) == [x * x for x in second]
+    assert stage.calls == len(set(first) | set(second))
+
+
+def test_nothing_is_loaded_when_there_is_nothing_to_do(tmp_path):
+    rows = [{"x": x} for x in range(7)]
+    run_stage(Square(), rows, engine=LocalEngine(1), journal_dir=tmp_path)
+    idle = Square()
+    assert values(run_stage(idle, rows, engine=LocalEngine(1), journal_dir=tmp_path)) == [x * x for x in range(7)]
+    assert idle.set_up == 0
+
+
+def test_a_result_that_no_longer_holds_is_made_again(tmp_path):
+    stage = Square()
+    rows = [{"x": x} for x in range(5)]
+    run_stage(stage, rows, engine=LocalEngine(1), journal_dir=tmp_path)
+    stage.lost = {3}
+    run_stage(stage, rows, engine=LocalEngine(1), journal_dir=tmp_path)
+    assert stage.calls == 6
+
+
+def test_workers_give_the_same_results_in_the_same_order(tmp_path):
+    rows = [{"x": x} for x in range(20)]
+    alone = run_stage(Square(), rows, engine=LocalEngine(1), journal_dir=tmp_path / "1")
+    spread = run_stage(Square(), rows, engine=LocalEngine(3), journal_dir=tmp_path / "3")
+    assert values(alone) == values(spread)
+    assert all(np.array_equal(a["v"], b["v"]) for a, b in zip(alone, spread, strict=True))
+
+
+class Alone(Square):
+    """Tells which process each row was done in, and wants to be alone."""
+
+    batch_size, one_at_a_time = 1, True
+
+    def process(self, rows):
+        return [{"y": os.getpid()} for _ in rows]
+
+
+class Grouped(Square):
+    """Wants odd and even numbers apart."""
+
+    batch_size = 2
+
+    def group(self, row):
+        return str(row["x"] % 2)
+
+    def process(self, rows):
+        return [{"y": row["x"], "company": [other["x"] for other in rows]} for row in rows]
+
+
+def test_a_stage_that_wants_to_be_alone_runs_in_one_process(tmp_path):
+    engine = LocalEngine(2)
+    results = run_stage(Alone(), [{"x": x} for x in range(6)], engine=engine, journal_dir=tmp_path)
+    assert set(values(results)) == {os.getpid()}
+    engine.close()
+
+
+def test_rows_of_a_group_share_batches_and_the_order_of_results_stays(tmp_path):
+    results = run_stage(Grouped(), [{"x": x} for x in range(4)], engine=LocalEngine(1), journal_dir=tmp_path)
+    assert values(results) == [0, 1, 2, 3]
+    assert [result["company"] for result in results] == [[0, 2], [1, 3], [0, 2], [1, 3]]
+
+
+def test_arrays_survive_the_journal_bit_for_bit(tmp_path):
+    array = np.array([[1e-30, -0.0], [np.nan, 3.4e38]], np.float32)
+    with Journal(tmp_path / "j") as journal:
+        journal.add({"k": {"a": array, "n": None, "f": 0.1, "s": "ü\n"}})
+    with Journal(tmp_path / "j") as journal:
+        found = journal.get("k")
+    assert found is not None
+    assert found["a"].tobytes() == array.tobytes()
+    assert (found["n"], found["f"], found["s"]) == (None, 0.1, "ü\n")
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=st.integers(1, 200))
+def test_a_torn_end_costs_only_the_torn_line(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("j") / "j"
+    with Journal(path) as journal:
+        for index in range(6):
+            journal.add({str(index): {"y": index}})
+    whole = path.read_bytes()
+    cut = min(cut, len(whole))
+    path.write_bytes(whole[:-cut])
+    lines = whole[:-cut].count(b"\n")
+    with Journal(path) as journal:
+        assert len(journal) == lines
+        journal.add({"new": {"y": 99}})
+    with Journal(path) as journal:
+        assert [journal.get(str(index)) for index in range(lines)] == [{"y": index} for index in range(lines)]
+        assert journal.get("new") == {"y": 99}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"key":"1","result":3}',
+        '{"key":"1","result":{"y":{"float32":"AAA","shape":[1]}}}',
+        '{"key":"1","result":{"y":{"float32":7,"shape":[1]}}}',
+        '{"key":["1"],"result":{}}',
+        "[1]",
+        "3",
+        '{"key":"1"',
+        "\x00\x00",
+        "",
+    ],
+)
+def test_a_damaged_line_costs_its_own_result_only(tmp_path, bad):
+    path = tmp_path / "j"
+    with Journal(path) as journal:
+        for index in range(3):
+            journal.add({str(index): {"y": index}})
+    lines = path.read_text().splitlines()
+    lines[1] = bad
+    path.write_text("\n".join(lines) + "\n")
+    with Journal(path) as journal:
+        assert [journal.get(str(index)) for index in range(3)] == [{"y": 0}, None, {"y": 2}]
+        journal.add({"1": {"y": 1}})
+    with Journal(path) as journal:
+        assert [journal.get(str(index)) for index in range(3)] == [{"y": index} for index in range(3)]
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys, time
+        from ffhqref.engine import LocalEngine, run_stage
+
+        class Sleep:
+            name, version, batch_size = "sleep", "1", 1
+            def key(self, row): return str(row["x"])
+            def setup(self):
+                with open(sys.argv[1], "a") as stream: stream.write(f"{os.getpid()}\\n")
+            def intact(self, row, result): return True
+            def process(self, rows):
+                time.sleep(60)
+                return [{} for _ in rows]
+
+        if __name__ == "__main__":
+            run_stage(Sleep(), [{"x": x} for x in range(2)], engine=LocalEngine(2), journal_dir=sys.argv[2])
+        """)
+    )
+    pids = tmp_path / "pids"
+    parent = subprocess.Popen([sys.executable, str(script), str(pids), str(tmp_path / "j")])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not pids.exists() or len(pids.read_text().split()) < 2):
+        time.sleep(0.1)
+    workers = [int(pid) for pid in pids.read_text().split()]
+    assert len(workers) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+
+    def alive(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(alive(pid) for pid in workers):
+        time.sleep(0.2)
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_an_exception_in_a_worker_reaches_the_caller(tmp_path):
+    class Broken(Square):
+        def process(self, rows):
+            raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_stage(Broken(), [{"x": 1}, {"x": 2}], engine=LocalEngine(1), journal_dir=tmp_path)

@@ -1,0 +1,305 @@
+"""Properties of the whole builder, its splits and its references."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from ffhqref.core.errors import ConfigError
+from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.references import (
+    Exclusions,
+    candidates,
+    farthest_point_order,
+    identity_pairs,
+    order_references,
+)
+from ffhqref.reference_sets.simulate import simulate_embeddings
+from ffhqref.reference_sets.splits import split_identities
+from ffhqref.reference_sets.validate import Limits, validate_reference_set
+from ffhqref.reference_sets.vectors import Embeddings
+from ffhqref.store.tables import read_table, to_arrow, write_table
+
+
+def sets_equal(one, other):
+    return all(getattr(one, f.name).equals(getattr(other, f.name)) for f in dataclasses.fields(one))
+
+
+@st.composite
+def worlds(draw):
+    images = draw(st.integers(20, 120))
+    grouped = draw(st.integers(10, images))
+    people = draw(st.integers(2, grouped // 4))
+    ids, vectors, _ = simulate_embeddings(
+        images,
+        grouped,
+        people,
+        dim=draw(st.sampled_from([12, 48])),
+        near_duplicates=0.3,
+        seed=draw(st.integers(0, 10**6)),
+    )
+    config = BuildConfig(
+        max_distance=draw(st.sampled_from([0.3, 0.4, 0.55])),
+        min_distance=draw(st.sampled_from([0.0, 0.1, 0.25])),
+        grouping=draw(st.sampled_from(["components", "average", "complete", "hdbscan"])),
+        grouping_threshold=draw(st.sampled_from([None, 0.3, 0.5])),
+        test=draw(st.sampled_from([0, 1, 0.1])),
+        val=draw(st.sampled_from([0, 1])),
+        min_references=draw(st.integers(1, 2)),
+        max_references=draw(st.sampled_from([2, 5, None])),
+        seed=draw(st.integers(0, 5)),
+    )
+    return ids, vectors, config
+
+
+@given(worlds(), st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_properties_of_a_built_set(world, shuffle):
+    ids, vectors, config = world
+    try:
+        built = build_reference_set(ids, vectors, config)
+    except ConfigError as error:
+        assert "qualify" in str(error)  # too few people for the split: said, not bent
+        return
+    identities, references = built.identities, built.references
+    known = identities[identities["identity_id"].notna()]
+    assert (known.groupby("identity_id")["split"].nunique() == 1).all(), "an identity crosses splits"
+    assert set(identities["split"]) <= {"train", "val", "test"}
+    assert (identities.loc[identities["identity_id"].isna(), "split"] == "train").all()
+
+    full = pd.DataFrame(cdist(vectors.astype(np.float64), vectors.astype(np.float64), "cosine"), ids, ids)
+    who, split = identities.set_index("image_id")["identity_id"], identities.set_index("image_id")["split"]
+    distance = np.array(
+        [full.at[t, r] for t, r in zip(references["target_id"], references["reference_id"], strict=True)]
+    )
+    assert (distance < config.max_distance + 1e-12).all(), "a reference is no direct neighbour"
+    strict = (references["split"] != "train").to_numpy(bool)
+    assert (distance[strict] >= config.min_distance - 1e-12).all(), "a near-duplicate is a reference"
+    np.testing.assert_allclose(references["distance"], distance, atol=2e-7)
+    for column in ("target_id", "reference_id"):
+        assert (references[column].map(split) == references["split"]).all()
+    assert (references["target_id"].map(who) == references["reference_id"].map(who)).all()
+    assert (references["target_id"] != references["reference_id"]).all()
+
+    for target, rows in references.groupby("target_id"):
+        near = full.loc[target, [n for n in ids if n != target and who[n] is not pd.NA and who[n] == who[target]]]
+        near = near[near < config.max_distance]
+        in_train = split[target] == "train"
+        admissible = near if in_train else near[near >= config.min_distance]
+        most = len(admissible) if in_train or config.max_references is None else config.max_references
+        assert len(rows) == min(len(admissible), most), "a direct neighbour is missing"
+        assert len(rows) >= (1 if in_train else config.min_references)
+        assert list(rows["rank"]) == list(range(len(rows)))
+        expected = brute_farthest_point(admissible, full, len(rows))
+        if expected is not None:
+            assert list(rows["reference_id"]) == expected
+
+    order = np.random.default_rng(shuffle).permutation(len(ids))
+    again = build_reference_set(
+        [ids[i] for i in order], vectors[order], dataclasses.replace(config, block=int(shuffle % 50) + 1)
+    )
+    assert sets_equal(again, built), "the order of the images or the tile size matters"
+    assert validate_reference_set(
+        identities,
+        references,
+        Limits(config.max_distance, config.min_distance, config.min_references, config.max_references),
+        images=ids,
+        embeddings=Embeddings.checked(ids, vectors),
+    ).empty
+    for name, frame in (("pairs", built.pairs), ("identities", identities), ("references", references)):
+        to_arrow(name, frame)
+
+
+def brute_farthest_point(to_target, full, count):
+    """Farthest-point order by definition; None when a near-tie leaves it open."""
+    left = list(to_target.index)
+    order = []
+    while len(order) < count:
+        score = {n: -to_target[n] if not order else min(full.at[n, c] for c in order) for n in left}
+        best = sorted(score.values(), reverse=True)
+        if len(best) > 1 and best[0] - best[1] < 1e-7:
+            return None
+        order.append(max(left, key=score.__getitem__))
+        left.remove(order[-1])
+    return order
+
+
+def test_farthest_point_ties_go_to_the_first():
+    between = np.ones((4, 4)) - np.eye(4)
+    assert list(farthest_point_order(np.array([0.2, 0.1, 0.1, 0.3]), between)) == [1, 0, 2, 3]
+    assert list(farthest_point_order(np.array([0.2, 0.1, 0.1, 0.3]), between, 2)) == [1, 0]
+    assert list(farthest_point_order(np.zeros(0), np.zeros((0, 0)))) == []
+
+
+def test_exact_copies_do_not_disturb_the_order():
+    """Copies are exact ties; the smaller id must win whatever the threads do with the arithmetic."""
+    _, vectors, _ = simulate_embeddings(1, 0, 0, dim=64)
+    rng = np.random.default_rng(0)
+    rows = vectors[0] + 0.35 * rng.standard_normal((6, 64)) / 8
+    rows = np.concatenate([rows, rows[[2, 2, 4]]])
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    names = [f"{i}" for i in range(9)]
+    built = build_reference_set(names, rows, BuildConfig(test=0, val=0))
+    listed = built.references.groupby("target_id")["reference_id"].agg(list)
+    for target, references in listed.items():
+        for first, second in (("2", "6"), ("6", "7"), ("4", "8")):
+            if target not in (first, second):
+                assert references.index(first) < references.index(second)
+
+
+def test_published_sizes_and_one_split_for_everybody():
+    ids, vectors, _ = simulate_embeddings(3000, 1200, 400, seed=7)
+    built = build_reference_set(ids, vectors, BuildConfig(test=15, val=0.05, seed=1))
+    counts = built.counts()
+    assert counts["test"]["identities"] == 15
+    assert counts["val"]["identities"] == round(0.05 * counts["all"]["identities"])
+    assert counts["all"]["images"] == sum(counts[s]["images"] for s in ("train", "val", "test"))
+    assert len(built.identities) == 3000
+    per_target = built.references[built.references["split"] != "train"].groupby("target_id").size()
+    assert per_target.between(2, 9).all()
+    assert (built.references.loc[built.references["split"] == "train", "distance"] < 0.1).any(), "train has no minimum"
+
+
+def test_the_draw_is_keyed_by_seed_and_survives_other_people(tmp_path):
+    ids, vectors, _ = simulate_embeddings(600, 400, 120, dim=256, seed=8)
+    config = BuildConfig(test=10, val=10, seed=1)
+    one = build_reference_set(ids, vectors, config).identities
+    assert not one.equals(build_reference_set(ids, vectors, dataclasses.replace(config, seed=2)).identities)
+    more_val = build_reference_set(ids, vectors, dataclasses.replace(config, val=20)).identities
+    assert set(one.loc[one["split"] == "test", "image_id"]) == set(
+        more_val.loc[more_val["split"] == "test", "image_id"]
+    )
+    write_table(tmp_path, "identities", one)
+    assert read_table(tmp_path, "identities").equals(one)
+
+
+def frame_of_identities(count, per=2):
+    who = np.repeat(np.arange(count), per)
+    return pd.DataFrame(
+        {"image_id": [f"{i:04d}" for i in range(len(who))], "identity_id": pd.array(who, dtype="Int32")}
+    )
+
+
+def test_balancing_takes_the_labels_in_turns():
+    frame = frame_of_identities(100)
+    label = {name: "rare" if int(who) < 8 else "common" for name, who in zip(*frame.values.T, strict=True)}
+    for size, rare in ((10, 5), (20, 8)):
+        split = split_identities(frame, test=size, val=0, seed=3, attribute=label)
+        chosen = split[split["split"] == "test"].drop_duplicates("identity_id")["image_id"].map(label)
+        assert (chosen == "rare").sum() == rare
+    plain = split_identities(frame, test=20, val=0, seed=3)
+    assert (plain[plain["split"] == "test"]["image_id"].map(label) == "rare").sum() < 8
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, True, "3", None])
+def test_a_size_that_is_neither_count_nor_fraction_is_refused(size):
+    with pytest.raises(ConfigError, match="size of test"):
+        split_identities(frame_of_identities(10), test=size, val=0, seed=0)
+
+
+def test_more_identities_than_there_are_is_said():
+    with pytest.raises(ConfigError, match="only 6 of 10 qualify"):
+        split_identities(frame_of_identities(10), test=4, val=7, seed=0)
+
+
+def test_exclusions_hold_in_both_directions_and_leave_identities_alone():
+    ids, vectors, _ = simulate_embeddings(200, 200, 25, dim=256, seed=9)
+    config = BuildConfig(test=20, val=0, min_references=1)
+    before = build_reference_set(ids, vectors, config)
+    rows = before.references[before.references["split"] == "test"]
+    target, reference = rows.iloc[0][["target_id", "reference_id"]]
+    gone = rows.iloc[-1]["target_id"]
+    after = build_reference_set(
+        ids, vectors, config, exclusions=Exclusions.of(pairs=[(reference, target)], targets=[gone])
+    )
+    listed = set(zip(after.references["target_id"], after.references["reference_id"], strict=True))
+    assert (target, reference) not in listed
+    assert (reference, target) not in listed
+    assert gone not in set(after.references["target_id"])
+    assert gone in set(after.references["reference_id"]), "an excluded target may still be a reference"
+    assert after.identities.equals(before.identities)
+
+
+def test_age_gap_is_reference_minus_target():
+    ids, vectors, _ = simulate_embeddings(50, 50, 10, dim=256, seed=10)
+    ages = {name: 20.0 + i for i, name in enumerate(ids[:-1])}
+    references = build_reference_set(ids, vectors, BuildConfig(test=0, val=0), ages=ages).references
+    for target, reference, gap in zip(*(references[c] for c in ("target_id", "reference_id", "age_gap")), strict=True):
+        if ids[-1] in (target, reference):
+            assert np.isnan(gap)
+        else:
+            assert gap == ages[reference] - ages[target]
+    assert references["age_gap"].isna().any()
+
+
+def test_known_identities_give_references_at_any_distance():
+    ids, vectors, person = simulate_embeddings(120, 100, 12, dim=64, seed=11)
+    counts = pd.Series(person).value_counts()
+    who = pd.array([int(p) if counts[p] > 1 else pd.NA for p in person], dtype="Int32")
+    identities = pd.DataFrame({"image_id": ids, "identity_id": who})
+    embeddings = Embeddings.checked(ids, vectors)
+    pairs = identity_pairs(embeddings, identities)
+    assert len(pairs) == (counts * (counts - 1) // 2).sum()
+    assert (pairs["image_a"] < pairs["image_b"]).all()
+    chosen = candidates(embeddings, pairs, identities, max_distance=2.0)
+    assert len(chosen) == 2 * len(pairs)
+    assert chosen["distance"].max() > 0.4
+    capped = order_references(embeddings, chosen, max_references=3)
+    assert capped.groupby("target_id").size().max() == 3
+
+
+def test_the_shared_matrix_and_the_one_a_target_agree(monkeypatch):
+    ids, vectors, _ = simulate_embeddings(150, 150, 5, dim=64, near_duplicates=0.3, seed=12)
+    config = BuildConfig(test=0, val=0)
+    expected = build_reference_set(ids, vectors, config).references
+    monkeypatch.setattr("ffhqref.reference_sets.references._MATRIX_LIMIT", 3)
+    assert build_reference_set(ids, vectors, config).references.equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_distance": 5}, "max_distance"),
+        ({"min_distance": 0.4}, "leaves no reference"),
+        ({"grouping": "single"}, "unknown grouping"),
+        ({"grouping_threshold": -1}, "grouping_threshold"),
+        ({"min_references": 0}, "min_references"),
+        ({"max_references": 1}, "max_references=1"),
+        ({"train_max_references": 0}, "train_max_references=0"),
+        ({"max_dist": 0.4}, "unknown keys"),
+        ({"max_distance": "x"}, "max_distance must be .* got 'x'"),
+        ({"min_references": "x"}, "min_references=x: expected a whole number$"),
+        ({"min_references": None}, "min_references=None: expected a whole number"),
+        ({"max_references": "x"}, "max_references=x: expected a whole number or null"),
+        ({"train_max_references": 2.5}, "train_max_references=2.5: expected a whole number or null"),
+        ({"test": "abc"}, "test=abc: expected a number of identities"),
+        ({"test": True}, "test=True: expected a number of identities"),
+        ({"val": 1.5}, "val=1.5: expected a number of identities"),
+        ({"val": -1}, "val=-1: expected a number of identities"),
+        ({"seed": "x"}, "seed=x: expected a whole number"),
+        ({"block": 0}, "block=0: expected a whole number of at least 1"),
+        ({"grouping": ["a"]}, "grouping=.*: expected a name"),
+    ],
+)
+def test_a_wrong_config_is_refused(values, words):
+    with pytest.raises(ConfigError, match=words):
+        BuildConfig.of(values)
+
+
+def test_the_defaults_are_the_published_ones():
+    config = BuildConfig.of({})
+    assert (config.max_distance, config.min_distance, config.grouping) == (0.4, 0.1, "components")
+    assert (config.test, config.val, config.min_references, config.max_references) == (150, 300, 2, 9)
+
+
+def test_no_images_and_nobody_twice_give_empty_tables():
+    for ids, vectors in (([], np.zeros((0, 4))), (["a", "b"], np.eye(2))):
+        built = build_reference_set(ids, vectors, BuildConfig(test=0, val=0))
+        assert len(built.identities) == len(ids)
+        assert not len(built.pairs) and not len(built.references) and not len(built.audit)
+        for name in ("pairs", "identities", "references"):
+            to_arrow(name, getattr(built, name))

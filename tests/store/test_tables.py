@@ -1,0 +1,143 @@
+"""Tables: what is written comes back, what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffhqref.core.errors import TableError
+from ffhqref.store import tables
+
+
+def scores(**changes: object) -> pd.DataFrame:
+    row = {
+        "method": "lq",
+        "benchmark": "moderate",
+        "case_id": "00001",
+        "metric": "psnr",
+        "value": 20.5,
+        "status": "ok",
+    }
+    return pd.DataFrame([{**row, **changes}])
+
+
+def test_round_trip_keeps_values_and_nulls(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "image_id": ["b", "a", "c"],
+            "identity_id": pd.Series([4, None, 7], dtype="Int32"),
+            "size": [2, 1, 2],
+            "split": ["test", None, "train"],
+        }
+    )
+    tables.write_table(tmp_path, "identities", frame)
+    back = tables.read_table(tmp_path, "identities")
+    assert back["image_id"].tolist() == ["a", "b", "c"]  # sorted by key
+    assert back["identity_id"].isna().tolist() == [True, False, False]
+    assert back["identity_id"].dropna().tolist() == [4, 7]
+    assert str(back["identity_id"].dtype) == "Int32"
+    assert pd.isna(back["split"][0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(dim=st.integers(1, 40), n=st.integers(1, 6), data=st.data())
+def test_embeddings_come_back_bit_for_bit(tmp_path_factory, dim, n, data):
+    values = data.draw(st.lists(st.floats(-1, 1, width=32), min_size=n * dim, max_size=n * dim))
+    vectors = np.array(values, np.float32).reshape(n, dim)
+    frame = pd.DataFrame({"image_id": [f"{i:03d}" for i in range(n)], "embedder": "e", "vector": list(vectors)})
+    root = tmp_path_factory.mktemp("w")
+    path = tables.write_table(root, "embeddings", frame)
+    back = np.stack(tables.read_table(root, "embeddings")["vector"].tolist())
+    assert back.dtype == np.float32
+    assert np.array_equal(back, vectors)
+    assert pa.types.is_fixed_size_list(pq.read_schema(path).field("vector").type)
+
+
+def test_writing_the_same_rows_again_leaves_the_file_as_it_was(tmp_path):
+    origin = tables.provenance(config={"a": 1}, device="cpu")
+    path = tables.write_table(tmp_path, "scores", scores(), origin)
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    tables.write_table(tmp_path, "scores", scores(), origin)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    tables.write_table(tmp_path, "scores", scores(value=1.0), origin)
+    assert path.read_bytes() != before[0]
+    tables.write_table(tmp_path, "scores", scores(value=1.0), tables.provenance(config={"a": 2}))
+    assert tables.read_metadata(tmp_path, "scores")["config"] == {"a": 2}
+
+
+def test_row_order_does_not_reach_the_file(tmp_path):
+    frame = pd.concat([scores(case_id=f"{i:05d}", value=float(i)) for i in range(20)], ignore_index=True)
+    hashes = set()
+    for seed in range(3):
+        root = tmp_path / str(seed)
+        tables.write_table(root, "scores", frame.sample(frac=1, random_state=seed))
+        hashes.add(tables.table_hash(root, "scores"))
+    assert len(hashes) == 1
+
+
+def test_provenance_is_complete(tmp_path):
+    tables.write_table(tmp_path, "scores", scores(), tables.provenance(config={"x": [1]}, signatures={"psnr": "s"}))
+    path = tables.table_path(tmp_path, "scores")
+    facts = json.loads(pq.read_schema(path).metadata[b"ffhqref"])
+    wanted = {"table", "version", "config", "config_hash", "inputs", "signatures", "packages", "created", "content"}
+    assert wanted <= set(facts)
+    assert facts["packages"]["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (scores().drop(columns="value"), "missing columns ['value']"),
+        (scores().assign(extra=1), "unexpected columns ['extra']"),
+        (pd.concat([scores(), scores()]), "occurs twice"),
+        (scores(method=None), "missing"),
+        (scores(value="high"), "column 'value'"),
+    ],
+)
+def test_a_frame_that_does_not_fit_is_refused(tmp_path, frame, said):
+    with pytest.raises(TableError) as caught:
+        tables.write_table(tmp_path, "scores", frame)
+    assert said in str(caught.value)
+    assert not tables.table_path(tmp_path, "scores").exists()
+
+
+def test_files_that_are_not_ours_are_refused_in_one_line(tmp_path):
+    path = tables.table_path(tmp_path, "scores")
+    with pytest.raises(TableError, match="does not exist yet"):
+        tables.read_table(tmp_path, "scores")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no parquet at all")
+    with pytest.raises(TableError, match="cannot be read"):
+        tables.read_table(tmp_path, "scores")
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(TableError, match="not a table of ffhqref"):
+        tables.read_table(tmp_path, "scores")
+    tables.write_table(tmp_path, "scores", scores())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TableError, match="cannot be read"):
+        tables.read_table(tmp_path, "scores")
+
+
+def test_another_schema_version_is_refused_and_kept(tmp_path):
+    path = tables.write_table(tmp_path, "scores", scores())
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"ffhqref"])
+    facts["version"] += 1
+    pq.write_table(table.replace_schema_metadata({b"ffhqref": json.dumps(facts).encode()}), path)
+    before = path.read_bytes()
+    with pytest.raises(TableError, match=r"version 2.*reads 'scores' version 1"):
+        tables.read_table(tmp_path, "scores")
+    assert path.read_bytes() == before
+
+
+def test_unknown_table_gets_a_suggestion(tmp_path):
+    with pytest.raises(TableError, match="Did you mean 'scores'"):
+        tables.table_path(tmp_path, "score")

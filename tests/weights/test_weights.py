@@ -1,0 +1,352 @@
+"""Weight files: the registry, where files are looked for, trust, resumable fetching, refusal of hostile files."""
+
+import http.server
+import os
+import pickle
+import re
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from ffhqref.core.errors import WeightsError
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.weights import files as weights
+from ffhqref.weights import recorded
+
+NOTES = Path(__file__).parents[3] / "shared" / "notes" / "restorers.md"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    for name in ("FFHQREF_OFFLINE", "HF_HUB_OFFLINE", "FFHQREF_WEIGHTS", "TORCH_HOME", "INSIGHTFACE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# registry
+
+
+def test_every_entry_is_complete_and_its_file_name_unique():
+    entries = weights.registry()
+    names = [name for item in entries.values() for name in (item.filename, *item.aliases)]
+    assert len(entries) > 40
+    assert len(set(names)) == len(names)
+    for item in entries.values():
+        assert item.sources or item.page, item.name
+        assert all(source.startswith("https://") for source in item.sources), item.name
+        assert item.sha256 is None or re.fullmatch(r"[0-9a-f]{8}([0-9a-f]{56})?", item.sha256), item.name
+        assert not Path(item.filename).is_absolute()
+        assert ".." not in Path(item.filename).parts
+        assert set(item.folders) <= {"checkpoints", "pyiqa", "insightface", "facexlib"}
+        if "non-commercial" in item.licence or "NC" in item.licence:
+            assert not item.commercial, item.name
+
+
+def test_hashes_and_sizes_are_those_of_the_fact_sheet():
+    if not NOTES.is_file():
+        pytest.skip(f"the fact sheet is not here: {NOTES}")
+    rows = re.findall(r"^\| (\S+\.\w+).*?\| ([\d,]{6,}|≈[^|]*) \| ([0-9a-f]{64}) \|", NOTES.read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for filename, size, digest in rows:
+        item = weights.by_filename(filename)
+        assert item.sha256 == digest, filename
+        if not size.startswith("≈"):
+            assert item.size == int(size.replace(",", "")), filename
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one():
+    with pytest.raises(WeightsError, match="Did you mean 'codeformer'"):
+        weights.find("codefromer")
+
+
+# finding
+
+
+def test_a_named_path_comes_first_then_the_folder_then_the_caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "mine"))
+    assert weights.find("musiq") is None
+    filename = weights.entry("musiq").filename
+    in_cache = put(tmp_path / "torch" / "hub" / "pyiqa" / filename, b"c")
+    assert weights.find("musiq") == in_cache
+    in_folder = put(tmp_path / "mine" / filename, b"f")
+    assert weights.find("musiq") == in_folder
+    elsewhere = put(tmp_path / "other" / filename, b"o")
+    assert weights.find("musiq", folder=tmp_path / "other") == elsewhere
+    named = put(tmp_path / "named.pth", b"n")
+    assert weights.find("musiq", path=named) == named
+    with pytest.raises(WeightsError, match="no such file"):
+        weights.find("musiq", path=tmp_path / "missing.pth")
+
+
+def test_an_insightface_pack_is_found_in_its_own_cache_nested_or_bare(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSIGHTFACE_HOME", str(tmp_path))
+    bare = put(tmp_path / "models" / "glintr100.onnx", b"x")
+    assert weights.find("antelopev2-glintr100") == bare
+    nested = put(tmp_path / "models" / "antelopev2" / "glintr100.onnx", b"x")
+    assert weights.find("antelopev2-glintr100") == nested
+
+
+def test_a_missing_file_is_one_line_with_file_origin_and_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        weights.require("vgg16-imagenet")
+    line = str(caught.value)
+    assert "\n" not in line
+    for part in ("vgg16-397923af.pth", "download.pytorch.org", str(tmp_path), "hub/checkpoints", "weights fetch"):
+        assert part in line
+
+
+# trust
+
+
+def item(**fields):
+    return weights.WeightFile("thing", "thing.bin", **fields)
+
+
+def test_a_full_hash_must_match(tmp_path):
+    put(tmp_path / "thing.bin", b"real")
+    good = weights.require(item(sha256=sha256_bytes(b"real")), folder=tmp_path)
+    assert good.published is True
+    assert good.signature == f"thing.bin@{sha256_bytes(b'real')[:12]}"
+    with pytest.raises(WeightsError, match=r"not the published file \(4 bytes of 9, sha256"):
+        weights.require(item(sha256=sha256_bytes(b"published"), size=9), folder=tmp_path)
+
+
+def test_a_file_that_differs_from_a_hash_prefix_is_told_apart_in_the_signature(tmp_path):
+    put(tmp_path / "thing.bin", b"random weights")
+    found = weights.require(item(sha256="00000000"), folder=tmp_path)
+    assert found.published is False
+    assert "not the published file" in found.signature
+    assert weights.require(item(sha256=sha256_bytes(b"random weights")[:8]), folder=tmp_path).published is True
+
+
+def test_an_unknown_hash_is_recorded_and_a_change_refused(tmp_path):
+    file = put(tmp_path / "thing.bin", b"first")
+    assert weights.require(item(), folder=tmp_path).published is None
+    os.utime(file, ns=(1, 1))  # another time, same bytes: still the same file
+    assert weights.require(item(), folder=tmp_path).sha256 == sha256_bytes(b"first")
+    file.write_bytes(b"second")
+    with pytest.raises(WeightsError, match="changed since first use"):
+        weights.require(item(), folder=tmp_path)
+
+
+def test_a_named_path_is_hashed_and_not_compared(tmp_path):
+    own = put(tmp_path / "finetuned.bin", b"mine")
+    found = weights.require(item(sha256=sha256_bytes(b"published")), path=own, folder=tmp_path)
+    assert found.path == own
+    assert found.sha256 == sha256_bytes(b"mine")
+    own.write_bytes(b"trained again")
+    assert weights.require(item(), path=own, folder=tmp_path).sha256 == sha256_bytes(b"trained again")
+
+
+def test_verify_reads_the_file_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    # a disk that tells no more than these
+    monkeypatch.setattr(recorded, "_stamp", lambda path: [path.stat().st_size, path.stat().st_mtime_ns])
+    file = put(tmp_path / weights.entry("vqfr-v2").filename, b"one")
+    stamp = file.stat().st_mtime_ns
+    assert weights.verify("vqfr-v2").sha256 == sha256_bytes(b"one")
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stamp, stamp))  # a change that keeps size and time
+    assert weights.require("vqfr-v2").sha256 == sha256_bytes(b"one")
+    with pytest.raises(WeightsError, match="changed"):
+        weights.verify("vqfr-v2")
+
+
+# fetching
+
+BODY = bytes(range(256)) * 5000
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    requests: list = []
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        type(self).requests.append((self.path, wanted))
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        start = int(wanted[6:-1]) if wanted and self.path != "/norange" else 0
+        if start >= len(BODY):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(BODY) - start))
+        self.end_headers()
+        cut = len(BODY) // 2 if self.path == "/breaks" and not start else len(BODY)
+        self.wfile.write(BODY[start:cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Handler.requests = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_fetch_tells_its_progress_and_leaves_one_whole_file(server, tmp_path):
+    told = []
+    path = weights.fetch(
+        item(sources=(server + "/file",), sha256=sha256_bytes(BODY)),
+        folder=tmp_path,
+        progress=lambda there, total: told.append((there, total)),
+    )
+    assert path.read_bytes() == BODY
+    assert told[-1] == (len(BODY), len(BODY))
+    assert [file.name for file in tmp_path.iterdir()] == ["thing.bin"]
+
+
+def test_a_broken_download_is_taken_up_where_it_stopped(server, tmp_path):
+    wanted = item(sources=(server + "/breaks",), sha256=sha256_bytes(BODY))
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        weights.fetch(wanted, folder=tmp_path)
+    assert not (tmp_path / "thing.bin").exists()
+    half = (tmp_path / "thing.bin.part").stat().st_size
+    assert 0 < half < len(BODY)
+    assert weights.fetch(wanted, folder=tmp_path).read_bytes() == BODY
+    assert Handler.requests[-1] == ("/breaks", f"bytes={half}-")
+
+
+@pytest.mark.parametrize("path", ["/norange", "/file"])
+def test_a_part_is_finished_whatever_the_server_answers_to_a_range(server, tmp_path, path):
+    put(tmp_path / "thing.bin.part", BODY[:1000] if path == "/norange" else BODY)
+    assert weights.fetch(item(sources=(server + path,)), folder=tmp_path).read_bytes() == BODY
+
+
+def test_another_file_is_refused_and_the_next_source_tried(server, tmp_path):
+    wrong = item(sources=(server + "/missing", server + "/file"), sha256="0" * 64)
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch(wrong, folder=tmp_path)
+    assert "Not Found" in str(caught.value)
+    assert "expected 000000000000" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variable", ["FFHQREF_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_never_asks(server, tmp_path, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(WeightsError, match="offline is set"):
+        weights.fetch(item(sources=(server + "/file",)), folder=tmp_path)
+    with pytest.raises(WeightsError, match="not on this machine"):
+        weights.require(item(sources=(server + "/file",)), folder=tmp_path, download=True)
+    assert Handler.requests == []
+
+
+def test_require_downloads_only_when_asked(server, tmp_path):
+    wanted = item(sources=(server + "/file",))
+    with pytest.raises(WeightsError, match="not on this machine"):
+        weights.require(wanted, folder=tmp_path)
+    assert Handler.requests == []
+    assert weights.require(wanted, folder=tmp_path, download=True).sha256 == sha256_bytes(BODY)
+
+
+def test_what_has_no_source_is_fetched_by_hand(tmp_path):
+    with pytest.raises(WeightsError, match=r"get thing.bin from https://example.org/page"):
+        weights.fetch(item(page="https://example.org/page"), folder=tmp_path)
+
+
+def test_a_silent_host_is_asked_once(tmp_path, monkeypatch):
+    import urllib.error
+    import urllib.request
+
+    asked = []
+
+    def silent(request, timeout):
+        asked.append((request.full_url, timeout))
+        raise urllib.error.URLError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    sources = ("https://silent.invalid/a", "https://silent.invalid/b")
+    for name in ("one", "two"):
+        with pytest.raises(WeightsError, match="no answer"):
+            weights.fetch(weights.WeightFile(name, name, sources=sources), folder=tmp_path)
+    assert asked == [("https://silent.invalid", 10.0)]
+
+
+def test_the_inventory_says_what_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    put(tmp_path / "codeformer.pth", b"x")
+    lines = {line["name"]: line for line in weights.inventory()}
+    assert set(lines) == set(weights.registry())
+    assert lines["codeformer"]["path"] == tmp_path / "codeformer.pth"
+    assert not lines["codeformer"]["commercial"]
+    assert lines["refldm"]["path"] is None
+    assert not lines["dr2"]["fetchable"]
+
+
+def test_only_http_is_followed(tmp_path):
+    secret = put(tmp_path / "secret", b"s")
+    with pytest.raises(WeightsError, match="only http"):
+        weights.fetch(item(sources=(secret.as_uri(),)), folder=tmp_path / "w")
+
+
+# loading
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.marker),))
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    path = tmp_path / "evil.pth"
+    torch.save({"weight": torch.zeros(2), "bomb": Evil(tmp_path / "ran")}, path)
+    with pytest.raises(WeightsError, match="holds more than tensors and was refused") as caught:
+        weights.load_tensors(path)
+    assert "\n" not in str(caught.value)
+    with path.open("wb") as stream:
+        pickle.dump(Evil(tmp_path / "ran"), stream)
+    with pytest.raises(WeightsError):
+        weights.load_tensors(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.95])
+def test_a_truncated_file_is_one_line(tmp_path, suffix, keep):
+    from safetensors.torch import save_file
+
+    path = tmp_path / f"file{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)({"weight": torch.randn(64, 64)}, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if keep >= 1 or keep == 0 else int(len(data) * keep)])
+    with pytest.raises(WeightsError, match="refused") as caught:
+        weights.load_tensors(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_wrappers_and_prefixes_are_taken_off(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save({"params": {"module.a": torch.ones(1)}, "params_ema": {"module.a": torch.full((1,), 2.0)}, "n": 3}, path)
+    found = weights.load_tensors(path, wrappers=("params_ema", "params"), prefix="module.")
+    assert {name: value.item() for name, value in found.items()} == {"a": 2.0}
+    with pytest.raises(WeightsError, match="no tensors"):
+        weights.load_tensors(path)
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path):
+    layer = torch.nn.Linear(2, 3)
+    weights.load_into(layer, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "f.pth")
+    assert layer.weight.sum() == 6
+    with pytest.raises(WeightsError, match=r"1 missing \(first: bias\), 1 unknown \(first: bais\), 1 of another shape"):
+        weights.load_into(layer, {"weight": torch.ones(2, 2), "bais": torch.zeros(3)}, "f.pth")
