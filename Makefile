@@ -1,7 +1,13 @@
 # The two commands: `make demo` (the main job on the embedded sample) and `make test`.
 # Both set everything up first, in .venv.
 #
-#   PYTHON=python3.11        the interpreter .venv is made from (3.10 or newer)
+#   make test-slow           the slow tests
+#   make benchmark           the quick speed benchmarks, about two minutes; all of them: benchmarks/README.md
+#   make docs                check the docs: links, examples, generated pages
+#   make wheel               build dist/, install the wheel into a fresh environment and run it there
+#   make lowest              the same with the oldest versions that pyproject.toml allows
+#
+#   PYTHON=python3.13        the interpreter that environments are made from (3.11 or newer)
 #   TORCH_BACKEND=cpu        choose a torch build (cpu, cu128, auto, …); empty: the registry's default,
 #                            which is the CUDA build on Linux and MPS on a Mac
 #   ROOT=workspace           where `make demo` writes
@@ -11,21 +17,32 @@ ROOT ?= workspace
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+TESTED := --constraint constraints.txt
+EVERYTHING := --editable ".[all,dev]"
 
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-slow lint format benchmark clean
+.PHONY: setup demo test test-slow lint format docs wheel lowest benchmark clean
+
+# Make the environment $(1) and install $(2) into it.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "ffhqref needs Python 3.11 or newer: make PYTHON=python3.13")'
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet "uv>=0.8"
+	$(1)/bin/uv pip install --python $(1)/bin/python --quiet --compile-bytecode \
+	  $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") \
+	  $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) $(2)
+endef
+
+# Run the quick experiment with what is installed in $(1), where no checkout is in sight.
+define try
+	cd $(1) && bin/ffhqref run experiment=quick
+endef
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt overrides.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "ffhqref needs Python 3.10 or newer: make PYTHON=python3.11 " + "setup")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "uv>=0.8"
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode \
-	  $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)") \
-	  $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND)) \
-	  --constraint constraints.txt --override overrides.txt --editable ".[all,dev]"
+	$(call install,$(VENV),$(TESTED) --override overrides.txt $(EVERYTHING))
 	@touch $@
 
 demo: setup
@@ -45,6 +62,26 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -m pytest tests/test_docs.py
+
+wheel: setup
+	rm -rf dist build/wheel
+	$(BIN)/python -m build
+	$(call install,build/wheel,$(TESTED) dist/*.whl)
+	$(call try,build/wheel)
+
+lowest:
+	rm -rf build/lowest
+	$(call install,build/lowest,--resolution lowest-direct .)
+	$(call try,build/lowest)
+
+benchmark: setup
+	$(BIN)/python benchmarks/startup.py --repeats 3
+	$(BIN)/python benchmarks/degradation.py --images 10 --repeats 2
+	$(BIN)/python benchmarks/pairs.py --images 10000 --sizes
+	$(BIN)/python benchmarks/scoring.py --cases 4 --methods 2
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

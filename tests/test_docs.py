@@ -1,0 +1,69 @@
+"""The docs: links lead somewhere, examples can be read, commands of make exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+import tomllib
+import yaml
+
+from .conftest import REPOSITORY
+
+SKIPPED = {".venv", "build", "dist", "workspace", "outputs", "multirun", ".pytest_cache", "node_modules"}
+PAGES = [
+    path for path in sorted(REPOSITORY.rglob("*.md")) if not SKIPPED & set(path.relative_to(REPOSITORY).parts[:-1])
+]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+READERS = {"python": ast.parse, "toml": tomllib.loads, "yaml": yaml.safe_load}
+WORKFLOW = REPOSITORY / ".github" / "workflows" / "ci.yml"
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+
+
+def anchors(text: str) -> set[str]:
+    """Return the fragments by which a page's headings can be linked."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_links_lead_somewhere(page):
+    prose = BLOCK.sub("", TEXTS[page])
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not re.match(r"[a-z]+:", target):
+            file, _, fragment = target.partition("#")
+            linked = (page.parent / file).resolve() if file else page
+            assert linked.exists(), target
+            if fragment:
+                assert fragment in anchors(linked.read_text(encoding="utf-8")), target
+
+
+@pages
+def test_examples_can_be_read(page):
+    for language, text in BLOCK.findall(TEXTS[page]):
+        if language in READERS:
+            READERS[language](text)
+
+
+def rules() -> set[str]:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^(\w[\w-]*):(?!=)", makefile, re.MULTILINE))
+
+
+def test_commands_of_make_exist():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split()
+    assert set(phony) == rules()
+    for path in [*PAGES, WORKFLOW, REPOSITORY / ".ci" / "run", REPOSITORY / "Makefile"]:
+        code = re.findall(r"`make ([a-z-]+)|(?:^|run: |#   )make ([a-z-]+)", path.read_text("utf-8"), re.MULTILINE)
+        assert {first or second for first, second in code} <= rules(), path
+
+
+def test_the_workflow_and_the_citation_can_be_read():
+    jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+    assert all(job["steps"] and job["timeout-minutes"] for job in jobs.values())
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "title", "message", "authors"} <= set(citation)
