@@ -55,7 +55,7 @@ def test_columns_and_types(finished: Finished) -> None:
 
 
 def test_columns_of_tables_that_the_job_does_not_make() -> None:
-    from ffhqref.schemas import SPECS
+    from ffhqref.store.schemas import SPECS
 
     found = {
         name: {"version": spec.version, "key": list(spec.key), "columns": dict(spec.columns)}
