@@ -80,12 +80,12 @@ def croissant(root: str | Path, card: Card, folder: str | Path) -> dict[str, Any
 def _record_set(table: str) -> dict[str, Any]:
     spec = schemas.SPECS[table]
     fields = []
-    for column, kind in spec.columns.items():
+    for column, facts in spec.columns.items():
         field: dict[str, Any] = {
             "@type": "cr:Field",
             "@id": f"{table}/{column}",
             "name": column,
-            "dataType": TYPES[kind.rstrip("?")],
+            "dataType": TYPES[facts.kind],
             "source": {"fileObject": {"@id": f"{table}.parquet"}, "extract": {"column": column}},
         }
         if (table, column) in PICTURES:

@@ -1,4 +1,7 @@
-"""The data dictionary: which tables there are, and the names and types of their columns (design, section 3)."""
+"""The data dictionary: every table, its columns, their types and their meaning.
+
+This is the only place that names a table's columns; docs/tables.md is generated from it (`to_markdown`).
+"""
 
 from __future__ import annotations
 
@@ -6,122 +9,206 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class TableSpec:
-    """A table's name, version and columns.
+class Column:
+    """One column of a table."""
 
-    ``columns`` maps a column to its Arrow type in words; a trailing ``?`` marks a nullable one. ``key`` names the
-    columns that identify a row. A change of meaning or columns raises ``version``; older files are then refused.
+    kind: str
+    """Arrow type in words: string, int32, int64, float32, float64, bool, vector, list<string>, list<float64>."""
+    doc: str
+    nullable: bool = False
+    volatile: bool = False
+    """Differs between two runs of the same work, and so is not part of the content hash."""
+
+    @property
+    def words(self) -> str:
+        """The type, with a question mark where a value may be null."""
+        return f"{self.kind}?" if self.nullable else self.kind
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table: its columns, its key, and the pipeline that makes it.
+
+    A change of meaning or columns raises ``version``; older files are then refused.
     """
 
     name: str
-    columns: Mapping[str, str]
+    made_by: str
+    """Pipeline, as ``ffhqref <made_by>``."""
     key: tuple[str, ...]
+    """Columns that identify a row; rows are sorted by them."""
+    doc: str
+    columns: Mapping[str, Column]
     version: int = 1
 
 
-def _spec(name: str, key: Sequence[str], **columns: str) -> TableSpec:
-    return TableSpec(name, columns, tuple(key))
+def _table(name: str, made_by: str, key: str, doc: str, /, **columns: str) -> TableSpec:
+    """Make a spec from columns written as ``"type: meaning"``; ``type?`` may be null, ``~type`` is volatile."""
+    made = {}
+    for column, text in columns.items():
+        kind, _, meaning = text.partition(": ")
+        made[column] = Column(kind.strip("~?"), meaning, nullable=kind.endswith("?"), volatile=kind.startswith("~"))
+    return TableSpec(name, made_by, tuple(key.split()), doc, made)
 
 
-SPECS: dict[str, TableSpec] = {
-    spec.name: spec
-    for spec in (
-        _spec(
-            "images", ["image_id"],
-            image_id="string", path="string", width="int32", height="int32", sha256="string", error="string?",
-        ),
-        _spec("embeddings", ["image_id", "embedder"], image_id="string", embedder="string", vector="vector"),
-        _spec("ages", ["image_id", "source"], image_id="string", age="float32?", source="string"),
-        _spec("attributes", ["image_id", "attribute"], image_id="string", attribute="string", value="string"),
-        _spec(
-            "licences", ["image_id"],
-            image_id="string", author="string", licence="string", licence_url="string", source_url="string",
-        ),
-        _spec("pairs", ["image_a", "image_b"], image_a="string", image_b="string", distance="float32"),
-        _spec(
-            "identities", ["image_id"],
-            image_id="string", identity_id="int32?", size="int32", split="string?",
-        ),
-        _spec(
-            "references", ["target_id", "rank"],
-            target_id="string", reference_id="string", rank="int32", distance="float32?",
-            age_gap="float32?", split="string",
-        ),
-        _spec(
-            "degradations", ["target_id", "level"],
-            target_id="string", level="string", lq_path="string?", lq_sha256="string?", kernel="string",
-            sigma_x="float64", sigma_y="float64", rotation="float64", scale="float64", noise_sigma="float64",
-            jpeg_quality="float64", seed="int64", noise_skip="int64", noise_carry="float64?",
-            grey_noise_draw="float64?", colour_shift="list<float64>?", grey="bool", error="string?",
-        ),
-        _spec(
-            "imports", ["benchmark", "case_id", "role", "rank"],
-            benchmark="string", case_id="string", role="string", rank="int32", file="string", path="string?",
-            sha256="string?", source="string?", error="string?",
-        ),
-        _spec(
-            "cases", ["benchmark", "case_id"],
-            benchmark="string", case_id="string", target_id="string", identity_id="int32?", lq_path="string",
-            gt_path="string?", reference_paths="list<string>", age="float32?", age_gap="float32?",
-        ),
-        _spec(
-            "restorations", ["method", "benchmark", "case_id"],
-            method="string", benchmark="string", case_id="string", output_path="string?", output_sha256="string?",
-            status="string", error="string?", seconds="float64", peak_memory_bytes="int64?", device="string",
-        ),
-        _spec(
-            "scores", ["method", "benchmark", "case_id", "metric"],
-            method="string", benchmark="string", case_id="string", metric="string", value="float64?",
-            status="string",
-        ),
-        _spec(
-            "leaderboard", ["benchmark", "method", "metric"],
-            benchmark="string", method="string", metric="string", higher_is_better="bool", mean="float64?",
-            ci_low="float64?", ci_high="float64?", n="int32", n_failed="int32", rank="int32?", rank_low="int32?",
-            rank_high="int32?", published="float64?", published_source="string?", leak="string?",
-            seconds_per_image="float64?",
-        ),
-        _spec(
-            "faceme_features", ["image_id", "source", "bucket"],
-            image_id="string", source="string", bucket="string", path="string", identity_path="string?",
-            clip_path="string?", error="string?",
-        ),
-        _spec(
-            "train_faces", ["image_id"],
-            image_id="string", path="string", person="string", sha256="string", error="string?",
-        ),
-        _spec(
-            "poses", ["image_id"],
-            image_id="string", pose="list<float64>?", expression="list<float64>?", pose_bucket="int32?",
-            expression_bucket="int32?", source="string", error="string?",
-        ),
-        _spec(
-            "synthesis_plan", ["target_id", "pose_bucket", "expression_bucket", "attempt"],
-            target_id="string", pose_bucket="int32", expression_bucket="int32", attempt="int32", pose_id="string?",
-            seed="int64", error="string?",
-        ),
-        _spec(
-            "synthesis_attempts", ["target_id", "pose_bucket", "expression_bucket", "attempt"],
-            target_id="string", pose_bucket="int32", expression_bucket="int32", attempt="int32", pose_id="string?",
-            seed="int64", source="string", status="string", similarity="float64?", sha256="string?", error="string?",
-        ),
-        _spec(
-            "synthetic_references", ["target_id", "pose_bucket", "expression_bucket"],
-            target_id="string", pose_bucket="int32", expression_bucket="int32", source="string", status="string",
-            path="string?", sha256="string?", similarity="float64?", attempts="int32", pose_id="string?",
-            error="string?",
-        ),
-    )
-}  # fmt: skip
+_SEED = "int64: seed of the draw, from the run's seed, the level and the image"
+_IMAGE = "string: id of the image"
+_REASON = "string?: why there is no result; null where there is one"
+_BUCKETS = {"pose_bucket": "int32: pose cluster, from 0", "expression_bucket": "int32: expression cluster inside it"}
+_CASE = {"benchmark": "string: name of the benchmark", "case_id": "string: id of the case, unique in its benchmark"}
+
+_TABLES = (
+    _table(
+        "images", "build", "image_id", "Every image of the data set, usable or not.",
+        image_id="string: file name without its ending, unique",
+        path="string: path below the root of the data set, which the metadata records as `dataset_root`",
+        width="int32: pixels; 0 where it cannot be read", height="int32: pixels; 0 where it cannot be read",
+        sha256="string: hash of the file; empty where it cannot be read", error="string?: why it is left out",
+    ),
+    _table(
+        "embeddings", "build", "image_id embedder", "Face-recognition vectors of the usable images.",
+        image_id=_IMAGE, embedder="string: signature of network, weights and crop",
+        vector="vector: float32 of fixed length, L2-normalised",
+    ),
+    _table(
+        "ages", "build", "image_id source", "Ages from `dataset.ages`, and estimates of `ages.model` for the rest.",
+        image_id=_IMAGE, age="float32?: years", source="string: file and form, or signature of the network",
+    ),
+    _table(
+        "attributes", "build", "image_id attribute", "Further columns of `dataset.attributes`.",
+        image_id=_IMAGE, attribute="string: name of the column", value="string: text of the cell",
+    ),
+    _table(
+        "licences", "build", "image_id", "Author and licence of each image, where the data set tells them.",
+        image_id=_IMAGE, author="string: as the source names it", licence="string: name of the licence",
+        licence_url="string: its address", source_url="string: address of the image",
+    ),
+    _table(
+        "pairs", "build", "image_a image_b", "Every pair of images nearer than `build.max_distance`.",
+        image_a="string: the smaller id", image_b="string: the larger id",
+        distance="float32: 1 - cosine, rounded down to float32",
+    ),
+    _table(
+        "identities", "build", "image_id", "Which images show one person.",
+        image_id=_IMAGE, identity_id="int32?: number of the person; null for an image that is alone",
+        size="int32: images of that person", split="string?: train, val or test; null outside an imported release",
+    ),
+    _table(
+        "references", "build", "target_id rank", "The references of each target.",
+        target_id="string: id of the image to restore", reference_id="string: id of its reference",
+        rank="int32: order from 0, farthest-point sampling", distance="float32?: 1 - cosine of the two",
+        age_gap="float32?: age of the reference minus age of the target in years", split="string: train, val or test",
+    ),
+    _table(
+        "degradations", "degrade", "target_id level", "The low-quality images made here, with all that was drawn.",
+        target_id="string: id of the target", level="string: name of the degradation",
+        lq_path="string?: path in the workspace", lq_sha256="string?: hash of that file",
+        kernel="string: iso or aniso", sigma_x="float64: blur in pixels", sigma_y="float64: blur across, in pixels",
+        rotation="float64: angle of the kernel in radians", scale="float64: downsampling factor",
+        noise_sigma="float64: noise in grey levels", jpeg_quality="float64: quality as drawn",
+        seed=_SEED, noise_skip="int64: uniform values of the stream before the noise",
+        noise_carry="float64?: normal value left over from before", grey_noise_draw="float64?: draw for grey noise",
+        colour_shift="list<float64>?: shift of each channel in 0..1", grey="bool: the colour was taken away",
+        error=_REASON,
+    ),
+    _table(
+        "imports", "degrade", "benchmark case_id role rank",
+        "Images from outside: those of `benchmark.NAME.lq_folder`, and their references.",
+        **_CASE, role="string: lq or reference", rank="int32: order of the references, 0 for lq",
+        file="string: path as given, below its folder", path="string?: imported copy, in the workspace",
+        sha256="string?: hash of the copy", source="string?: of a reference: real, synthetic:NAME or unknown",
+        error="string?: why it is not used",
+    ),
+    _table(
+        "cases", "degrade", "benchmark case_id", "What each benchmark asks of every restorer.",
+        **_CASE, target_id="string: id of the target; the case's own where there is none",
+        identity_id="int32?: person shown, for intervals over people", lq_path="string: path in the workspace",
+        gt_path="string?: ground truth, below the root of the data set; null where there is none",
+        reference_paths="list<string>: references by rank, below the root of the data set, or in the workspace "
+        "where the path begins with `workspace:`",
+        age="float32?: age of the target in years", age_gap="float32?: mean absolute age gap of the references used",
+    ),
+    _table(
+        "restorations", "restore", "method benchmark case_id", "Outputs of every restorer.",
+        method="string: name of the restorer in this run", **_CASE,
+        output_path="string?: path in the workspace", output_sha256="string?: hash of that file",
+        status="string: `ok`, or what kind of failure", error=_REASON,
+        seconds="~float64: time of the case, model loading not counted",
+        peak_memory_bytes="~int64?: on the device", device="~string: the network ran on",
+    ),
+    _table(
+        "scores", "score", "method benchmark case_id metric", "One value a case and metric.",
+        method="string: name of the restorer, or `ground-truth`", **_CASE, metric="string: name of the metric",
+        value="float64?: null where there is none", status="string: `ok`, or why there is no value",
+    ),
+    _table(
+        "leaderboard", "report", "benchmark method metric", "Means, intervals and ranks.",
+        benchmark="string: name of the benchmark", method="string: name of the restorer", metric="string: of the mean",
+        higher_is_better="bool: direction of the metric", mean="float64?: over cases",
+        ci_low="float64?: lower end of the 95 % interval over people",
+        ci_high="float64?: upper end", n="int32: cases in the mean", n_failed="int32: cases that failed",
+        rank="int32?: by the mean, 1 is best", rank_low="int32?: best rank that cannot be excluded",
+        rank_high="int32?: worst rank that cannot be excluded", published="float64?: number of a paper, same protocol",
+        published_source="string?: paper and table", leak="string?: why the method may know the people tested",
+        seconds_per_image="~float64?: of the restorer",
+    ),
+    _table(
+        "faceme_features", "prepare", "image_id source bucket", "Features of an image that FaceMe trains on.",
+        image_id=_IMAGE, source="string: where the image is from", bucket="string: pose and expression, empty for real",
+        path="string: of the image", identity_path="string?: identity feature", clip_path="string?: CLIP feature",
+        error=_REASON,
+    ),
+    _table(
+        "train_faces", "train", "image_id", "Images of `train.faces.path`, with the person of each.",
+        image_id=_IMAGE, path="string: below `train.faces.path`, which the metadata records",
+        person="string: name of the folder", sha256="string: hash of the file", error=_REASON,
+    ),
+    _table(
+        "poses", "synthesize", "image_id", "Pose and expression of each image, and the clusters they fall in.",
+        image_id=_IMAGE, pose="list<float64>?: columns of `synthesis.vectors.pose`",
+        expression="list<float64>?: columns of `synthesis.vectors.expression`",
+        pose_bucket="int32?: pose cluster", expression_bucket="int32?: expression cluster inside it",
+        source="string: table or detector", error=_REASON,
+    ),
+    _table(
+        "synthesis_plan", "synthesize", "target_id pose_bucket expression_bucket attempt",
+        "What is to be rendered: for each target and bucket, which image gives the pose.",
+        target_id="string: id of the image whose person is shown", **_BUCKETS, attempt="int32: from 0",
+        pose_id="string?: id of the image that gives the pose", seed="int64: of the attempt", error=_REASON,
+    ),
+    _table(
+        "synthesis_attempts", "synthesize", "target_id pose_bucket expression_bucket attempt",
+        "What became of each attempt.",
+        target_id="string: id of the image whose person is shown", **_BUCKETS, attempt="int32: from 0",
+        pose_id="string?: id of the image that gives the pose", seed="int64: of the attempt",
+        source="string: signature of the renderer", status="string: `ok`, or why it was rejected",
+        similarity="float64?: cosine to the target", sha256="string?: hash of the image", error=_REASON,
+    ),
+    _table(
+        "synthetic_references", "synthesize", "target_id pose_bucket expression_bucket",
+        "The synthetic reference of each target and bucket.",
+        target_id="string: id of the image whose person is shown", **_BUCKETS,
+        source="string: signature of the renderer", status="string: `ok`, or why there is none",
+        path="string?: path in the workspace", sha256="string?: hash of the image",
+        similarity="float64?: cosine to the target", attempts="int32: attempts made",
+        pose_id="string?: id of the image that gives the pose", error=_REASON,
+    ),
+)  # fmt: skip
+
+SPECS: dict[str, TableSpec] = {spec.name: spec for spec in _TABLES}
 """Every table by name."""
 
-VOLATILE = ("created", "seconds", "peak_memory_bytes", "seconds_per_image", "device", "git_commit")
+VOLATILE = (
+    "created",
+    "git_commit",
+    *sorted({name for spec in _TABLES for name, column in spec.columns.items() if column.volatile}),
+)
 """Columns and metadata that may differ between two runs of the same work."""
 
 
@@ -135,9 +222,19 @@ def schema(name: str, vector_dim: int | None = None) -> pa.Schema:
         "list<float64>": pa.list_(pa.float64()),
         "vector": pa.list_(pa.float32(), vector_dim if vector_dim is not None else -1),
     }  # fmt: skip
-    return pa.schema(
-        [
-            pa.field(column, types[kind.rstrip("?")], nullable=kind.endswith("?"))
-            for column, kind in SPECS[name].columns.items()
+    columns = SPECS[name].columns.items()
+    return pa.schema([pa.field(column, types[facts.kind], nullable=facts.nullable) for column, facts in columns])
+
+
+def to_markdown() -> str:
+    """Return the data dictionary as Markdown, for docs/tables.md."""
+    parts = []
+    for spec in _TABLES:
+        rows = [
+            f"| {name} | {column.words} | {column.doc}{' (volatile)' if column.volatile else ''} |"
+            for name, column in spec.columns.items()
         ]
-    )
+        head = f"Made by `ffhqref {spec.made_by}`; key: {', '.join(spec.key)}."
+        parts.append("\n".join([f"### {spec.name}", "", f"{spec.doc} {head}", "", "| column | type | meaning |",
+                                "|---|---|---|", *rows]))  # fmt: skip
+    return "\n\n".join(parts) + "\n"

@@ -175,7 +175,9 @@ def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
     expected = schema(name)
     names = [field.name for field in expected]
     wrong = found.names != names or any(
-        found.field(field.name).type != field.type for field in expected if SPECS[name].columns[field.name] != "vector"
+        found.field(field.name).type != field.type
+        for field in expected
+        if SPECS[name].columns[field.name].kind != "vector"
     )
     if wrong:
         raise TableError(
@@ -206,30 +208,16 @@ def read_table(root: str | Path, name: str) -> pd.DataFrame:
         frame["vector"] = pd.Series(list(vectors), dtype=object)
         return frame
     integer = {"int32": pd.Int32Dtype(), "int64": pd.Int64Dtype()}
-    kinds = SPECS[name].columns
     frame = table.to_pandas(integer_object_nulls=True)
-    for column, kind in kinds.items():
-        if kind.endswith("?") and kind[:-1] in integer:
-            frame[column] = frame[column].astype(integer[kind[:-1]])
+    for name_of, column in SPECS[name].columns.items():
+        if column.nullable and column.kind in integer:
+            frame[name_of] = frame[name_of].astype(integer[column.kind])
     return frame
 
 
 def table_hash(root: str | Path, name: str) -> str:
     """Return the hash of a table's rows without times and memory: what later stages record as their input."""
     return str(read_metadata(root, name)["content"])
-
-
-MADE_BY = {
-    **dict.fromkeys(("images", "embeddings", "ages", "pairs", "identities", "references"), "build"),
-    **dict.fromkeys(("licences", "attributes"), "build"),
-    **dict.fromkeys(("degradations", "imports", "cases"), "degrade"),
-    "restorations": "restore",
-    "scores": "score",
-    "leaderboard": "report",
-    "faceme_features": "prepare",
-    **dict.fromkeys(("poses", "synthesis_plan", "synthesis_attempts", "synthetic_references"), "synthesize"),
-}
-"""Which pipeline makes a table."""
 
 
 def check_current(root: str | Path, name: str) -> None:
@@ -242,7 +230,7 @@ def check_current(root: str | Path, name: str) -> None:
         if table_hash(root, source) != recorded:
             raise TableError(
                 f"table '{name}' was made from another table '{source}' than is there now: run "
-                f"`ffhqref {MADE_BY[name]}` again before what follows it, or `ffhqref run`"
+                f"`ffhqref {SPECS[name].made_by}` again before what follows it, or `ffhqref run`"
             )
         check_current(root, source)
 

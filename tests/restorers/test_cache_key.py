@@ -72,7 +72,9 @@ def files_in(value, folder):
     return [file for file in [Path(value), *sorted(Path(value).rglob("*"))] if file.is_file()]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (Path(__file__).parents[1] / "zoo" / "tiny").glob("*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (Path(__file__).parents[1] / "zoo" / "tiny").glob("*.py"))
+)
 def test_a_moved_folder_changes_no_key_and_every_replaced_file_does(name, tmp_path):
     assert name in RESTORERS
     first, second = tmp_path / "first", tmp_path / "second" / "deeper"
