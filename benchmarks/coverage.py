@@ -27,7 +27,8 @@ PEOPLE = (3, 4, 5, 6, 8, 12, 24, 60, 150)
 def simulation() -> Any:
     """Return the module with the simulated people and values."""
     spec = importlib.util.spec_from_file_location("simulation", SIMULATION)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

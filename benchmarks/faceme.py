@@ -31,7 +31,8 @@ TINY = Path(__file__).parent.parent / "tests" / "restorers" / "tiny" / "faceme.p
 def narrow_model(folder: Path, width: int) -> dict[str, Any]:
     """Write random weights with this width of the first level, and return the restorer's options."""
     spec = importlib.util.spec_from_file_location("tiny_faceme", TINY)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     tiny = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny)
     tiny.SDXL.update(block_out_channels=[width, 2 * width], attention_head_dim=[width // 32, width // 16])

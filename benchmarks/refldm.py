@@ -79,7 +79,9 @@ class Naive:
         return self.first_stage.quant_conv(self.first_stage.encoder(x.contiguous()))
 
     @torch.no_grad()
-    def restore(self, lq: Tensor, references: Tensor, x: Tensor, steps: int, scale: float, spacing: str):
+    def restore(
+        self, lq: Tensor, references: Tensor, x: Tensor, steps: int, scale: float, spacing: str
+    ) -> tuple[Tensor, Tensor]:
         """Return latent and picture of one case: lq [1, 3, H, W], references [N, 3, H, W], x [1, C, h, w]."""
         lq, references, x = (item.to(self.device) for item in (lq, references, x))
         condition = self._encode(lq)
@@ -296,7 +298,7 @@ def main() -> None:
     if not gpu:
         print("No GPU was used: the figures below say nothing about one.")
     figures: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
         "machine": platform.platform(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

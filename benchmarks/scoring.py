@@ -15,6 +15,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,14 @@ class PlainLoop:
         self.embedder = make_embedder("dlib")
         self.seconds = dict.fromkeys(("read", "psnr", "ssim", "niqe", "ids"), 0.0)
 
-    def __call__(self, row) -> list[float]:
+    def __call__(self, row: Any) -> list[float]:
         """Return the four values of one output."""
         import numpy as np
 
         from ffhqref.core.images import read_rgb, to_tensor
         from ffhqref.faces import embed
 
-        def timed(name: str, work) -> object:
+        def timed(name: str, work: Callable[[], Any]) -> Any:
             start = time.perf_counter()
             value = work()
             self.seconds[name] += time.perf_counter() - start

@@ -373,7 +373,7 @@ def main() -> None:
     print(f"one {SIDE}x{SIDE} picture; {device}; load average {os.getloadavg()[0]:.1f}")
     print("  ".join(f"{name:>12}" for name in COLUMNS))
     figures: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": device,
         "machine": platform.platform(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

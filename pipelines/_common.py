@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.progress import Reporter
 from ffhqref.engine import Engine, LocalEngine, RayEngine, Stage, run_stage
-from ffhqref.engine.base import Row
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.workspace import Workspace, plain
 
@@ -20,6 +19,8 @@ from ._kinds import check_kinds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.engine.base import Row
 
 THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold")
 

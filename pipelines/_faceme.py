@@ -12,13 +12,13 @@ from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import write_atomic
 
-from ._common import Context
-
 if TYPE_CHECKING:
     from ffhqref.training.faceme.lists import Sample
     from ffhqref.training.faceme.settings import FaceMeSettings
     from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.zoo.faceme.config import FaceMeConfig
+
+    from ._common import Context
 
 
 @dataclass(frozen=True)

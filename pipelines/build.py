@@ -20,7 +20,6 @@ from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
 from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.reference_sets.card import write_card
-from ffhqref.reference_sets.references import Exclusions
 from ffhqref.reference_sets.release import (
     Release,
     imported,
@@ -38,6 +37,8 @@ from ._common import Context, embedder_options, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.reference_sets.references import Exclusions
 
 SPLIT_KEYS = ("test", "val", "min_references", "max_references")
 

@@ -17,7 +17,6 @@ from ffhqref.cases.lq import (
     reference_rows,
     usable_paths,
 )
-from ffhqref.cases.reference_folder import GivenReferences
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.hashing import sha256_file
@@ -30,6 +29,8 @@ from ._common import Context, embeddings_of, group_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.cases.reference_folder import GivenReferences
 
 
 def execute(config: Any) -> int:

@@ -20,7 +20,6 @@ from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.engine import run_stage
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.reference_sets.splits import SPLITS
-from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store import tables
 from ffhqref.synthesis.card import describe, sheet, to_markdown
 from ffhqref.synthesis.layout import reference_path, remove_rejected
@@ -34,6 +33,8 @@ from ._faces import MoreFaces, benchmark_leaks, check_embedder, faces_root, leak
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.reference_sets.vectors import Embeddings
 
 FOLDER = "synthetic/FFHQRef"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 
 import pytest
-import tomllib
 import yaml
 
 from .conftest import REPOSITORY

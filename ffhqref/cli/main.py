@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref import __version__
 from ffhqref.core.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
-from ffhqref.core.registry import Registry
+
+if TYPE_CHECKING:
+    from ffhqref.core.registry import Registry
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return launch(name, arguments[1:])
 
 
-def launch(name: str, arguments: Sequence[str] | None = None) -> int:
+def launch(name: str, arguments: Sequence[str] | None = None) -> int:  # noqa: C901 -- rewritten with issue 12
     """Compose the config of a pipeline with Hydra and run it; return the exit status.
 
     Errors that have an explanation for the user come out as one line on standard error, status 2; an interrupt

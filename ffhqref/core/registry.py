@@ -68,11 +68,11 @@ class Registry(Generic[T]):
             DependencyError: a package that the built-in entry needs is not installed.
         """
         if name in self._builtin:
-            return cast(T, load_attribute(self._builtin[name], f"{self.kind} '{name}'"))
+            return cast("T", load_attribute(self._builtin[name], f"{self.kind} '{name}'"))
         points = self._entry_points()
         if name in points:
             try:
-                return cast(T, points[name].load())
+                return cast("T", points[name].load())
             except Exception as error:  # a plug-in may fail in any way
                 raise ConfigError(
                     f"{self.kind} '{name}' (entry point '{points[name].value}') does not import: {one_line(error)}"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ImageError, one_line
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import read_rgb
-from ffhqref.engine.base import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.datasets.base import Dataset
+    from ffhqref.engine.base import Row
 
 MIN_SIDE = 64
 """Pictures with a shorter side are recorded and left out: no face can be told on them."""

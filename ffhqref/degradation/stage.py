@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
@@ -13,9 +13,11 @@ from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.presets import PRESETS, Preset
 from ffhqref.degradation.steps import apply
-from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.store.workspace import inside
+
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Row
 
 
 class DegradeStage:

@@ -13,14 +13,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ffhqref
 from ffhqref.core.errors import ConfigError, DependencyError, EngineError, one_line
-from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.ray_crew import Crew
 from ffhqref.engine.ray_worker import Site, remote_parts
 from ffhqref.engine.worker import usable_cores
+
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Results, Row, Stage
 
 OBJECT_STORE = 128 * 2**20
 """Bytes of shared memory of a cluster that is started here: rows and results are small, pictures travel as files."""

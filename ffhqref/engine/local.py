@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import EngineError
-from ffhqref.engine.base import Results, Row, Stage
 from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
+
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Results, Row, Stage
 
 
 class LocalEngine:

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import EngineError, one_line
-from ffhqref.engine.base import Results, Row, Stage
-from ffhqref.engine.ray_worker import Site
+
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Results, Row, Stage
+    from ffhqref.engine.ray_worker import Site
 
 AHEAD = 0.2
 """Seconds of work a worker is given at once, so that it need not wait for the next batch when these are short."""

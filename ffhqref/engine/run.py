@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ffhqref.engine.base import Engine, Row, Stage
 from ffhqref.engine.journal import Journal
+
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Engine, Row, Stage
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage name, rows done, rows in all), first with what was already known."""

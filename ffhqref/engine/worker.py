@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-from ffhqref.engine.base import Stage
+if TYPE_CHECKING:
+    from ffhqref.engine.base import Stage
 
 _STAGES: OrderedDict[bytes, Stage] = OrderedDict()
 """Of this worker process: the stages it has set up, latest last."""

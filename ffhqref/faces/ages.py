@@ -17,10 +17,11 @@ from ffhqref.core.errors import ConfigError, DependencyError, ImageError, Weight
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.core.registry import Registry
-from ffhqref.engine.base import Row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ffhqref.engine.base import Row
 
 ALIGNED_BOX = (73.0, 97.0, 439.0, 463.0)
 """Where a detector's box lies in an aligned 512 px face: left, top, right, bottom; a square because genderage looks

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from rich.console import RenderableType
+    from rich.text import Text
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -162,16 +163,7 @@ def to_rich(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst
                 grid.add_column(title, justify="right")
         for row in table.rows:
             cells = [Text(row.method + _marks(row))]
-            for metric in shown:
-                cell = row.cells.get(metric)
-                if cell is None:
-                    cells.append(Text("–", style="dim"))
-                    continue
-                digits = table.decimals[metric]
-                text = Text(f"{cell.mean:.{digits}f}{'*' if cell.tied else ''}", style="bold" if cell.best else "")
-                if not math.isnan(cell.half_width):
-                    text.append(f" ±{cell.half_width:.{digits}f}", style="dim not bold")
-                cells.append(text)
+            cells += [_rich_cell(row.cells.get(metric), table.decimals[metric]) for metric in shown]
             cells += [Text(str(row.n_failed), style="red" if row.n_failed else "dim")] * failed
             cells += [Text(_seconds(row))] * seconds
             grid.add_row(*cells, style="dim italic" if row.ceiling else "")
@@ -183,6 +175,17 @@ def to_rich(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst
     legend = LEGEND.replace("[95 % interval over identities]", "± half of the 95 % interval over identities")
     parts.append(Text(f"{legend} {FAILED[failures]}", style="dim"))
     return Group(*parts)
+
+
+def _rich_cell(cell: Cell | None, digits: int) -> Text:
+    from rich.text import Text
+
+    if cell is None:
+        return Text("–", style="dim")
+    text = Text(f"{cell.mean:.{digits}f}{'*' if cell.tied else ''}", style="bold" if cell.best else "")
+    if not math.isnan(cell.half_width):
+        text.append(f" ±{cell.half_width:.{digits}f}", style="dim not bold")
+    return text
 
 
 def _extra_columns(table: BenchmarkTable) -> tuple[bool, bool]:

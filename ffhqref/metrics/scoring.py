@@ -20,7 +20,6 @@ from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb, to_tensor
 from ffhqref.engine import Engine, Row, run_stage
 from ffhqref.engine.base import GPU_SHARE
-from ffhqref.engine.run import Progress
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
 from ffhqref.metrics.identity import share_banks
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
     from numpy.typing import NDArray
+
+    from ffhqref.engine.run import Progress
 
 GROUND_TRUTH = "ground-truth"
 """Method name under which the ground truth itself is scored, as the ceiling of metrics that need none."""

@@ -14,7 +14,6 @@ from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.engine import Engine, Row, run_stage
 from ffhqref.engine.base import GPU_SHARE
-from ffhqref.engine.run import Progress
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
 from ffhqref.metrics.sets import SUBSET_SIZE, SUBSETS, InceptionFeatures, fid, kid, stored_statistics
@@ -23,6 +22,8 @@ from ffhqref.weights import files as weights
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+    from ffhqref.engine.run import Progress
 
 SET_METRICS = {"fid": "gt", "fid_ffhq": "ffhq 70k at 512", "kid": "gt"}
 """Set metrics and what they compare with. ``fid_ffhq`` is ReF-LDM's choice (protocols.md 3.1)."""

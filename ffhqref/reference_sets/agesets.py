@@ -18,12 +18,13 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.reference_sets.references import Exclusions, candidates, order_references
-from ffhqref.reference_sets.vectors import Embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+
+    from ffhqref.reference_sets.vectors import Embeddings
 
 SAME, CROSS = "same_age", "cross_age"
 

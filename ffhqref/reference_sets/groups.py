@@ -131,7 +131,7 @@ def number_groups(image_ids: NDArray[np.object_], labels: NDArray[np.intp]) -> p
     )
 
 
-def _agglomerate(
+def _agglomerate(  # noqa: C901 -- rewritten with issue 12
     embeddings: Embeddings,
     a: NDArray[np.intp],
     b: NDArray[np.intp],

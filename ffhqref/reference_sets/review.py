@@ -25,10 +25,11 @@ from ffhqref.datasets.base import given_path
 from ffhqref.reference_sets.card import page_environment
 from ffhqref.reference_sets.references import Exclusions
 from ffhqref.store import tables
-from ffhqref.store.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.store.workspace import Workspace
 
 COLUMNS = ("target_id", "reference_id", "verdict")
 VERDICTS = ("accept", "reject")

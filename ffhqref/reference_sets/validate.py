@@ -10,7 +10,7 @@ import numpy as np
 from ffhqref.reference_sets.vectors import Embeddings, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -128,15 +128,19 @@ def _row_findings(
                 faults.append(("split_leak", f"'{name}' belongs to {split_of[name]}"))
         if target in split_of and reference in split_of and identity_of.get(target) != identity_of.get(reference):
             faults.append(("other_identity", "target and reference are two identities"))
-        measured = float(stored(recomputed[None])[0]) if np.isfinite(recomputed) else float(distance)
-        if limits.max_distance is not None and measured >= limits.max_distance:
-            faults.append(("too_far", f"distance {measured:.6f}, expected below {limits.max_distance}"))
-        if split != "train" and limits.min_distance is not None and measured < limits.min_distance:
-            faults.append(("too_near", f"distance {measured:.6f}, expected at least {limits.min_distance}"))
-        if abs(recomputed - distance) > TOLERANCE:
-            faults.append(("distance", f"stored {distance:.6f}, recomputed {recomputed:.6f}"))
+        faults += _distance_faults(split, distance, recomputed, limits)
         found += [("error", check, split, target, reference, detail) for check, detail in faults]
     return found
+
+
+def _distance_faults(split: str, distance: float, recomputed: np.float64, limits: Limits) -> Iterator[tuple[str, str]]:
+    measured = float(stored(np.array([recomputed]))[0]) if np.isfinite(recomputed) else float(distance)
+    if limits.max_distance is not None and measured >= limits.max_distance:
+        yield "too_far", f"distance {measured:.6f}, expected below {limits.max_distance}"
+    if split != "train" and limits.min_distance is not None and measured < limits.min_distance:
+        yield "too_near", f"distance {measured:.6f}, expected at least {limits.min_distance}"
+    if abs(recomputed - distance) > TOLERANCE:
+        yield "distance", f"stored {distance:.6f}, recomputed {recomputed:.6f}"
 
 
 def _count_findings(references: pd.DataFrame, limits: Limits) -> list[Finding]:

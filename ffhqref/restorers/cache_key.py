@@ -10,11 +10,13 @@ import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.hashing import sha256_file
-from ffhqref.restorers.base import Restorer
 from ffhqref.weights.files import file_sha256
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.base import Restorer
 
 
 def restorer_identity(name: str, options: Mapping[str, Any], restorer: Restorer) -> list[Any]:

@@ -87,16 +87,7 @@ def check_restorer(restorer: Restorer, size: int | None = None) -> list[str]:
         problems += _repeated(restorer, info, side, first)
     except Exception as error:  # noqa: BLE001
         problems.append(_told("a second run", error))
-    alone = []
-    for index in range(len(batch)):
-        try:
-            alone.append(_run(restorer, _case(_synthetic(info, side), index))[0])
-        except Exception as error:  # noqa: BLE001
-            problems.append(_told(f"a batch of one ({batch.case_ids[index]})", error))
-    if info.deterministic and len(alone) == len(batch):
-        difference = float((torch.stack(alone) - first).abs().max())
-        if difference > BATCH_TOLERANCE:
-            problems.append(f"a case in a batch differs from the same case alone by {difference:.3g}")
+    problems += _one_by_one(restorer, info, side, first)
     if info.min_references:
         fewer = _synthetic(info, side, references=info.min_references)
         try:
@@ -105,6 +96,23 @@ def check_restorer(restorer: Restorer, size: int | None = None) -> list[str]:
             problems.append(_told(f"the fewest references it takes ({info.min_references})", error))
     if restorer.info != info:
         problems.append("its description (info) changes during a run")
+    return problems
+
+
+def _one_by_one(restorer: Restorer, info: RestorerInfo, side: int, first: torch.Tensor) -> list[str]:
+    import torch
+
+    problems, alone = [], []
+    for index in range(len(first)):
+        case = _case(_synthetic(info, side), index)
+        try:
+            alone.append(_run(restorer, case)[0])
+        except Exception as error:  # noqa: BLE001
+            problems.append(_told(f"a batch of one ({case.case_ids[0]})", error))
+    if info.deterministic and len(alone) == len(first):
+        difference = float((torch.stack(alone) - first).abs().max())
+        if difference > BATCH_TOLERANCE:
+            problems.append(f"a case in a batch differs from the same case alone by {difference:.3g}")
     return problems
 
 

@@ -17,7 +17,6 @@ from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.core.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.core.seeding import case_seed, seeded_generators
-from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.restorers import Restorer, make_restorer
 from ffhqref.restorers.base import PartialResult, RestorationBatch
@@ -28,6 +27,8 @@ from ffhqref.store.workspace import inside
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+    from ffhqref.engine.base import Row
 
 
 @dataclass(frozen=True)

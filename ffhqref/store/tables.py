@@ -135,7 +135,7 @@ def write_table(root: str | Path, name: str, frame: pd.DataFrame, origin: Mappin
     facts["packages"] = package_versions()
     facts["platform"] = platform.platform()
     facts["git_commit"] = _git_commit()
-    facts["created"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    facts["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")

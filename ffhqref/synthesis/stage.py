@@ -16,7 +16,6 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, encode_png, read_rgb, write_atomic
-from ffhqref.engine.base import Row
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from ffhqref.engine.base import Row
     from ffhqref.faces.base import Embedder
     from ffhqref.synthesis.base import Renderer
 

@@ -18,12 +18,12 @@ from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.datasets.ages import NAME_COLUMNS, open_table, picture_id
-from ffhqref.engine.base import Row
 from ffhqref.faces.crops import FFHQ_POINTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ffhqref.engine.base import Row
     from ffhqref.faces.detect import Detector
 
 PROTRUSION = 0.45

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +20,12 @@ from ffhqref.core.seeding import case_seed
 from ffhqref.training.curves import draw_curve
 from ffhqref.training.files import save_whole
 from ffhqref.training.finished import mark_finished
-from ffhqref.training.runtime import Runtime
-from ffhqref.training.settings import RunSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.settings import RunSettings
 
 S = TypeVar("S", covariant=True)
 T = TypeVar("T")
@@ -114,39 +115,23 @@ def train(
     curve = folder / "curve.csv"
     if runtime.is_main:
         _cut_curve(curve, start, task.curve)
-
-    def batches(step: int) -> list[T]:
-        first = step * run.accumulate
-        return [source(first + part, runtime.rank, runtime.processes) for part in range(run.accumulate)]
-
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(batches, start) if start < end else None
-        for step in range(start, end):
-            assert coming is not None
-            given = coming.result()
-            coming = ahead.submit(batches, step + 1) if step + 1 < end else None
-            generator = torch.Generator().manual_seed(case_seed(run.seed, "step", step, runtime.rank))
-            losses = task.step(given, run.rate(step), generator)
-            if not all(np.isfinite(value) for value in losses.values()):
-                raise ConfigError(f"training: step {step} gave {losses}; lower the learning rate")
-            if not runtime.is_main:
-                continue
-            _append(curve, [step, run.rate(step), *(losses[name] for name in task.curve)])
-            if told:
-                told(step + 1, losses)
-            if look is not None and run.sample_every and (step + 1) % run.sample_every == 0:
-                save_png(folder / "samples" / f"{step + 1:07d}.png", grid(task.samples(look)))
-                draw_curve(curve, folder / "curve.png")
-            if (step + 1) % run.save_every == 0 or step + 1 == end:
-                state = {
-                    "identity": identity,
-                    "step": step + 1,
-                    "task": task.state_dict(),
-                    "runtime": runtime.state_dict(),
-                }
-                save_whole(folder / "state.pt", state)
-            if export_every and (step + 1) % export_every == 0 and step + 1 < end:
-                task.export(folder)
+    for step, given in _read_ahead(task, source, range(start, end)):
+        generator = torch.Generator().manual_seed(case_seed(run.seed, "step", step, runtime.rank))
+        losses = _finite(task.step(given, run.rate(step), generator), step)
+        if not runtime.is_main:
+            continue
+        done = step + 1
+        _append(curve, [step, run.rate(step), *(losses[name] for name in task.curve)])
+        if told:
+            told(done, losses)
+        if look is not None and run.sample_every and done % run.sample_every == 0:
+            save_png(folder / "samples" / f"{done:07d}.png", grid(task.samples(look)))
+            draw_curve(curve, folder / "curve.png")
+        if done % run.save_every == 0 or done == end:
+            parts = {"task": task.state_dict(), "runtime": runtime.state_dict()}
+            save_whole(folder / "state.pt", {"identity": identity, "step": done, **parts})
+        if export_every and done % export_every == 0 and done < end:
+            task.export(folder)
     written = task.export(folder) if runtime.is_main else []
     if runtime.is_main and start < end:
         draw_curve(curve, folder / "curve.png")
@@ -154,6 +139,27 @@ def train(
         mark_finished(folder, key, written)
     runtime.wait()  # what comes next may start from these files, in every process
     return written
+
+
+def _read_ahead(task: Task[T], source: BatchSource[T], steps: range) -> Iterator[tuple[int, list[T]]]:
+    """Yield each step with its batches; those of the next step are read meanwhile."""
+
+    def batches(step: int) -> list[T]:
+        parts = range(step * task.run.accumulate, (step + 1) * task.run.accumulate)
+        return [source(part, task.runtime.rank, task.runtime.processes) for part in parts]
+
+    with ThreadPoolExecutor(1) as ahead:
+        coming = None
+        for step in steps:
+            given = coming.result() if coming else batches(step)
+            coming = ahead.submit(batches, step + 1) if step + 1 in steps else None
+            yield step, given
+
+
+def _finite(losses: dict[str, float], step: int) -> dict[str, float]:
+    if not all(np.isfinite(value) for value in losses.values()):
+        raise ConfigError(f"training: step {step} gave {losses}; lower the learning rate")
+    return losses
 
 
 def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:

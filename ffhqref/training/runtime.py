@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.training.settings import Precision
+
+if TYPE_CHECKING:
+    from ffhqref.training.settings import Precision
 
 M = TypeVar("M")
 

@@ -233,7 +233,8 @@ def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, mo
         refusing(patch, "shut.png")
         good, shut = opened()
     assert good["error"] is None
-    assert "Permission denied" in shut["error"] and shut["sha256"] == ""
+    assert "Permission denied" in shut["error"]
+    assert shut["sha256"] == ""
     assert opened()[1]["error"] is None, "permissions change neither length nor time"
 
 
@@ -243,7 +244,8 @@ def test_alignment_takes_a_picture_that_may_not_be_read_as_a_row(tmp_path, monke
     stage.root, stage.out, stage._detector = tmp_path, tmp_path / "out", lambda image: []
     refusing(monkeypatch, "shut.png")
     (row,) = stage.process([{"image_id": "shut", "path": "shut.png"}])
-    assert "Permission denied" in row["error"] and row["sha256"] == ""
+    assert "Permission denied" in row["error"]
+    assert row["sha256"] == ""
     assert not stage.intact({}, row)
 
 

@@ -116,7 +116,8 @@ def test_any_size_gives_a_picture_that_its_row_rebuilds(seed, image_id, name, he
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     drawn = draw(name, seed, image_id)
     low = apply(image, drawn)
-    assert low.shape == image.shape and low.dtype == np.uint8
+    assert low.shape == image.shape
+    assert low.dtype == np.uint8
     assert np.array_equal(apply(image, Parameters.from_row(drawn.to_row())), low)
 
 

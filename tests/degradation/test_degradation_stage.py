@@ -51,11 +51,13 @@ def test_result_fills_the_table_and_the_file_is_what_the_row_rebuilds(tmp_path, 
     results, _ = run(tmp_path, rows)
     tables.write_table(tmp_path, "degradations", columns(results))
     table = tables.read_table(tmp_path, "degradations").set_index(["target_id", "level"])
-    assert len(table) == len(rows) and table["error"].isna().all()
+    assert len(table) == len(rows)
+    assert table["error"].isna().all()
     for row in rows:
         recorded = table.loc[(row["image_id"], row["level"])]
         path = tmp_path / recorded["lq_path"]
-        assert recorded["lq_path"] == row["out_path"] and sha256_file(path) == recorded["lq_sha256"]
+        assert recorded["lq_path"] == row["out_path"]
+        assert sha256_file(path) == recorded["lq_sha256"]
         low = read_rgb(path)
         assert low.shape == (512, 512, 3)
         again = Parameters.from_row({**recorded.to_dict(), "level": row["level"]})
@@ -74,7 +76,8 @@ def test_order_and_workers_change_nothing(tmp_path, rows):
 def test_second_run_does_nothing_and_mends_what_was_touched(tmp_path, rows):
     first, _ = run(tmp_path, rows)
     again, known = run(tmp_path, rows)
-    assert known == len(rows) and again == first
+    assert known == len(rows)
+    assert again == first
 
     missing, damaged, swapped, moved = (tmp_path / row["out_path"] for row in rows[:4])
     kept = moved.read_bytes()
@@ -83,7 +86,8 @@ def test_second_run_does_nothing_and_mends_what_was_touched(tmp_path, rows):
     swapped.write_bytes(swapped.read_bytes()[::-1])  # same size, other time
     shutil.copy(moved, tmp_path / "copy").replace(moved)  # same content, other time
     mended, known = run(tmp_path, rows)
-    assert known == len(rows) - 3 and moved.read_bytes() == kept
+    assert known == len(rows) - 3
+    assert moved.read_bytes() == kept
     assert columns(mended).equals(columns(first))
 
 
@@ -101,8 +105,10 @@ def test_unusable_pictures_are_rows_with_the_reason(tmp_path, rows):
     bad[3].update(sha256="0" * 64, image_id="changed")
     results, _ = run(tmp_path, [*bad, rows[4]])
     for result, words in zip(results, ("not a picture", "cannot be read", "gone.png", "changed since"), strict=False):
-        assert words in result["error"] and "\n" not in result["error"]
-        assert result["lq_path"] is None and result["lq_sha256"] is None
+        assert words in result["error"]
+        assert "\n" not in result["error"]
+        assert result["lq_path"] is None
+        assert result["lq_sha256"] is None
     assert results[4]["error"] is None
     tables.write_table(tmp_path, "degradations", columns(results))
 
@@ -114,7 +120,8 @@ def test_unusable_pictures_are_rows_with_the_reason(tmp_path, rows):
 
 def test_results_may_not_leave_the_workspace(tmp_path, rows):
     result = DegradeStage(tmp_path / "root").process([{**rows[0], "out_path": "../out.png"}])[0]
-    assert "leaves its root" in result["error"] and not (tmp_path / "out.png").exists()
+    assert "leaves its root" in result["error"]
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
@@ -135,7 +142,8 @@ def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ffhqref.degradation.stage.sha256_file", refuse)
         (result,) = DegradeStage(tmp_path).process(rows[:1])
-    assert "Permission denied" in result["error"] and result["lq_path"] is None
+    assert "Permission denied" in result["error"]
+    assert result["lq_path"] is None
     monkeypatch.setattr("ffhqref.degradation.stage.save_png", refuse)
     with pytest.raises(PermissionError):
         DegradeStage(tmp_path).process(rows[:1])

@@ -128,7 +128,8 @@ def test_sigma_zero_blurs_nothing_instead_of_failing(kernel, sigma):
     delta[20, 20] = 1
     assert np.array_equal(made, delta)
     half = blur_kernel(parameters(kernel="aniso", sigma_x=sigma, sigma_y=3.0), 41)
-    assert np.isfinite(half).all() and half.sum() == pytest.approx(1)
+    assert np.isfinite(half).all()
+    assert half.sum() == pytest.approx(1)
 
 
 def test_identity_parameters_leave_the_picture_but_for_jpeg():

@@ -152,7 +152,8 @@ def test_a_stage_on_gpus_gets_one_worker_for_each(engine, stages, tmp_path):
 def test_a_stage_that_goes_one_at_a_time_gets_one_worker_in_all(engine, stages, tmp_path):
     run_stage(stages.Alone(tmp_path), rows(12), engine=engine, journal_dir=tmp_path)
     lines = (tmp_path / "log").read_text().splitlines()
-    assert len(lines) == 12 and len({line.split()[0] for line in lines}) == 1
+    assert len(lines) == 12
+    assert len({line.split()[0] for line in lines}) == 1
 
 
 def test_killing_a_worker_changes_nothing(engine, stages, tmp_path):

@@ -161,13 +161,13 @@ def test_bad_rows_are_refused():
     frame = load_published()
     with pytest.raises(TableError, match="occurs twice"):
         check_published(pd.concat([frame, frame[:1]]))
+    wrong = frame.copy()
+    wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "higher_is_better"] = False
     with pytest.raises(TableError, match="two directions: \\['IDS'\\]"):
-        wrong = frame.copy()
-        wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "higher_is_better"] = False
         check_published(wrong)
+    wrong = frame.copy()
+    wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "value"] = 67.6
     with pytest.raises(TableError, match=r"IDS = 67\.6 .* out of range"):
-        wrong = frame.copy()
-        wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "value"] = 67.6
         check_published(wrong)
     with pytest.raises(TableError, match="unknown source or trust level \\['hearsay'\\]"):
         check_published(frame.assign(trust="hearsay"))

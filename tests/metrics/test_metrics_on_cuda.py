@@ -85,7 +85,7 @@ def inception():
 
     from pyiqa.archs import inception as theirs
 
-    with mock.patch.object(theirs, "load_pretrained_network", lambda *_, **__: None):
+    with mock.patch.object(theirs, "load_pretrained_network", return_value=None):
         return theirs.fid_inception_v3().state_dict()
 
 

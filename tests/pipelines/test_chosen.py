@@ -50,7 +50,8 @@ def test_restore_and_score_take_the_cases_that_run_would(degraded, command, tmp_
 
     named = ("benchmark=[severe]", "limit=4", "restorer=[lq,bicubic]", "metric=[psnr,niqe]")
     status, said = command("restore", root, *named)
-    assert status == 0 and "8 outputs of 2 methods" in said
+    assert status == 0
+    assert "8 outputs of 2 methods" in said
     assert cases_of(root, "restorations") == wanted
     # what was restored is what is scored and shown, and the ground truth of no other case
     assert command("score", root, *named[2:])[0] == 0
@@ -58,12 +59,15 @@ def test_restore_and_score_take_the_cases_that_run_would(degraded, command, tmp_
     assert {"ground-truth", "lq", "bicubic"} == set(tables.read_table(root, "scores")["method"])
     status, said = command("report", root, *named)
     board = tables.read_table(root, "leaderboard").query("method != 'ground-truth'")
-    assert status == 0 and set(board["n"]) == {4} and set(board["benchmark"]) == {"severe"}
+    assert status == 0
+    assert set(board["n"]) == {4}
+    assert set(board["benchmark"]) == {"severe"}
     assert board["rank"].notna().all()
 
     assert command("score", root, *named, "limit=2")[0] == 0
     fewer = cases_of(root, "scores")
-    assert len(fewer) == 2 and set(fewer) < set(wanted)
+    assert len(fewer) == 2
+    assert set(fewer) < set(wanted)
     assert command("report", root)[0] == 0
     assert set(tables.read_table(root, "leaderboard").query("method != 'ground-truth'")["n"]) == {2}
 
@@ -84,7 +88,9 @@ def test_what_needs_other_cases_is_refused_in_one_line(degraded, command, tmp_pa
     root = tmp_path / "w"
     shutil.copytree(degraded, root)
     status, said = command(name, root, "restorer=[lq]", *arguments)
-    assert status == 2 and words in said and said.count("\n") == 1
+    assert status == 2
+    assert words in said
+    assert said.count("\n") == 1
     assert not tables.table_path(root, "restorations").exists()
 
 
@@ -112,7 +118,8 @@ def test_a_report_shows_what_is_named_and_says_what_it_leaves_out(degraded, comm
         return board, said
 
     board, said = report()
-    assert set(board["method"]) == {"lq", "bicubic", "tv"} and "not shown" not in said
+    assert set(board["method"]) == {"lq", "bicubic", "tv"}
+    assert "not shown" not in said
     first = (root / "report" / "leaderboard.md").read_text()
     board, said = report("restorer=[tv,lq]", "benchmark=[severe]", "metric=[psnr]")
     assert set(map(tuple, board[["benchmark", "method", "metric"]].values)) == {
@@ -120,20 +127,27 @@ def test_a_report_shows_what_is_named_and_says_what_it_leaves_out(degraded, comm
     }  # fmt: skip
     assert sorted(board["rank"]) == [1, 2], "ranked among themselves"
     assert "in the tables, not named and so not shown: restorer bicubic; benchmark moderate; metric niqe" in said
-    assert "bicubic" in first and "bicubic" not in (root / "report" / "leaderboard.md").read_text()
+    assert "bicubic" in first
+    assert "bicubic" not in (root / "report" / "leaderboard.md").read_text()
     board, said = report(*every)
-    assert set(board["method"]) == {"lq", "bicubic", "tv"} and "not shown" not in said
+    assert set(board["method"]) == {"lq", "bicubic", "tv"}
+    assert "not shown" not in said
 
     status, said = command("report", root, "restorer=[nlm]")
-    assert status == 2 and "restorer=nlm: not in this workspace, which has bicubic, lq, tv; run `ffhqref" in said
+    assert status == 2
+    assert "restorer=nlm: not in this workspace, which has bicubic, lq, tv; run `ffhqref" in said
     status, said = command("report", root, "limit=1")
-    assert status == 2 and "limit=1: 2 targets were scored in " in said
+    assert status == 2
+    assert "limit=1: 2 targets were scored in " in said
 
     # a method that is no longer named leaves the tables; its outputs are said to be there, and stand
     status, said = command("restore", root, "restorer=[lq]", "limit=2")
-    assert status == 0 and "not named, so not in the tables: bicubic, tv; their outputs stay" in said
+    assert status == 0
+    assert "not named, so not in the tables: bicubic, tv; their outputs stay" in said
     status, said = command("restore", root, *every)
-    assert status == 0 and "to do" not in said and "not named" not in said
+    assert status == 0
+    assert "to do" not in said
+    assert "not named" not in said
 
 
 def test_an_edited_page_script_makes_the_page_again(degraded, command, tmp_path, monkeypatch):

@@ -114,7 +114,8 @@ def test_what_the_system_refuses_is_one_line(error, said, monkeypatch, tmp_path,
     monkeypatch.setattr(cli, "pipeline_module", lambda name: SimpleNamespace(execute=execute))
     assert cli.launch("run", ["seed=1"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and said in lines[0]
+    assert len(lines) == 1
+    assert said in lines[0]
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, tmp_path):

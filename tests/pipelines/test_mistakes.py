@@ -62,7 +62,9 @@ def test_a_mistake_is_one_line_and_no_traceback(line, said, tmp_path, monkeypatc
     gc.collect()  # locks of commands before this one
     assert main(line.split()) == 2
     found = capfd.readouterr()
-    assert said in found.err and found.err.count("\n") == 1 and not found.out
+    assert said in found.err
+    assert found.err.count("\n") == 1
+    assert not found.out
     assert "Error" not in found.err, "told in words"
 
 

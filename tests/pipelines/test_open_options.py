@@ -33,7 +33,8 @@ def config(tmp_path, monkeypatch, capsys):
     def compose(*arguments):
         status = main(["run", *arguments, "--cfg", "job"])
         said = capsys.readouterr()
-        assert status == (2 if said.err else 0) and said.err.count("\n") <= 1
+        assert status == (2 if said.err else 0)
+        assert said.err.count("\n") <= 1
         return said.err.strip() or yaml.safe_load(said.out)
 
     return compose

@@ -164,8 +164,9 @@ def test_chain_is_its_steps_by_hand():
     first = make_restorer("bicubic", factor=2).restore(batch)
     assert torch.equal(made, first * 0.5)
     seen = SEEN[0]
-    assert seen.ages == [5.0] and seen.seeds == [10] and seen.case_ids == ["0"], "one at a time, as it takes them"
-    assert seen.references[0].shape[0] == 1 and torch.equal(seen.references[0], batch.references[0][:1])
+    assert (seen.ages, seen.seeds, seen.case_ids) == ([5.0], [10], ["0"]), "one at a time, as it takes them"
+    assert seen.references[0].shape[0] == 1
+    assert torch.equal(seen.references[0], batch.references[0][:1])
 
 
 def test_chain_hands_a_part_no_more_than_it_takes_and_every_seed():
@@ -198,7 +199,8 @@ def test_whole_is_described_by_its_parts():
         uses_seed=True, licence="MIT; S-Lab", commercial_use=False, trained_on=("FFHQ", "A", "B"),
         paper="Noise (2020)", weights=("noisy-1", "half-1"), proved_against="Noisy: ; Half: ",
     )  # fmt: skip
-    assert whole.eight_bit_rule == "truncate" and whole.batch_size == 3
+    assert whole.eight_bit_rule == "truncate"
+    assert whole.batch_size == 3
     assert whole.weights_sha256 == {"noisy-1": "aa", "noisy-1 (part 2)": "cc", "half-1": "bb", "noisy-1 (part 3)": "dd"}
     assert make_restorer("chain", device="cuda:1", steps=["lq", part(Half)]).device == "cuda:1"
     assert make_restorer("chain", device="cuda:1", steps=["lq", part(Half)]).one_at_a_time
@@ -255,13 +257,16 @@ def test_best_of_against_references(monkeypatch):
         signature, higher_is_better, needs = "nearest to the last reference", True, frozenset({"references"})
 
         def __call__(self, batch):
-            assert batch.gt is None and [len(strip) for strip in batch.references] == [2, 2]
+            assert batch.gt is None
+            assert [len(strip) for strip in batch.references] == [2, 2]
             pairs = zip(batch.output, batch.references, strict=True)
             return np.array([-float((output - strip[-1]).abs().mean()) for output, strip in pairs])
 
     monkeypatch.setattr("ffhqref.restorers.composed.best_of.make_metric", lambda name, **options: Nearest())
     restorer = make_restorer("best_of", of=part(Noisy), n=3, by="mine")
-    assert restorer.info.min_references == 1 and restorer.info.max_references is None and restorer.info.uses_seed
+    assert restorer.info.min_references == 1
+    assert restorer.info.max_references is None
+    assert restorer.info.uses_seed
     batch = batch_of(2)
     made = restorer.restore(batch)
     for index, lq in enumerate(batch.lq):
@@ -311,7 +316,8 @@ def test_best_of_seeds_global_generators_for_each_draw():
 def test_tiles_cover_without_leaving(length, size, data):
     overlap = data.draw(st.integers(0, size - 1))
     begins = starts(length, size, overlap)
-    assert begins[0] == 0 and begins == sorted(set(begins))
+    assert begins[0] == 0
+    assert begins == sorted(set(begins))
     assert begins == [0] if length <= size else begins[-1] + size == length
     assert all(after - before <= size - overlap for before, after in itertools.pairwise(begins))
 
@@ -381,7 +387,8 @@ def test_failures_inside_become_rows_and_a_second_run_does_nothing(tmp_path, row
     assert [result["status"] for result in results] == ["ok", "failed", "ok"]
     assert results[1]["error"] == "step 2 (Noisy): two"
     count = len(SEEN)
-    assert run() == results and len(SEEN) == count
+    assert run() == results
+    assert len(SEEN) == count
 
 
 def test_key_follows_the_parts(tmp_path, rows):

@@ -171,8 +171,8 @@ def test_wrong_files_are_refused_in_one_line(files, requests, tmp_path):
         make_renderer("arc2face", **options(folder, unet_path=folder / "controlnet.safetensors")).render(requests[:1])
     with pytest.raises(WeightsError, match=r"weights 'arc2face-unet': no such file"):
         make_renderer("arc2face", **options(folder, unet_path=tmp_path / "none"))
+    blind = RenderRequest(requests[0].identity, requests[0].pose, None, 1)
     with pytest.raises(ConfigError, match="without a normal map"):
-        blind = RenderRequest(requests[0].identity, requests[0].pose, None, 1)
         make_renderer("arc2face", **options(folder)).render([blind])
 
 

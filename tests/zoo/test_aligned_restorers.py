@@ -50,7 +50,8 @@ def test_damaged_foreign_and_missing_files_are_refused_in_one_line(small, name, 
     for path in (cut, foreign, other):
         with pytest.raises(WeightsError) as refusal:
             made(small, name, path=path).restore(batch())
-        assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+        assert str(path) in str(refusal.value)
+        assert "\n" not in str(refusal.value)
     with pytest.raises(WeightsError, match="no such file"):
         made(small, name, path=tmp_path / "absent.pth")
 
@@ -128,7 +129,9 @@ def test_wrong_options_are_refused(small, name, option, words):
 def test_other_sizes_come_back_as_they_were(small, name):
     given = batch(48, 80)
     result = made(small, name).restore(given)
-    assert result.shape == given.lq.shape and result.min() >= 0 and result.max() <= 1
+    assert result.shape == given.lq.shape
+    assert result.min() >= 0
+    assert result.max() <= 1
 
 
 @pytest.mark.parametrize(("release", "filename"), [(1.2, "GFPGANCleanv1-NoCE-C2"), ("1.3", "v1.3"), ("1.4", "v1.4")])

@@ -27,7 +27,8 @@ def made(name, options):
     except DependencyError as error:
         pytest.skip(str(error))
     except WeightsError as error:
-        assert options.keys() <= {"device"}, error  # small random weights must load
+        if not options.keys() <= {"device"}:  # small random weights must load
+            raise
         pytest.skip(str(error))
 
 
@@ -67,7 +68,8 @@ def test_a_cuda_device_gives_the_pictures_of_the_cpu(name, dtype, tmp_path, cuda
     assert there.device == cuda
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         expected, found = here.restore(batch), there.restore(batch)
-    assert found.device.type == "cpu" and found.dtype == torch.float32
+    assert found.device.type == "cpu"
+    assert found.dtype == torch.float32
     if "second_device" in request.fixturenames:
         assert request.getfixturevalue("second_device").operations > 100, "it worked somewhere else"
     if "second_device" in request.fixturenames and dtype == "float32":
@@ -80,7 +82,10 @@ def test_a_cuda_device_gives_the_pictures_of_the_cpu(name, dtype, tmp_path, cuda
 @pytest.mark.parametrize("name", RESTORERS.names())
 def test_description_is_complete(name, tmp_path):
     info = made(name, tiny_options(name, tmp_path)).info
-    assert info.name == name and info.summary and info.licence and info.proved_against
+    assert info.name == name
+    assert info.summary
+    assert info.licence
+    assert info.proved_against
     assert info.max_references is None or info.max_references >= info.min_references
 
 

@@ -109,4 +109,5 @@ def test_wrong_files_are_refused(folder, config, which, tmp_path):
         restorer = make_restorer("difface", device="cpu", **{**given, which: path})
         with pytest.raises(WeightsError) as told:
             _ = restorer.unet if which == "path" else restorer.swinir
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(told.value)
+        assert "\n" not in str(told.value)

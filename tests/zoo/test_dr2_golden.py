@@ -134,5 +134,6 @@ def test_wrong_files_are_refused(folder, which, network, tmp_path):
     for path in wrong:
         with pytest.raises(WeightsError) as told:
             getattr(make_restorer("dr2", device="cpu", **{**given, which: path}), network)
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(told.value)
+        assert "\n" not in str(told.value)
     assert not (tmp_path / "sprung").exists()

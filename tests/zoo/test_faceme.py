@@ -89,7 +89,8 @@ def test_other_schedules_are_refused(changes, steps, words):
 
 def test_draws_follow_the_seed_and_not_the_number_of_steps():
     short, long, other = (Draws.of_seed(seed, (1, 4, 2, 2), steps) for seed, steps in ((5, 2), (5, 6), (6, 2)))
-    assert torch.equal(short.start, long.start) and torch.equal(short.steps, long.steps[:2])
+    assert torch.equal(short.start, long.start)
+    assert torch.equal(short.steps, long.steps[:2])
     assert not torch.equal(short.start, other.start)
 
 
@@ -120,7 +121,9 @@ def test_boxes_are_rounded_and_black_outside():
     picture = np.full((10, 8, 3), 9, np.uint8)
     cut = cut_face(picture, (-1.5, 2.5, 4.4, 11.6))
     assert cut.shape == (10, 6, 3)  # −2..4 and 2..12
-    assert (cut[:8, 2:] == 9).all() and not cut[8:].any() and not cut[:, :2].any()
+    assert (cut[:8, 2:] == 9).all()
+    assert not cut[8:].any()
+    assert not cut[:, :2].any()
     with pytest.raises(ImageError, match="without pixels"):
         cut_face(picture, (3.2, 1, 3.4, 5))
 
@@ -131,7 +134,8 @@ def test_eight_bit_twice():
     picture = levels.float().expand(1, 3, 4, 256)
     lost = np.arange(256) - finish(picture, None)[0, :, 0].astype(int)
     expected = np.arange(256) - ((np.arange(256) / 255.0 * 2.0 - 1.0) * 127.5 + 127.5).astype(np.uint8)
-    assert np.array_equal(lost, expected) and set(lost) == {0, 1}
+    assert np.array_equal(lost, expected)
+    assert set(lost) == {0, 1}
 
 
 class StubDetector:
@@ -172,7 +176,8 @@ def test_faces_are_looked_for_as_published(monkeypatch):
     best = InsightFaces("d", "a")(picture)
     assert [size for size, _ in StubDetector.asked] == [512, 640, 576, 448, 384, 320, 256]
     assert {colour for _, colour in StubDetector.asked} == {(0, 100, 200)}  # red and blue swapped, as published
-    assert best.box == (20, 20, 70, 80) and best.embedding[0] < best.embedding[2]
+    assert best.box == (20, 20, 70, 80)
+    assert best.embedding[0] < best.embedding[2]
     assert InsightFaces("d", "a", largest=True)(picture).box == (0, 0, 95, 95)
 
 
@@ -227,8 +232,10 @@ def test_a_reference_without_a_face_is_a_failure_row_and_its_neighbours_are_rest
     ]  # fmt: skip
     stage = RestoreStage(tmp_path, "faceme", {**options, "faces": OneBlind(), "steps": 1}, batch_size=2)
     good, blind = stage.process(rows)
-    assert good["status"] == "ok" and (tmp_path / good["output_path"]).is_file()
-    assert blind["status"] == "failed" and blind["error"] == "no face found in reference 1 of 1 (centre)"
+    assert good["status"] == "ok"
+    assert (tmp_path / good["output_path"]).is_file()
+    assert blind["status"] == "failed"
+    assert blind["error"] == "no face found in reference 1 of 1 (centre)"
 
 
 def test_half_precision_is_near(options):
@@ -236,7 +243,8 @@ def test_half_precision_is_near(options):
         make_restorer("faceme", device="cpu", **options, dtype=dtype).restore(batch())
         for dtype in ("float32", "bfloat16")
     )
-    assert not torch.equal(full, half) and (full - half).abs().mean() < 0.02
+    assert not torch.equal(full, half)
+    assert (full - half).abs().mean() < 0.02
 
 
 def test_sides_must_fit_the_latent(options):

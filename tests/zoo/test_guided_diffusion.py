@@ -55,7 +55,8 @@ def test_impossible_respacing_is_refused_in_one_line(respacing):
     steps = 1 if respacing == "" else 1000
     with pytest.raises(FfhqrefError) as told:
         Diffusion.respaced(respacing, steps)
-    assert repr(respacing) in str(told.value) and "\n" not in str(told.value)
+    assert repr(respacing) in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_respaced_chain_keeps_the_noise_levels():
@@ -208,8 +209,11 @@ def test_dr2_with_an_enhancer_of_the_zoo(small):
     options = {**small["pgdiff"], "task": "ref_restoration"}
     nested = make_restorer("dr2", enhancer="pgdiff", enhancer_options=options, **plain)
     assert check_restorer(nested) == []
-    assert not nested.info.commercial_use and "S-Lab" in nested.info.licence and "MS1MV3" in nested.info.trained_on
-    assert nested.info.name == "dr2" and nested.eight_bit_rule == "truncate"
+    assert not nested.info.commercial_use
+    assert "S-Lab" in nested.info.licence
+    assert "MS1MV3" in nested.info.trained_on
+    assert nested.info.name == "dr2"
+    assert nested.eight_bit_rule == "truncate"
     assert {"dr2", "enhancer pgdiff-arcface"} <= set(nested.weights_sha256)
 
 

@@ -157,4 +157,5 @@ def test_wrong_files_are_refused(folder, which, network, tmp_path):
         options = {**given, which: path, "config": folder / "config.json", "task": "ref_restoration"}
         with pytest.raises(WeightsError) as told:
             getattr(make_restorer("pgdiff", device="cpu", **options), network)
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(told.value)
+        assert "\n" not in str(told.value)

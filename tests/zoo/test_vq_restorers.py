@@ -59,7 +59,8 @@ def test_wrong_truncated_and_foreign_files_are_refused_in_one_line(name, tmp_pat
         path.write_bytes(content) if isinstance(content, bytes) else content(path)
         with pytest.raises(WeightsError) as caught:
             _ = make_restorer(name, device="cpu", path=path, **options).network
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value), what
+        assert str(path) in str(caught.value), what
+        assert "\n" not in str(caught.value), what
     with pytest.raises(WeightsError, match="no such file"):
         make_restorer(name, path=tmp_path / "absent.pth", **options)
 
@@ -130,7 +131,8 @@ def test_pictures_of_another_size_come_back_in_theirs(name, tmp_path):
     restorer = make_restorer(name, device="cpu", **TINY[name].options(tmp_path))
     lq = pictures(2, 96)
     made = restorer.restore(RestorationBatch(lq, [torch.zeros(0, 3, 96, 96)] * 2, [0, 1]))
-    assert made.shape == lq.shape and 0 <= float(made.min()) <= float(made.max()) <= 1
+    assert made.shape == lq.shape
+    assert 0 <= float(made.min()) <= float(made.max()) <= 1
 
 
 def test_fidelity_ratio_weighs_the_branch_that_sees_the_picture(tmp_path):
@@ -332,6 +334,8 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
 def test_descriptions_tell_licence_leak_and_files(tmp_path):
     for name, small in TINY.items():
         info = make_restorer(name, device="cpu", **small.options(tmp_path)).info
-        assert "FFHQ" in info.trained_on and info.paper and info.weights
+        assert "FFHQ" in info.trained_on
+        assert info.paper
+        assert info.weights
         assert info.commercial_use == name.startswith("vqfr")
         assert dataclasses.replace(info) == info

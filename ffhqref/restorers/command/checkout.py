@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.hashing import sha256_file
-from ffhqref.restorers.command.recipe import Recipe
 from ffhqref.weights.files import WeightFile, registry, require
+
+if TYPE_CHECKING:
+    from ffhqref.restorers.command.recipe import Recipe
 
 
 def find_interpreter(python: str) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ffhqref.core.errors import ImageError
 from ffhqref.core.images import read_rgb
-from ffhqref.restorers.command.layout import Call
 from ffhqref.restorers.command.program import ProgramError
-from ffhqref.restorers.command.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ffhqref.restorers.command.layout import Call
+    from ffhqref.restorers.command.recipe import Recipe
 
 THUMB = 16
 """Side to which pictures are averaged down before they are told apart: what blur and noise leave of a face."""

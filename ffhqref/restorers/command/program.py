@@ -61,7 +61,8 @@ def run_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], logs:
         [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
-    assert supervisor.stdin is not None and supervisor.stdout is not None
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
     try:
         supervisor.stdin.write(json.dumps(order).encode() + b"\n")
         supervisor.stdin.flush()

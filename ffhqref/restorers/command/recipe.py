@@ -113,7 +113,7 @@ class Recipe:
         texts = [*self.env.values(), *self.files.values(), *(text for one in self.commands for text in one)]
         return {name for text in texts for name, _ in placeholders(text)}
 
-    def _check(self, parameters: tuple[str, ...]) -> None:
+    def _check(self, parameters: tuple[str, ...]) -> None:  # noqa: C901 -- rewritten with issue 12
         if self.group not in GROUPS:
             raise _wrong(f"group={self.group}.{did_you_mean(self.group, GROUPS)} Known: {', '.join(GROUPS)}")
         for name in ("start_seconds", "case_seconds"):

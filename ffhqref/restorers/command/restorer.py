@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import to_tensor, to_uint8
@@ -33,7 +30,9 @@ from ffhqref.restorers.command.program import Clock, ProgramError, environment, 
 from ffhqref.restorers.command.recipe import Recipe, placeholders
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 BATCH = {"run": 64, "identity": 16, "image": 1}
 """Cases handed over at once, by the recipe's group: a killed run loses no more than those."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import DependencyError
-from ffhqref.synthesis.arc2face.config import Arc2FaceConfig
 from ffhqref.weights.files import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch
+
+    from ffhqref.synthesis.arc2face.config import Arc2FaceConfig
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VAE's attention layers in files from before diffusers 0.16, such as Stable Diffusion 1.5's."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ffhqref.synthesis.arc2face.networks import Arc2FaceNetworks
-
 if TYPE_CHECKING:
     import torch
+
+    from ffhqref.synthesis.arc2face.networks import Arc2FaceNetworks
 
 EMBEDDING = 512
 """Length of an ArcFace vector."""

@@ -11,12 +11,13 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.seeding import case_seed
-from ffhqref.training.faceme.lists import Sample
 from ffhqref.training.faceme.references import MOST, PoolRules, pick
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+    from ffhqref.training.faceme.lists import Sample
 
 
 @dataclass(frozen=True)

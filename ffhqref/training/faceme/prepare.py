@@ -11,7 +11,6 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import read_rgb
-from ffhqref.engine.base import Row
 from ffhqref.training.faceme.features import write_feature
 from ffhqref.training.faceme.lists import feature_of
 from ffhqref.zoo.faceme.config import FaceMeConfig
@@ -20,6 +19,7 @@ from ffhqref.zoo.faceme.faces import FaceFinder, ReferenceFace, make_finder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ffhqref.engine.base import Row
     from ffhqref.zoo.faceme.clip import IdentityEncoder
 
 

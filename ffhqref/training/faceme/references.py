@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.core.seeding import case_seed
-from ffhqref.training.faceme.lists import Feature, Sample
+
+if TYPE_CHECKING:
+    from ffhqref.training.faceme.lists import Feature, Sample
 
 MOST = 4
 """References of a sample at most, in the paper and in the published code."""

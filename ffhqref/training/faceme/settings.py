@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.training.faceme.data import BatchRules
 from ffhqref.training.faceme.references import MOST, PoolRules
-from ffhqref.training.settings import RunSettings
+
+if TYPE_CHECKING:
+    from ffhqref.training.settings import RunSettings
 
 SEED = 233
 """Seed of the published command; its code's default is 236, and a seed given on its command line fails."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ffhqref.core.images import write_atomic
-from ffhqref.zoo.faceme.config import IdentityEncoderConfig
+
+if TYPE_CHECKING:
+    from ffhqref.zoo.faceme.config import IdentityEncoderConfig
 
 WORDS = ("a", "photo", "of", "face", "person")
 """Words that are one token each; others are spelt."""

@@ -8,23 +8,25 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffhqref.training.ema import RunningAverage
-from ffhqref.training.faceme.data import FaceMeBatch
-from ffhqref.training.faceme.settings import FaceMeSettings
-from ffhqref.training.faceme.start import Networks
-from ffhqref.training.runtime import Runtime
 from ffhqref.zoo.faceme.loading import moved
 from ffhqref.zoo.faceme.mix import Mix, save_mix
 from ffhqref.zoo.faceme.model import guided
 from ffhqref.zoo.faceme.prompt import insert_identity, time_ids
 from ffhqref.zoo.faceme.schedule import Draws as SamplerDraws
 from ffhqref.zoo.faceme.schedule import Schedule
+
+if TYPE_CHECKING:
+    from ffhqref.training.faceme.data import FaceMeBatch
+    from ffhqref.training.faceme.settings import FaceMeSettings
+    from ffhqref.training.faceme.start import Networks
+    from ffhqref.training.runtime import Runtime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
-from ffhqref.training.faces import TrainingItem
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+    from ffhqref.training.faces import TrainingItem
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from ffhqref.core.errors import ConfigError
 from ffhqref.training.ema import RunningAverage
 from ffhqref.training.files import save_whole
-from ffhqref.training.refldm.data import TrainingBatch
 from ffhqref.training.refldm.losses import Embed, identity_loss
-from ffhqref.training.refldm.settings import DiffusionSettings
-from ffhqref.training.runtime import Runtime
 from ffhqref.zoo.refldm.checkpoint import published_state
-from ffhqref.zoo.refldm.config import RefLDMConfig
-from ffhqref.zoo.refldm.first_stage import FirstStage
 from ffhqref.zoo.refldm.keys_values import RowGroup, WithReferences
 from ffhqref.zoo.refldm.layers import laid_out
 from ffhqref.zoo.refldm.model import RefLDM
 from ffhqref.zoo.refldm.schedule import alphas_cumprod
-from ffhqref.zoo.refldm.unet import UNet
+
+if TYPE_CHECKING:
+    from ffhqref.training.refldm.data import TrainingBatch
+    from ffhqref.training.refldm.settings import DiffusionSettings
+    from ffhqref.training.runtime import Runtime
+    from ffhqref.zoo.refldm.config import RefLDMConfig
+    from ffhqref.zoo.refldm.first_stage import FirstStage
+    from ffhqref.zoo.refldm.unet import UNet
 
 
 class ReferenceDenoiser(nn.Module):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ffhqref.training.settings import RunSettings
+if TYPE_CHECKING:
+    from ffhqref.training.settings import RunSettings
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +16,11 @@ from ffhqref.zoo.refldm.checkpoint import (
     shapes,
     unknown,
 )
-from ffhqref.zoo.refldm.config import RefLDMConfig
 from ffhqref.zoo.refldm.first_stage import FirstStage
 from ffhqref.zoo.refldm.unet import UNet
+
+if TYPE_CHECKING:
+    from ffhqref.zoo.refldm.config import RefLDMConfig
 
 
 def fresh_unet(config: RefLDMConfig, seed: int) -> UNet:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.training.files import save_whole
-from ffhqref.training.refldm.data import TrainingBatch
 from ffhqref.training.refldm.losses import (
     PatchDiscriminator,
     adversarial_share,
     codebook_loss,
     discriminator_loss,
 )
-from ffhqref.training.refldm.settings import VQGANSettings
-from ffhqref.training.runtime import Runtime
-from ffhqref.zoo.refldm.config import RefLDMConfig
-from ffhqref.zoo.refldm.first_stage import FirstStage
 from ffhqref.zoo.refldm.layers import laid_out
+
+if TYPE_CHECKING:
+    from ffhqref.training.refldm.data import TrainingBatch
+    from ffhqref.training.refldm.settings import VQGANSettings
+    from ffhqref.training.runtime import Runtime
+    from ffhqref.zoo.refldm.config import RefLDMConfig
+    from ffhqref.zoo.refldm.first_stage import FirstStage
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance of two batches of pictures in −1..1, of any shape that has a mean: LPIPS, for instance."""

@@ -21,13 +21,13 @@ from ffhqref.weights.files import load_into, load_tensors
 from ffhqref.zoo.shared.architecture import read_tree
 from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig, changed, section, whole_number
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
-from ffhqref.zoo.shared.guided_diffusion.draws import Draws
 from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, fitted, input_size, load_unet
 from ffhqref.zoo.shared.network import signed, unsigned
 
 if TYPE_CHECKING:
     import torch
 
+    from ffhqref.zoo.shared.guided_diffusion.draws import Draws
     from ffhqref.zoo.shared.guided_diffusion.unet import UNet
 
 INFO = RestorerInfo(

@@ -64,7 +64,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, C, H, W]."""
-        return x + cast(Tensor, self.get_submodule(self._name)(x))
+        return x + cast("Tensor", self.get_submodule(self._name)(x))
 
 
 class Query(nn.Module):

@@ -6,6 +6,7 @@ It works on one picture at a time, since every picture has boxes of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ from ffhqref.zoo.dmdnet.blocks import (
     with_statistics_of,
 )
 from ffhqref.zoo.dmdnet.boxes import PARTS
-from ffhqref.zoo.dmdnet.config import DMDNetConfig
+
+if TYPE_CHECKING:
+    from ffhqref.zoo.dmdnet.config import DMDNetConfig
 
 Boxes = Mapping[str, tuple[int, ...]]
 

@@ -20,7 +20,6 @@ from ffhqref.weights.files import load_tensors
 from ffhqref.zoo.dr2.config import DR2Config
 from ffhqref.zoo.dr2.lowpass import low_pass
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
-from ffhqref.zoo.shared.guided_diffusion.draws import Draws
 from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, input_size, load_unet, loaded
 from ffhqref.zoo.shared.network import unsigned
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ffhqref.zoo.dr2.sparnet import SPARNetHD
+    from ffhqref.zoo.shared.guided_diffusion.draws import Draws
     from ffhqref.zoo.shared.guided_diffusion.unet import UNet
 
 INFO = RestorerInfo(

@@ -17,7 +17,6 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.restorers.colour import wavelet_transfer
 from ffhqref.weights.files import load_tensors
 from ffhqref.zoo.faceme.clip import IdentityEncoder, clip_pixels, cut_face, load_identity_encoder, unit_length
-from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.zoo.faceme.lora import merge_lora
 from ffhqref.zoo.faceme.mix import Mix, load_mix
@@ -27,6 +26,7 @@ from ffhqref.zoo.faceme.schedule import Draws, Schedule
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ffhqref.zoo.faceme.config import FaceMeConfig
     from ffhqref.zoo.faceme.faces import ReferenceFace
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ffhqref.zoo.gpen.config import GPENConfig
+if TYPE_CHECKING:
+    from ffhqref.zoo.gpen.config import GPENConfig
 
 _BLUR = (1, 3, 3, 1)
 

@@ -64,7 +64,8 @@ class RealESRGAN:
                 )
         # the package is a folder of files; nothing in it has to run
         spec = importlib.util.find_spec(PACKAGE)
-        assert spec is not None and spec.submodule_search_locations
+        assert spec is not None
+        assert spec.submodule_search_locations
         self._folder = Path(next(iter(spec.submodule_search_locations))) / "models"
         for name, expected in FILES.items():
             path = self._folder / name

@@ -14,11 +14,12 @@ import numpy as np
 
 from ffhqref.core.errors import DependencyError
 from ffhqref.core.images import to_tensor, to_uint8
-from ffhqref.restorers.base import RestorationBatch
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:
     import torch
+
+    from ffhqref.restorers.base import RestorationBatch
 
 
 class AlignedRestorer(NetworkRestorer):

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import Weights, load_into, require
 
 if TYPE_CHECKING:
     import torch
+
+    from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 
     M = TypeVar("M", bound=torch.nn.Module)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from ffhqref.zoo.vqfr.blocks import ResidualBlock, TextureWarping, conv3, group_norm, resize
-from ffhqref.zoo.vqfr.config import LevelQuantizerConfig, VQFRv1Config
+
+if TYPE_CHECKING:
+    from ffhqref.zoo.vqfr.config import LevelQuantizerConfig, VQFRv1Config
 
 
 class Resample(nn.Module):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffhqref.zoo.shared.layers import PaddedDownsample, Upsample
 from ffhqref.zoo.vqfr.blocks import ResidualBlock, TextureWarping, conv3, group_norm, resize
-from ffhqref.zoo.vqfr.config import VQFRConfig
+
+if TYPE_CHECKING:
+    from ffhqref.zoo.vqfr.config import VQFRConfig
 
 
 def _residual(channels: int, out: int) -> ResidualBlock:

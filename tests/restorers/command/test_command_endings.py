@@ -65,7 +65,8 @@ def test_ctrl_c_ends_the_program_and_leaves_nothing(checkout, interpreter, tmp_p
         restorer.restore(RestorationBatch(torch.zeros(1, 3, 8, 8), [torch.zeros(0, 3, 8, 8)], [1], ["a"]))
         """
     assert "KeyboardInterrupt" in interrupted(checkout, signal.SIGINT, code)
-    assert gone(checkout) and not list(tmp_path.glob("ffhqref-*"))
+    assert gone(checkout)
+    assert not list(tmp_path.glob("ffhqref-*"))
 
 
 def test_no_program_outlives_a_killed_run(checkout, interpreter, tmp_path):

@@ -56,7 +56,8 @@ def test_group_run_lays_out_all_cases_and_lists(echo):
         batch, references="refs/{id}/{rank}.png", fill_references=2,
         files={"list.txt": "{lq}\t{references_folder}\t{id} {age:.1f} {seed}"},
     )  # fmt: skip
-    assert reasons == {} and np.array_equal(made, to_uint8(batch.lq))
+    assert reasons == {}
+    assert np.array_equal(made, to_uint8(batch.lq))
     (call,) = told
     wanted = [f"lq/{n:05d}.png" for n in range(3)] + [f"refs/{n:05d}/{r:02d}.png" for n in (0, 1) for r in (0, 1)]
     assert [name for name in call["tree"] if name.endswith(".png")] == wanted
@@ -71,7 +72,8 @@ def test_group_identity_calls_once_for_equal_references(echo):
     restorer, made, _, told = echo(
         batch, "{references_folder}", "{references}", references="refs/{rank}.png", group="identity"
     )
-    assert np.array_equal(made, to_uint8(batch.lq)) and restorer.groups_references
+    assert np.array_equal(made, to_uint8(batch.lq))
+    assert restorer.groups_references
     assert [sum(name.startswith("lq/") for name in call["tree"]) for call in told] == [2, 1, 1]
     assert [len(call["rest"]) for call in told] == [3, 2, 3]
     assert [Path(path).name for path in told[0]["rest"]] == ["refs", "00.png", "01.png"]
@@ -84,8 +86,10 @@ def test_group_image_calls_for_each_case_with_its_own_seed_and_age(echo):
         parameters={"n": 50},
     )  # fmt: skip
     assert [call["rest"][:2] for call in told] == [["5", "30"], ["6", "40"]]
-    assert told[0]["rest"][3] == "50" and told[0]["rest"][2].endswith("refs/00.png")
-    assert restorer.info.uses_seed and restorer.batch_size == 1
+    assert told[0]["rest"][3] == "50"
+    assert told[0]["rest"][2].endswith("refs/00.png")
+    assert restorer.info.uses_seed
+    assert restorer.batch_size == 1
 
 
 def test_a_case_whose_age_is_unknown_fails_alone(echo):
@@ -93,7 +97,8 @@ def test_a_case_whose_age_is_unknown_fails_alone(echo):
     assert reasons == {1: "needs the target's age: dataset.ages"}
     assert len(told[0]["lists"]["ages.txt"].splitlines()) == 2
     _, _, reasons, told = echo(batch_of(2), files={"ages.txt": "{id} {age}"})
-    assert len(reasons) == 2 and told == []
+    assert len(reasons) == 2
+    assert told == []
 
 
 def test_a_tab_in_a_value_cannot_break_a_list(echo):

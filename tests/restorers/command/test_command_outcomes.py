@@ -17,7 +17,8 @@ from .conftest import PROGRAM, all_but, batch_of, calls, faults, outcome, pictur
 
 def test_one_call_restores_all_cases_exactly(theirs, checkout, tmp_path):
     made, reasons = outcome(theirs(), batch_of(5))
-    assert reasons == {} and calls(checkout) == [5]
+    assert reasons == {}
+    assert calls(checkout) == [5]
     all_but(made, set())
     assert scratch_is_empty(tmp_path)
 
@@ -66,7 +67,8 @@ def test_a_crash_takes_no_neighbour_along(theirs, checkout, tmp_path, fault, wor
 def test_a_bad_output_after_a_good_end_is_told_and_not_tried_again(theirs, checkout, fault, words):
     faults(checkout, case_2=fault)
     made, reasons = outcome(theirs(), batch_of(4))
-    assert list(reasons) == [2] and reasons[2].startswith(words), reasons
+    assert list(reasons) == [2]
+    assert reasons[2].startswith(words)
     all_but(made, {2})
     assert calls(checkout) == [4]
 
@@ -74,18 +76,21 @@ def test_a_bad_output_after_a_good_end_is_told_and_not_tried_again(theirs, check
 def test_names_of_no_case_make_a_call_suspect(theirs, checkout):
     faults(checkout, case_2="extra")
     made, reasons = outcome(theirs(), batch_of(4))
-    assert list(reasons) == [2] and "wrote output/00077.png, which belongs to no case" in reasons[2]
+    assert list(reasons) == [2]
+    assert "wrote output/00077.png, which belongs to no case" in reasons[2]
     all_but(made, {2})
 
     faults(checkout, **{"one off": True})  # every output under its neighbour's name
     _, reasons = outcome(theirs(), batch_of(2))
-    assert len(reasons) == 2 and all("names cannot be trusted" in reason for reason in reasons.values())
+    assert len(reasons) == 2
+    assert all("names cannot be trusted" in reason for reason in reasons.values())
 
 
 def test_swapped_outputs_are_found_and_made_again_one_by_one(theirs, checkout):
     faults(checkout, swap=True)
     made, reasons = outcome(theirs(), batch_of(4))
-    assert reasons == {} and calls(checkout) == [4, 1, 2, 2]
+    assert reasons == {}
+    assert calls(checkout) == [4, 1, 2, 2]
     all_but(made, set())
 
 
@@ -98,7 +103,8 @@ def test_a_method_that_makes_other_faces_of_faces_is_not_taken_for_swapping(thei
     )
     (checkout / "main.py").write_text(program)
     made, reasons = outcome(theirs(), batch_of(3))
-    assert reasons == {} and calls(checkout) == [3, 1]
+    assert reasons == {}
+    assert calls(checkout) == [3, 1]
     assert [picture[0, 0, 0] for picture in made] == [0, 1, 2]
 
 
@@ -122,7 +128,8 @@ def test_swaps_are_told_from_what_degradation_and_restoration_do(sample_folder):
 def test_what_never_works_is_given_up_soon(theirs, checkout):
     faults(checkout, start=True)
     _, reasons = outcome(theirs(), batch_of(40))
-    assert len(reasons) == 40 and len(calls(checkout)) < 20
+    assert len(reasons) == 40
+    assert len(calls(checkout)) < 20
     told = "main.py ended with status 1: RuntimeError: no CUDA GPUs are available"
     assert all(reason.startswith(told) for reason in reasons.values())
     assert sum("not tried alone" in reason for reason in reasons.values()) >= 30
@@ -139,5 +146,6 @@ def test_logs_of_failed_calls_can_be_kept(theirs, checkout, tmp_path):
     faults(checkout, case_0="skip")
     _, reasons = outcome(theirs(keep=True), batch_of(2))
     (folder,) = (tmp_path / "scratch").iterdir()
-    assert str(folder) in reasons[0] and "No face" in (folder / "logs" / "stderr.txt").read_text()
+    assert str(folder) in reasons[0]
+    assert "No face" in (folder / "logs" / "stderr.txt").read_text()
     assert (folder / "run" / "input" / "00000.png").is_file()

@@ -42,7 +42,8 @@ from .conftest import RECIPE, calls
 def test_a_wrong_recipe_is_one_line(theirs, checkout, changes, words):
     with pytest.raises(ConfigError, match=words.replace("{", r"\{").replace("[", r"\[")) as caught:
         theirs(recipe=changes)
-    assert "\n" not in str(caught.value) and calls(checkout) == []
+    assert "\n" not in str(caught.value)
+    assert calls(checkout) == []
 
 
 def test_missing_folders_programs_and_weights_are_one_line(theirs, checkout, tmp_path):

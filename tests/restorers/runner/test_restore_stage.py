@@ -30,8 +30,11 @@ def test_a_good_restorer_fills_the_table(tmp_path, rows):
     results, _ = run(tmp_path, rows)
     tables.write_table(tmp_path, "restorations", frame(results))
     table = tables.read_table(tmp_path, "restorations")
-    assert list(table["status"]) == ["ok"] * 5 and table["error"].isna().all()
-    assert (table["method"] == "mine").all() and (table["device"] == "cpu").all() and (table["seconds"] > 0).all()
+    assert list(table["status"]) == ["ok"] * 5
+    assert table["error"].isna().all()
+    assert (table["method"] == "mine").all()
+    assert (table["device"] == "cpu").all()
+    assert (table["seconds"] > 0).all()
     assert table["peak_memory_bytes"].isna().all()
     for row, recorded in zip(rows, table.to_dict("records"), strict=True):
         path = tmp_path / recorded["output_path"]
@@ -58,8 +61,10 @@ def test_one_failing_case_is_one_row_and_takes_no_neighbour_along(tmp_path, rows
     results, _ = run(tmp_path, rows, Faulty, {"fault": fault})
     assert [result["status"] for result in results] == ["ok", "ok", "failed", "ok", "ok"]
     bad = results[2]
-    assert words in bad["error"] and "\n" not in bad["error"]
-    assert bad["output_path"] is None and not (tmp_path / "out" / "2.png").exists()
+    assert words in bad["error"]
+    assert "\n" not in bad["error"]
+    assert bad["output_path"] is None
+    assert not (tmp_path / "out" / "2.png").exists()
     good, _ = run(tmp_path / "clean", rows_at(rows, tmp_path), Plugin)
     for one, other in zip(results, good, strict=True):
         assert one["case_id"] == "2" or one["output_sha256"] == other["output_sha256"]
@@ -75,7 +80,8 @@ def test_a_case_that_fails_only_in_company_is_saved(tmp_path, rows):
 def test_its_own_input_is_told_unless_that_is_what_it_does(tmp_path, rows):
     results, _ = run(tmp_path, rows, Faulty, {"fault": "own input"})
     assert [result["status"] for result in results] == ["ok", "ok", "passthrough", "ok", "ok"]
-    assert results[2]["output_path"] == "out/2.png" and "equals the input" in results[2]["error"]
+    assert results[2]["output_path"] == "out/2.png"
+    assert "equals the input" in results[2]["error"]
     stage = RestoreStage(tmp_path, "lq")
     assert {result["status"] for result in stage.process(rows)} == {"ok"}
 
@@ -100,10 +106,12 @@ def test_restorer_sees_input_seeds_and_ages_but_no_truth(tmp_path, rows):
     rows[4]["age"] = float("nan")
     run(tmp_path, rows, device="cpu")
     batch = SEEN[0]
-    assert batch.case_ids == ["0", "1", "2", "3"] and len(SEEN) == 2
+    assert batch.case_ids == ["0", "1", "2", "3"]
+    assert len(SEEN) == 2
     assert torch.equal(batch.lq, to_tensor([read_rgb(tmp_path / row["lq_path"]) for row in rows[:4]]))
     assert batch.seeds == [case_seed(7, "severe", str(number)) for number in range(4)]
-    assert batch.ages == [None, None, None, 41.0] and SEEN[1].ages is None
+    assert batch.ages == [None, None, None, 41.0]
+    assert SEEN[1].ages is None
 
 
 def test_eight_bit_rule_and_clamping(tmp_path, rows):
@@ -123,18 +131,21 @@ def test_changed_missing_and_damaged_inputs_are_rows(tmp_path, rows):
     results, _ = run(tmp_path, rows)
     assert [result["status"] for result in results] == ["failed"] * 4 + ["ok"]
     for result, words in zip(results, ("changed since", "1.png", "changed since", "not a picture"), strict=False):
-        assert words in result["error"] and "\n" not in result["error"]
+        assert words in result["error"]
+        assert "\n" not in result["error"]
 
 
 def test_output_may_not_leave_the_workspace(tmp_path, rows):
     results, _ = run(tmp_path, [{**rows[0], "out_path": "../escaped.png"}])
-    assert results[0]["status"] == "failed" and "leaves its root" in results[0]["error"]
+    assert results[0]["status"] == "failed"
+    assert "leaves its root" in results[0]["error"]
     assert not (tmp_path.parent / "escaped.png").exists()
 
 
 def test_peak_memory_is_told_on_a_gpu(tmp_path, rows, cuda):
     results, _ = run(tmp_path, rows[:1], Plugin, device=cuda)
-    assert results[0]["device"] == "cuda" and results[0]["peak_memory_bytes"] == 0, "this one works on the CPU"
+    assert results[0]["device"] == "cuda"
+    assert results[0]["peak_memory_bytes"] == 0, "this one works on the CPU"
     results, _ = run(tmp_path, rows[1:2], OnGpu, device=cuda)
     assert 64 * 2**20 <= results[0]["peak_memory_bytes"] < 128 * 2**20
 
@@ -156,7 +167,8 @@ def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ffhqref.restorers.runner.sha256_file", refuse)
         (result,) = RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])
-    assert result["status"] == "failed" and "Permission denied" in result["error"]
+    assert result["status"] == "failed"
+    assert "Permission denied" in result["error"]
     monkeypatch.setattr("ffhqref.restorers.runner.save_png", refuse)
     with pytest.raises(PermissionError):
         RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])

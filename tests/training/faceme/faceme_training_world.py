@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ffhqref.training.faceme.data import BatchRules, FaceMeBatches
 from ffhqref.training.faceme.features import write_feature
@@ -20,6 +20,9 @@ from ffhqref.training.faces import unrounded_degradation
 from ffhqref.training.runtime import Runtime
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.faceme.config import MixConfig
+
+if TYPE_CHECKING:
+    import torch
 
 SIDE = 64
 IDENTITY = 8

@@ -151,7 +151,7 @@ def test_wrong_settings_are_refused(world):
         load_networks(world.base, world.prompt, mix_config=MixConfig(CROSS + 1, IDENTITY))
     with pytest.raises(WeightsError, match="no checkpoint"):
         latest_checkpoint(world.folder)
+    alone = World.__new__(World)
+    alone.samples = [Sample("x.png", Feature("a", "b"))]
     with pytest.raises(ConfigError, match="own embedding"):
-        alone = World.__new__(World)
-        alone.samples = [Sample("x.png", Feature("a", "b"))]
         alone.source(BatchRules(batch_size=1), PoolRules(own_embedding=False))

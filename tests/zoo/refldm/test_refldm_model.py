@@ -322,7 +322,8 @@ def test_a_later_start_goes_on_from_the_noised_latents_of_the_input(small_model,
     whole = small_model.sample_latent(lq, references, x_T, 10, 1.5, callback=seen.append)
     cut = []
     later = small_model.sample_latent(lq, references, x_T, 10, 1.5, start_time=501, callback=cut.append)
-    assert len(seen) == 10 and len(cut) == 6  # 501, 401, ..., 1
+    assert len(seen) == 10
+    assert len(cut) == 6
     # The first step's input, rebuilt: the published schedule's share of the input's latents and of the noise.
     alpha = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64).square().neg().add(1).cumprod(0)[501]
     assert float(small_model.alphas[501]) == pytest.approx(float(alpha), rel=1e-6)

@@ -14,8 +14,11 @@ from .training_tools import smooth, source
 def test_a_varied_person_is_varied_alike_in_all_pictures():
     picture, other = smooth(3), smooth(4)
     first, second, third = vary_person([picture, picture, other], np.random.default_rng(0))
-    assert (first == second).all() and (first != picture).any() and (third != first).any()
-    assert first.shape == picture.shape and first.dtype == np.uint8
+    assert (first == second).all()
+    assert (first != picture).any()
+    assert (third != first).any()
+    assert first.shape == picture.shape
+    assert first.dtype == np.uint8
     again = vary_person([picture], np.random.default_rng(1))[0]
     assert (again != first).any()
     # Less than another person is away, on average over people.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.images import SIZE
-from ffhqref.restorers.base import RestorationBatch
 from ffhqref.weights.files import load_tensors
 from ffhqref.zoo.shared.guided_diffusion.draws import Draws, SeededDraws
 from ffhqref.zoo.shared.network import NetworkRestorer, ready
@@ -15,6 +14,7 @@ from ffhqref.zoo.shared.network import NetworkRestorer, ready
 if TYPE_CHECKING:
     import torch
 
+    from ffhqref.restorers.base import RestorationBatch
     from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig
     from ffhqref.zoo.shared.guided_diffusion.unet import UNet
 
