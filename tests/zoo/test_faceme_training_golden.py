@@ -134,10 +134,15 @@ def bits(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_condition_pictures_are_the_published_ones(golden):
+    """Equal but for the last bits of OpenCV's float32 resize, whose kernel depends on the processor's instructions.
+
+    One level of the JPEG before that resize would move a value by 2/255.
+    """
     for case in cases(golden):
         for micro in range(case.settings["micro_batches"]):
-            wanted = case[f"m{micro}.control"]
-            assert torch.equal(case.condition(micro), wanted), f"{case.settings['file']} m{micro}"
+            found, wanted = case.condition(micro), case[f"m{micro}.control"]
+            assert found.shape == wanted.shape
+            assert float((found - wanted).abs().max()) <= 2.0**-21, f"{case.settings['file']} m{micro}"
 
 
 def test_the_prompt_is_encoded_as_published(golden):

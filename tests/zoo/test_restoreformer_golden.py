@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ffhqref.core.images import to_tensor, to_uint8
-from ffhqref.zoo.restoreformer.restorer import RestoreFormer, RestoreFormerPP, build_network
+from ffhqref.zoo.restoreformer.restorer import RestoreFormer, RestoreFormerPP, build_network, run_network
 from ffhqref.zoo.shared.aligned import fitted
+from ffhqref.zoo.shared.network import signed
 
-from .golden_tools import close, layout, recorded, same_levels
+from .golden_tools import TOLERANCE, close, layout, off, recorded, same_levels, stored_as
 
 METHODS = {"restoreformer": RestoreFormer, "restoreformer_pp": RestoreFormerPP}
 pytestmark = [
@@ -39,14 +40,20 @@ def check(golden_set, case):
     assert torch.equal(indices.reshape(stored["code_indices"].shape), stored["code_indices"])
     name = next(key for key in stored if key.startswith("distances_t"))
     close(stored, name, distances[:: int(name.removeprefix("distances_t"))])
-    close(stored, "raw_output", seen["decoder"][-1])
+    # the set's README: ten times the published network's own distance to float64 is fair, whatever the processor
+    wanted, raw = stored_as(stored, "raw_output"), seen["decoder"][-1]
+    assert off(raw, wanted) * float(wanted.abs().max()) <= 10 * case["float32_vs_float64_max_abs"]
     same_levels(stored, "output_rgb_u8", to_uint8(picture)[0])
+    return made, signed(fitted(lq, made.side)), wanted
 
 
 def test_cases_end_to_end(golden_set):
     for case in golden_set.cases:
         if case["checkpoint"]:
-            check(golden_set, case)
+            made, faces, wanted = check(golden_set, case)
+            # float64 leaves out how a processor orders float32 sums
+            with torch.no_grad():
+                assert off(run_network(made.network.double(), faces.double()), wanted) < TOLERANCE
 
 
 @pytest.mark.slow
