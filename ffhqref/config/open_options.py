@@ -75,7 +75,8 @@ def _options_of(group: str, part: str, config_folder: Path, overrides: Sequence[
     from hydra.core.global_hydra import GlobalHydra
 
     from ffhqref import metrics, restorers, synthesis
-    from ffhqref.core.registry import Registry, constructor_options, load_attribute
+    from ffhqref.core.options import options_of
+    from ffhqref.core.registry import Registry, load_attribute
 
     registries: Mapping[str, Registry[Callable[..., Any]]] = {
         "restorer": restorers.RESTORERS, "metric": metrics.METRICS, "synthesis": synthesis.RENDERERS,
@@ -86,5 +87,5 @@ def _options_of(group: str, part: str, config_folder: Path, overrides: Sequence[
     target = options.get("_target_")
     name = str(options.get("name") or part)
     factory = load_attribute(str(target), f"{group} '{part}'") if target else registries[group].get(name)
-    parameters, takes_any = constructor_options(factory)
-    return None if takes_any else list(parameters)
+    model = options_of(factory)
+    return None if model.model_config["extra"] == "allow" else list(model.model_fields)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import PurePath
 from typing import Any, Generic, TypeVar, cast
 
 from ffhqref.core.errors import ConfigError, DependencyError, did_you_mean, one_line
+from ffhqref.core.options import check_options
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -91,96 +90,6 @@ class Registry(Generic[T]):
         factory = self.get(name)
         check_options(factory, f"{self.kind} '{name}'", options)
         return factory(**options)
-
-
-def check_options(factory: Callable[..., Any], what: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a factory does not take, and the lack of those that it needs.
-
-    Args:
-        factory: a class or a function; one that tells no signature (some written in C) is not checked.
-        what: it is, for the message.
-        options: by name.
-
-    Raises:
-        ConfigError: with the names of its options.
-    """
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:
-        return
-    parameters, takes_any = constructor_options(factory)
-    for name in options:
-        if name not in parameters and not takes_any:
-            known = ", ".join(parameters) or "none"
-            raise ConfigError(f"{what}: got an unexpected keyword argument '{name}'; its options: {known}")
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        known = ", ".join(signature.parameters) or "none"
-        raise ConfigError(f"{what}: {error}; its options: {known}") from None
-    if getattr(factory, "__module__", "").partition(".")[0] != "ffhqref":
-        return  # annotations of others may say less than they take
-    for name, value in options.items():
-        expected = _expected(parameters[name].annotation, value) if name in parameters else None
-        if expected:
-            raise ConfigError(f"{what}: {name}={value}: expected {expected}")
-
-
-def constructor_options(factory: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Return what a factory takes by name, and whether it takes any name.
-
-    Of a class that hands further options on to the class that it is made from, those of that class too.
-    """
-    found: dict[str, inspect.Parameter] = {}
-    kinds = factory.__mro__ if inspect.isclass(factory) else ()
-    makers = [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]
-    for maker in makers or [factory]:
-        parameters = list(inspect.signature(maker).parameters.values())[1 if makers else 0 :]
-        rest = [parameter for parameter in parameters if parameter.kind is parameter.VAR_KEYWORD]
-        named = [parameter for parameter in parameters if parameter.kind not in _VARIABLE]
-        found |= {parameter.name: parameter for parameter in named if parameter.name not in found}
-        if not rest:
-            return found, False
-    return found, True
-
-
-_VARIABLE = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-
-_WORDS = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Path": "a path",
-    "None": "null", "Mapping": "options", "dict": "options", "Sequence": "a list", "list": "a list", "tuple": "a list",
-}  # fmt: skip
-
-
-def _expected(annotation: Any, value: Any) -> str | None:
-    """Return in words what an annotation of plain types asks for where the value is something else; None: it is right.
-
-    Annotations that name anything else are not judged.
-    """
-    if not isinstance(annotation, str):
-        return None
-    kinds = [part.strip().partition("[")[0] for part in annotation.split("|")]
-    if not set(kinds) <= set(_WORDS):
-        return None
-    if any(_is(value, kind, path="Path" in kinds) for kind in kinds):
-        return None
-    words = list(dict.fromkeys(_WORDS[kind] for kind in kinds if not (kind == "str" and "Path" in kinds)))
-    return " or ".join(words)
-
-
-def _is(value: Any, kind: str, *, path: bool) -> bool:
-    """Return whether a value of a config is of a kind; a number is a text too, such as a release, but never a path."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return {
-        "None": value is None,
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": number,
-        "str": isinstance(value, str) or (number and not path),
-        "Path": isinstance(value, PurePath),
-        "Mapping": isinstance(value, Mapping),
-        "dict": isinstance(value, Mapping),
-    }.get(kind, isinstance(value, (list, tuple)))
 
 
 def load_attribute(target: str, what: str) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
-from ffhqref.core.registry import Registry, check_options, load_attribute
+from ffhqref.core.options import check_options
+from ffhqref.core.registry import Registry, load_attribute
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 
 __all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
