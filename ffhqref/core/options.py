@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined, to_json
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+
+if typing.TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 M = TypeVar("M", bound=BaseModel)
 

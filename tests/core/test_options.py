@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 def test_a_value_of_another_kind_is_one_line(name, options, words):
     with pytest.raises(ConfigError, match=words) as caught:
         make_restorer(name, **options)
-    assert "\n" not in str(caught.value) and "TypeError" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "TypeError" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
-from ..pipelines.conftest import Command
 from . import frames
 from .conftest import JOB, SNAPSHOTS, UPDATE, Finished, check_text
+
+if TYPE_CHECKING:
+    from ..pipelines.conftest import Command
 
 TABLES = (
     "ages", "attributes", "cases", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",
