@@ -23,7 +23,7 @@ from PIL import Image
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import save_png
 from ffhqref.degradation import Parameters, apply, draw
-from ffhqref.degradation.stage import DegradeStage
+from ffhqref.degradation.stage import DegradeRow, DegradeStage
 from ffhqref.engine import LocalEngine, run_stage
 
 
@@ -104,10 +104,9 @@ def processes(images: list[np.ndarray], repeats: int) -> dict[str, float]:
             save_png(path, image)
             digest = sha256_file(path)
             rows.extend(
-                {"image_id": f"{number}-{copy}", "path": str(path), "sha256": digest, "level": "severe", "seed": 1,
-                 "out_path": f"lq/{number}-{copy}.png"}
+                DegradeRow(f"{number}-{copy}", str(path), digest, "severe", 1, f"lq/{number}-{copy}.png")
                 for copy in range(4)
-            )  # fmt: skip
+            )
         for repeat in range(repeats):
             for workers in (1, 2):
                 target = root / f"run{repeat}{workers}"

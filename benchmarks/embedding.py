@@ -23,6 +23,7 @@ from PIL import Image
 
 from ffhqref.core.images import read_rgb
 from ffhqref.datasets.builtin import SAMPLE_ROOT
+from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.crops import crop_faces
 from ffhqref.faces.embedders import OnnxEmbedder
 from ffhqref.faces.stage import EmbedStage
@@ -82,16 +83,16 @@ def main() -> None:
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def serial(root: Path, rows: list[dict[str, str]], embedder: OnnxEmbedder) -> np.ndarray:
+def serial(root: Path, rows: list[ImageRow], embedder: OnnxEmbedder) -> np.ndarray:
     """Embed batch by batch, reading and network in turn."""
     vectors = []
     for start in range(0, len(rows), BATCH):
-        images = np.stack([read_rgb(root / row["path"], 512) for row in rows[start : start + BATCH]])
+        images = np.stack([read_rgb(root / row.path, 512) for row in rows[start : start + BATCH]])
         vectors.append(embedder(crop_faces(images, "ffhq_template", embedder)))
     return np.concatenate(vectors)
 
 
-def copies(root: Path, count: int, png: bool) -> list[dict[str, str]]:
+def copies(root: Path, count: int, png: bool) -> list[ImageRow]:
     """Fill a folder with copies of the sample; every copy counts as a picture of its own."""
     sources = sorted(SAMPLE_ROOT.glob("*.jpg"))
     if png:
@@ -103,7 +104,7 @@ def copies(root: Path, count: int, png: bool) -> list[dict[str, str]]:
         source = sources[number % len(sources)]
         name = f"{number:05d}{source.suffix}"
         shutil.copy(source, root / name)
-        rows.append({"image_id": f"{number:05d}", "path": name, "sha256": f"{number:064x}"})
+        rows.append(ImageRow(f"{number:05d}", name, f"{number:064x}"))
     return rows
 
 

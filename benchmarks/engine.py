@@ -22,8 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ffhqref.engine import Stage
 
-class Work:
+
+class Work(Stage[Mapping[str, Any], dict[str, Any]]):
     """Hashes the number of a case so many times."""
 
     version, batch_size = "1", 1
@@ -34,14 +36,6 @@ class Work:
     def key(self, row: Mapping[str, Any]) -> str:
         """Return the number."""
         return str(row["case"])
-
-    def setup(self) -> None:
-        """Load nothing."""
-
-    def intact(self, row: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-        """Return True."""
-        del row, result
-        return True
 
     def process(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the hash of each."""

@@ -20,7 +20,8 @@ from ._kinds import check_kinds
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ffhqref.engine.base import Row
+    from ffhqref.engine.base import ResultT, RowT
+
 
 THRESHOLD_KEYS = ("max_distance", "min_distance", "grouping", "grouping_threshold")
 
@@ -69,7 +70,7 @@ class Context:
         """How many threads or processes of this machine may work at once."""
         return max(1, self.engine.workers)
 
-    def map(self, stage: Stage, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def map(self, stage: Stage[RowT, ResultT], rows: Sequence[RowT]) -> list[ResultT]:
         """Run a stage over rows with this run's engine, journal and progress."""
         return run_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals, progress=self.reporter)
 

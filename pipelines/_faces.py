@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
-from ffhqref.datasets.stage import ImageStage, size_and_time
+from ffhqref.datasets.stage import ImageRow, ImageStage, file_rows
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_pictures
 from ffhqref.reference_sets.vectors import Embeddings
@@ -99,8 +99,9 @@ def more_faces(context: Context) -> MoreFaces | None:
     taken = sorted(set(listed) & set(workspace.read("images")["image_id"]))
     if taken:
         raise ConfigError(f"train.faces: the reference set has a picture '{taken[0]}' too; rename one of the two")
-    rows = [{"image_id": name, "path": path, **size_and_time(root / path)} for name, (path, _) in listed.items()]
-    frame = pd.DataFrame(context.map(ImageStage(root), rows), columns=list(SPECS["images"].columns))
+    rows = file_rows(root, {name: path for name, (path, _) in listed.items()})
+    results = context.map(ImageStage(root), rows)
+    frame = pd.DataFrame(results, columns=list(SPECS["images"].columns))
     frame["person"] = [listed[name][1] for name in frame["image_id"]]
     embeddings, errors = _embedded(context, root, frame[frame["error"].isna()])
     people = dict(zip(frame["image_id"], frame["person"], strict=True))
@@ -132,7 +133,7 @@ def _embedded(context: Context, root: Path, good: pd.DataFrame) -> tuple[Embeddi
     check_embedder(workspace, stage.signature, "prepare")  # synthesize has checked it before
     found = embed_pictures(
         stage,
-        [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(good)],
+        [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(good)],
         workspace.root / "embeddings",
         engine=context.engine,
         threads=context.workers,

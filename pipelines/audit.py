@@ -10,6 +10,7 @@ import numpy as np
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.images import read_rgb, save_png, write_atomic
+from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_pictures
 from ffhqref.reference_sets.audit import audit_identities, calibrate_threshold, contact_sheet
@@ -53,7 +54,7 @@ def _second(context: Context, image_ids: list[str]) -> Embeddings:
     options = {key: value for key, value in context.config["audit"]["second"].items() if key != "max_distance"}
     stage = EmbedStage(context.workspace.dataset_root, options.pop("name"), options, options.pop("crop"))
     images = context.workspace.read("images").set_index("image_id").loc[image_ids].reset_index()
-    rows = [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(images)]
+    rows = [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(images)]
     folder = context.workspace.root / "embeddings"
     made = embed_pictures(
         stage, rows, folder, engine=context.engine, threads=context.workers, progress=context.reporter

@@ -14,7 +14,7 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import write_atomic
 from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
-from ffhqref.datasets.stage import ImageStage, ages_frame, image_rows, licences_frame
+from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
@@ -115,7 +115,8 @@ def build(context: Context, plan: Plan) -> int:
     import pandas as pd
 
     workspace, dataset = context.workspace, plan.dataset
-    images = pd.DataFrame(context.map(plan.image_stage, image_rows(dataset)), columns=list(SPECS["images"].columns))
+    results = context.map(plan.image_stage, file_rows(dataset.root, dataset.files))
+    images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
     facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
     workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=plan.dataset_root)
     good = images[images["error"].isna()]
@@ -167,8 +168,8 @@ def build(context: Context, plan: Plan) -> int:
     return int(bool(images["error"].notna().any() or embedded.errors))
 
 
-def _rows(images: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{"image_id": row.image_id, "path": row.path, "sha256": row.sha256} for row in rows_of(images)]
+def _rows(images: pd.DataFrame) -> list[ImageRow]:
+    return [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(images)]
 
 
 def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
@@ -179,9 +180,9 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
         source = plan.age_stage.signature
         rows = _rows(good[~good["image_id"].isin(plan.dataset.ages)])
         results = list(zip(rows, context.map(plan.age_stage, rows), strict=True))
-        estimated = {row["image_id"]: got["age"] for row, got in results if "age" in got}
-        for row, got in [(row, got) for row, got in results if "error" in got][:5]:
-            context.reporter.say(f"no age: {row['path']}: {got['error']}")
+        estimated = {row.image_id: got.age for row, got in results if got.age is not None}
+        for row, got in [(row, got) for row, got in results if got.error is not None][:5]:
+            context.reporter.say(f"no age: {row.path}: {got.error}")
     frame = ages_frame(plan.dataset, estimated, source)
     context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
     return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))

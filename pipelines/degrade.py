@@ -20,7 +20,7 @@ from ffhqref.cases.lq import (
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.hashing import sha256_file
-from ffhqref.degradation.stage import DegradeStage
+from ffhqref.degradation.stage import DegradeRow, DegradeStage
 from ffhqref.reference_sets.agesets import CROSS, LABEL, SAME, AgeSetConfig, age_references, summarise_age_sets
 from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.store.tables import SPECS, read_metadata
@@ -189,20 +189,21 @@ def _synthesise(
     path: dict[str, str] = dict(zip(images["image_id"], images["path"], strict=True))
     sha256: dict[str, str] = dict(zip(images["image_id"], images["sha256"], strict=True))
     rows = {
-        (benchmark.degradation, target): {
-            "image_id": target,
-            "path": str(context.workspace.image(path[target])),
-            "sha256": sha256[target],
-            "level": benchmark.degradation,
-            "seed": context.seed,
-            "out_path": f"lq/{benchmark.degradation}/{target}.png",
-        }
+        (benchmark.degradation, target): DegradeRow(
+            target,
+            path=str(context.workspace.image(path[target])),
+            sha256=sha256[target],
+            level=benchmark.degradation,
+            seed=context.seed,
+            out_path=f"lq/{benchmark.degradation}/{target}.png",
+        )
         for benchmark in benchmarks
         if benchmark.degradation
         for target in targets[benchmark.name]
     }
     columns = list(SPECS["degradations"].columns)
-    made = pd.DataFrame(context.map(stage, list(rows.values())), columns=columns)
+    results = context.map(stage, list(rows.values()))
+    made = pd.DataFrame(results, columns=columns)
     for row in rows_of(made[made["error"].notna()].head(5)):
         context.reporter.say(f"not degraded: {row.target_id} ({row.level}): {row.error}")
     return made

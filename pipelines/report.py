@@ -70,7 +70,7 @@ def report(context: Context, workspaces: list[Workspace]) -> int:
     folder = own.root / "report"
     shown = _shown(context, workspaces, facts)
     key = content_key("report", [renderer_version(), sha256_file(__file__)], facts, names, options, context.seed, shown)
-    with Journal(own.journals / "report.jsonl") as journal:
+    with Journal(own.journals / "report.jsonl", dict) as journal:
         known = journal.get(key)
         table = own.root / "tables" / "leaderboard.parquet"
         if known is None or not all(_same(own.root / name, sha256) for name, sha256 in known["files"].items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffhqref.cases.reference_folder import GivenReferences, match_folder
 from ffhqref.cases.reference_list import match_list
@@ -13,16 +13,14 @@ from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.datasets.base import given_path, list_images
 from ffhqref.datasets.stage import reason_without, size_and_time
+from ffhqref.engine.base import Row, Stage
 from ffhqref.engine.files import file_intact, file_stamp
-
-if TYPE_CHECKING:
-    from ffhqref.engine.base import Row
 
 ITSELF = "the low-quality picture itself"
 """Why a reference with the same pixels is not used."""
 
 
-class ImportStage:
+class ImportStage(Stage[Row, dict[str, Any]]):
     """Bring pictures into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
 
     A row has ``path`` (absolute), ``size`` and ``changed_ns`` of the source, and ``out_path`` (relative to the

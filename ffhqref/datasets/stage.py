@@ -1,30 +1,67 @@
-"""The stage that opens every picture of a data set once: size, hash, and whether it can be read."""
+"""The stage that opens each image of a data set: size, hash, and whether it can be read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ImageError, one_line
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import read_rgb
+from ffhqref.engine.base import Stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.datasets.base import Dataset
-    from ffhqref.engine.base import Row
 
 MIN_SIDE = 64
-"""Pictures with a shorter side are recorded and left out: no face can be told on them."""
-
+"""Images with a shorter side are recorded and left out: no face can be recognised on them."""
 
 LICENCE_COLUMNS = ("author", "licence", "licence_url", "source_url")
 
 
-class ImageStage:
-    """Rows {image_id, path, size, changed_ns} to rows of the ``images`` table.
+@dataclass(frozen=True)
+class FileRow:
+    """An image file of a data set, not opened yet."""
+
+    image_id: str
+    path: str
+    """Relative to the root of the data set."""
+    size: int
+    """Bytes."""
+    changed_ns: int
+    """Time of the last change of content or status."""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """An image that can be read."""
+
+    image_id: str
+    path: str
+    """Relative to the root of the data set."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """A row of the table ``images``; size and time of a file that was written."""
+
+    image_id: str
+    path: str
+    width: int
+    height: int
+    sha256: str
+    error: str | None
+    file_size: int | None = None
+    file_mtime_ns: int | None = None
+
+
+class ImageStage(Stage[FileRow, ImageResult]):
+    """Check the images of a data set.
 
     A file is opened again when its length or time of change differs.
 
@@ -39,31 +76,32 @@ class ImageStage:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def key(self, row: Row) -> str:
+    def key(self, row: FileRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, str(self.root), row["path"], row["size"], row["changed_ns"])
+        return content_key(self.name, self.version, str(self.root), row.path, row.size, row.changed_ns)
 
-    def setup(self) -> None:
-        """Nothing to load."""
+    def intact(self, row: FileRow, result: ImageResult) -> bool:  # noqa: ARG002
+        """Return False for a file that could not be hashed: a change of its permissions changes no key."""
+        return bool(result.sha256)
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return False for a file that could not even be hashed: a change of its permissions changes no key."""
-        return bool(result["sha256"])
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Open the pictures."""
+    def process(self, rows: Sequence[FileRow]) -> list[ImageResult]:
+        """Open the images."""
         return [self._open(row) for row in rows]
 
-    def _open(self, row: Row) -> dict[str, Any]:
-        path = self.root / row["path"]
-        found: dict[str, Any] = {"image_id": row["image_id"], "path": row["path"], "width": 0, "height": 0}
+    def _open(self, row: FileRow) -> ImageResult:
+        path = self.root / row.path
         try:
             image = read_rgb(path, min_side=MIN_SIDE)
             sha256 = sha256_file(path)
         except (ImageError, OSError) as error:
-            return {**found, "sha256": hash_or_nothing(path), "error": reason_without(path, error)}
+            return unusable(row, path, error)
         height, width = image.shape[:2]
-        return {**found, "width": width, "height": height, "sha256": sha256, "error": None}
+        return ImageResult(row.image_id, row.path, width, height, sha256, None)
+
+
+def unusable(row: FileRow, path: Path, error: Exception) -> ImageResult:
+    """Return the result of a file that cannot be used."""
+    return ImageResult(row.image_id, row.path, 0, 0, hash_or_nothing(path), reason_without(path, error))
 
 
 def hash_or_nothing(path: Path) -> str:
@@ -75,23 +113,25 @@ def hash_or_nothing(path: Path) -> str:
 
 
 def reason_without(path: Path, error: Exception) -> str:
-    """Return why a picture cannot be used as one line, without its path, which a row of the table has already."""
+    """Return why an image cannot be used as one line, without its path, which the row of the table holds."""
     return one_line(error).removesuffix(f": {path}")
 
 
-def image_rows(dataset: Dataset) -> list[dict[str, Any]]:
-    """Return the rows that `ImageStage` takes, one for each file; a link that leads nowhere has size and time 0."""
-    return [
-        {"image_id": image_id, "path": relative, **size_and_time(dataset.root / relative)}
-        for image_id, relative in dataset.files.items()
-    ]
+def file_rows(root: Path, files: Mapping[str, str]) -> list[FileRow]:
+    """Return the rows of `ImageStage`; a link that leads nowhere has size and time 0.
+
+    Args:
+        root: root of the data set.
+        files: path relative to ``root`` by image id.
+    """
+    return [FileRow(image_id, path, **size_and_time(root / path)) for image_id, path in files.items()]
 
 
 def size_and_time(path: Path) -> dict[str, int]:
-    """Return ``size`` (bytes) and ``changed_ns`` of a file, both 0 when it is not there or may not be asked.
+    """Return ``size`` (bytes) and ``changed_ns`` of a file, both 0 when it is missing or may not be looked at.
 
-    The time is that of the last change of content or of status: a copy that keeps its content's time is noticed, and
-    so is a file that has become readable.
+    The time is that of the last change of content or status, so that a copy with the old modification time is
+    noticed, and a file that has become readable.
     """
     try:
         facts = path.stat()
@@ -101,10 +141,10 @@ def size_and_time(path: Path) -> dict[str, int]:
 
 
 def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, source: str = "") -> pd.DataFrame:
-    """Return the ``ages`` table: what the data set tells, and estimates for pictures it does not know.
+    """Return the table ``ages``: ages of the data set, and estimates for the other images.
 
     Args:
-        dataset: its ages go first.
+        dataset: its ages take precedence.
         estimated: image id to years, from a network.
         source: of the estimates.
     """
@@ -123,7 +163,7 @@ def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, s
 
 
 def licences_frame(dataset: Dataset) -> pd.DataFrame:
-    """Return the credits of a data set's pictures as the ``licences`` table; without any, an empty one."""
+    """Return the credits of a data set's images as the table ``licences``; without any, an empty one."""
     import pandas as pd
 
     items = sorted(dataset.credits.items())

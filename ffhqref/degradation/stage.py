@@ -1,11 +1,10 @@
-"""Degrading as a stage of the engine: rows of pictures in, rows of table ``degradations`` out."""
+"""The stage that degrades images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
@@ -13,27 +12,64 @@ from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.presets import PRESETS, Preset
 from ffhqref.degradation.steps import apply
+from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.store.workspace import inside
 
-if TYPE_CHECKING:
-    from ffhqref.engine.base import Row
+
+@dataclass(frozen=True)
+class DegradeRow:
+    """An image to degrade."""
+
+    image_id: str
+    path: str
+    """Of table ``images``; a relative path is taken from the root of the workspace."""
+    sha256: str
+    level: str
+    """Name of a preset."""
+    seed: int
+    """Of the run."""
+    out_path: str
+    """Relative to the root of the workspace."""
 
 
-class DegradeStage:
-    """Make one LQ picture per row and write it as a 512x512 PNG.
+@dataclass(frozen=True)
+class DegradeResult:
+    """A row of the table ``degradations``; size and time of the file.
 
-    A row has ``image_id``, ``path`` and ``sha256`` (of table ``images``; a relative path is taken from ``root``),
-    ``level`` (a preset's name), ``seed`` (the run's) and ``out_path`` (relative to ``root``).
+    Where the image cannot be used, ``lq_path`` and ``lq_sha256`` are None and ``error`` says why.
+    """
 
-    A result has the columns of table ``degradations`` and, for `intact`, ``file_size`` and ``file_mtime_ns``. Where
-    the picture cannot be used, ``lq_path`` and ``lq_sha256`` are None and ``error`` says why.
+    target_id: str
+    level: str
+    lq_path: str | None
+    lq_sha256: str | None
+    kernel: str
+    sigma_x: float
+    sigma_y: float
+    rotation: float
+    scale: float
+    noise_sigma: float
+    jpeg_quality: float
+    seed: int
+    noise_skip: int
+    noise_carry: float | None
+    grey_noise_draw: float | None
+    colour_shift: Sequence[float] | None
+    grey: bool
+    error: str | None
+    file_size: int | None
+    file_mtime_ns: int | None
+
+
+class DegradeStage(Stage[DegradeRow, DegradeResult]):
+    """Make one LQ image per row and write it as a 512x512 PNG.
 
     Args:
         root: workspace that paths in rows and results are relative to.
-        presets: presets of your own, by level name, beside the published ones.
-        retry_failed: do rows again that failed in an earlier run; otherwise their failure is remembered until the
-            picture changes.
+        presets: own presets by level name, beside the published ones.
+        retry_failed: repeat rows that failed in an earlier run. Otherwise their failure is kept until the image
+            changes.
     """
 
     name = "degrade"
@@ -59,59 +95,54 @@ class DegradeStage:
             )
         return self.presets[level]
 
-    def key(self, row: Row) -> str:
-        """Return the content key: picture, preset, seed, place of the result, version of the code and of OpenCV."""
+    def key(self, row: DegradeRow) -> str:
+        """Return the content key: image, preset, seed, path of the result, version of the code and of OpenCV."""
         import cv2
 
-        rules = asdict(self.preset(row["level"]))
+        rules = asdict(self.preset(row.level))
         for words in ("source", "notes"):
             rules.pop(words)
         return content_key(
             self.name, self.version, cv2.__version__, rules,
-            [row[name] for name in ("image_id", "sha256", "level", "seed", "out_path")],
+            [row.image_id, row.sha256, row.level, row.seed, row.out_path],
         )  # fmt: skip
 
-    def setup(self) -> None:
-        """Load nothing: there is no heavy state."""
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Return one result a row; see the class."""
+    def process(self, rows: Sequence[DegradeRow]) -> list[DegradeResult]:
+        """Degrade the images."""
         return [self._one(row) for row in rows]
 
-    def _one(self, row: Row) -> dict[str, Any]:
-        preset = self.preset(row["level"])
-        parameters = draw(preset, int(row["seed"]), row["image_id"])
-        result: dict[str, Any] = {
-            "target_id": row["image_id"],
-            "lq_path": None,
-            "lq_sha256": None,
-            **parameters.to_row(),
-            "level": row["level"],
-            "error": None,
-            "file_size": None,
-            "file_mtime_ns": None,
-        }
-        source = self.root / row["path"]
+    def _one(self, row: DegradeRow) -> DegradeResult:
+        preset = self.preset(row.level)
+        parameters = draw(preset, row.seed, row.image_id)
+        failed = DegradeResult(
+            **{"target_id": row.image_id, **parameters.to_row(), "level": row.level},
+            lq_path=None, lq_sha256=None, error=None, file_size=None, file_mtime_ns=None,
+        )  # fmt: skip
+        source = self.root / row.path
         try:
-            if sha256_file(source) != row["sha256"]:
+            if sha256_file(source) != row.sha256:
                 raise FfhqrefError(f"changed since table 'images' was made, run build again: {source}")
-            target = inside(self.root, row["out_path"])
+            target = inside(self.root, row.out_path)
             low = apply(read_rgb(source, SIZE), parameters, preset)
         except (FfhqrefError, OSError) as error:
-            result["error"] = one_line(error)
-            return result
+            return replace(failed, error=one_line(error))
         try:
             data = save_png(target, low)
         except (FfhqrefError, OSError) as error:
             if cannot_write(error):
                 raise
-            result["error"] = one_line(error)
-            return result
-        result |= {"lq_path": row["out_path"], "lq_sha256": sha256_bytes(data)}
-        return result | file_stamp(target)
+            return replace(failed, error=one_line(error))
+        stamp = file_stamp(target)
+        return replace(
+            failed,
+            lq_path=row.out_path,
+            lq_sha256=sha256_bytes(data),
+            file_size=stamp["file_size"],
+            file_mtime_ns=stamp["file_mtime_ns"],
+        )
 
-    def intact(self, row: Row, result: Row) -> bool:
-        """Return whether the LQ file is there and unchanged; a remembered failure stands unless retried."""
-        if result["error"] is not None:
+    def intact(self, row: DegradeRow, result: DegradeResult) -> bool:
+        """Return whether the LQ file is there and unchanged; a stored failure stands unless retried."""
+        if result.error is not None:
             return not self.retry_failed
-        return file_intact(self.root / row["out_path"], result, str(result["lq_sha256"]))
+        return file_intact(self.root / row.out_path, result, str(result.lq_sha256))

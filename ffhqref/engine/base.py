@@ -1,57 +1,85 @@
-"""How work is spread: a stage, an engine that maps it, and the journal that remembers what is done."""
+"""The contract between stages, engines and journals."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, get_args
+
+RowT = TypeVar("RowT")
+"""One unit of work: a frozen dataclass."""
+
+ResultT = TypeVar("ResultT")
+"""Its result: a frozen dataclass of JSON values and float32 arrays."""
 
 Row = Mapping[str, Any]
-"""One unit of work, or its result: JSON-like values and float32 arrays."""
-
-Results = Sequence[dict[str, Any] | None]
-"""Of a batch, in the order of its rows."""
+"""Row or result of a stage without dataclasses."""
 
 GPU_SHARE = 0.25
-"""`Stage.gpus` of small networks: several workers on one GPU, for reading pictures takes longer than the network."""
+"""`Stage.gpus` of small networks: several workers share a GPU, because reading images takes longer than the network."""
 
 
-class Stage(Protocol):
-    """One step of the chain for independent rows. It must pickle; heavy state is made in `setup`.
+class Stage(ABC, Generic[RowT, ResultT]):
+    """One step of the chain, for independent rows.
+
+    A stage must pickle. Load heavy state in `setup`.
+
+    A journal stores a result as a JSON object of its fields. A field whose default is None is left out while it is
+    None.
 
     Attributes:
         name: names the journal.
-        version: part of every content key; raised when results change.
-        batch_size: rows handed to one `process` call.
-
-    An engine and `run_stage` also look at these where a stage has them:
-
-    - ``one_at_a_time``: no two batches may run at once on a machine.
-    - ``group(row) -> str``: rows of one group are put next to one another, so that they share batches as far as those
-      reach.
-    - ``gpus``: the part of a GPU that a worker of a cluster needs (else 0: none). 1 gives one worker each GPU.
-    - ``failure(row, reason)``: the result of a row that ends its worker process each time it is tried on a cluster.
-      Without it such a row ends the run, once everything else is done.
+        version: part of every content key. Raise it when results change.
+        batch_size: rows of one `process` call.
+        one_at_a_time: whether no two batches may run at once on a machine.
+        gpus: the part of a GPU that a worker of a cluster needs; 0: none; 1: each worker has a GPU of its own.
+        result_type: class of the results, taken from the type arguments of the stage.
     """
 
     name: str
-    version: str
-    batch_size: int
+    version: str = "1"
+    batch_size: int = 1
+    one_at_a_time: bool = False
+    gpus: float = 0.0
+    result_type: type[Any] = dict
 
-    def key(self, row: Row) -> str:
-        """Return the content key: a hash of the inputs, the config, the weights and the code version."""
-        ...
+    def __init_subclass__(cls) -> None:
+        """Note the class of the results."""
+        super().__init_subclass__()
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            arguments = get_args(base)
+            if len(arguments) == 2 and isinstance(arguments[1], type):
+                cls.result_type = arguments[1]
+
+    @abstractmethod
+    def key(self, row: RowT) -> str:
+        """Return the content key: a hash of the inputs, the config, the weights and the version of the code."""
+
+    @abstractmethod
+    def process(self, rows: Sequence[RowT]) -> list[ResultT]:
+        """Return one result for each row, in order. A failing row is a result too, never an exception."""
 
     def setup(self) -> None:
-        """Load what is heavy; called once in each worker, and only when there is work to do."""
-        ...
+        """Load what is heavy. Called once in each worker, and only when there is work to do."""
 
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Return one result for each row, in order. A failing row is a result too, never an exception."""
-        ...
+    def intact(self, row: RowT, result: ResultT) -> bool:  # noqa: ARG002
+        """Return whether a stored result still holds, for instance whether its file is unchanged."""
+        return True
 
-    def intact(self, row: Row, result: Row) -> bool:
-        """Return whether a remembered result still holds, for instance whether its file is still the same."""
-        ...
+    def group(self, row: RowT) -> str:  # noqa: ARG002
+        """Return the group of a row. Rows of one group are put next to each other, so that they share batches."""
+        return ""
+
+    def failure(self, row: RowT, reason: str) -> ResultT | None:  # noqa: ARG002
+        """Return the result of a row that ends its worker process each time it is tried on a cluster.
+
+        None: such a row raises, once all others are done.
+        """
+        return None
+
+
+Results = Sequence[ResultT | None]
+"""Of a batch, in the order of its rows."""
 
 
 class Engine(Protocol):
@@ -65,13 +93,15 @@ class Engine(Protocol):
     workers: int
     distributed: bool
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
+    def imap(
+        self, stage: Stage[RowT, ResultT], batches: Sequence[Sequence[RowT]]
+    ) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield (index of the batch, its results) in any order.
 
-        A result is None where the engine gave a row up; it then raises in the end, once all others are yielded.
+        A result is None where the engine gave up on a row. The engine raises once all others are yielded.
         """
         ...
 
     def close(self) -> None:
-        """Let go of processes and connections."""
+        """Release processes and connections."""
         ...

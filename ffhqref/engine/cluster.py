@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import ffhqref
 from ffhqref.core.errors import ConfigError, DependencyError, EngineError, one_line
+from ffhqref.engine.base import Results, Stage
 from ffhqref.engine.ray_crew import Crew
 from ffhqref.engine.ray_worker import Site, remote_parts
 from ffhqref.engine.worker import usable_cores
 
 if TYPE_CHECKING:
-    from ffhqref.engine.base import Results, Row, Stage
+    from ffhqref.engine.base import Results, ResultT, RowT, Stage
 
 OBJECT_STORE = 128 * 2**20
 """Bytes of shared memory of a cluster that is started here: rows and results are small, pictures travel as files."""
@@ -79,17 +80,21 @@ class RayEngine:
         self._connected = self._ours = False
         self._crew: tuple[tuple[float, bool], Crew] | None = None
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
+    def imap(
+        self, stage: Stage[RowT, ResultT], batches: Sequence[Sequence[RowT]]
+    ) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield (index of the batch, its results) as they finish.
 
         Raises:
             EngineError: the cluster is not there, has no room, does not see the workspace, or rows ended their workers
                 again and again; the last only after all other rows are done.
         """
+        if not batches:
+            return
         self.connect()
-        gpus = float(getattr(stage, "gpus", 0.0))
+        gpus = stage.gpus
         # a GPU stage already has one worker for each GPU; others that go one at a time get one worker in all
-        alone = not gpus and bool(getattr(stage, "one_at_a_time", False))
+        alone = not gpus and stage.one_at_a_time
         if self._crew is None or self._crew[0] != (gpus, alone):
             self._dismiss()
             self._crew = ((gpus, alone), self._new_crew(gpus, alone))

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from ffhqref.engine.base import ResultT
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
 
-class Journal:
+class Journal(Generic[ResultT]):
     """Results of one stage on disk, by content key.
 
     Args:
-        path: the file, made with its folder when absent.
+        path: the file, created with its folder when absent.
+        result_type: class of the results.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, result_type: type[ResultT]) -> None:
+        self.path, self._type = Path(path), result_type
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, dict[str, Any]] = {}
         self._load()
@@ -51,21 +55,23 @@ class Journal:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """Return the remembered result, or None; an array that was damaged makes its result unknown."""
+    def get(self, key: str) -> ResultT | None:
+        """Return the stored result, or None where there is none, or one with a damaged array or other fields."""
         stored = self._rows.get(key)
         if stored is None:
             return None
         try:
-            return {name: _decode(value) for name, value in stored.items()}
+            return self._type(**{name: _decode(value) for name, value in stored.items()})
         except (ValueError, TypeError):
             return None
 
-    def add(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+    def add(self, results: Mapping[str, ResultT]) -> None:
         """Append results by key; they survive the death of the process once this returns, not that of the machine."""
         if not results:
             return
-        encoded = {key: {name: _encode(value) for name, value in result.items()} for key, result in results.items()}
+        encoded = {
+            key: {name: _encode(value) for name, value in _stored(result).items()} for key, result in results.items()
+        }
         lines = [json.dumps({"key": key, "result": result}, separators=(",", ":")) for key, result in encoded.items()]
         self._stream.write(("\n".join(lines) + "\n").encode())
         self._stream.flush()
@@ -75,7 +81,7 @@ class Journal:
         """Close the file."""
         self._stream.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Journal[ResultT]:
         return self
 
     def __exit__(
@@ -94,6 +100,15 @@ def _parsed(line: bytes) -> tuple[str, dict[str, Any]] | None:
         return None
     key, result = entry.get("key"), entry.get("result")
     return (key, result) if isinstance(key, str) and isinstance(result, dict) else None
+
+
+def _stored(result: object) -> Mapping[str, Any]:
+    """Return the fields of a result that are stored."""
+    if not is_dataclass(result):
+        assert isinstance(result, Mapping)
+        return result
+    values = {field.name: (field.default, getattr(result, field.name)) for field in fields(result)}
+    return {name: value for name, (default, value) in values.items() if not (default is None and value is None)}
 
 
 def _encode(value: Any) -> Any:

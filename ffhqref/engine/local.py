@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import EngineError
+from ffhqref.engine.base import Results, Stage
 from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
 
 if TYPE_CHECKING:
-    from ffhqref.engine.base import Results, Row, Stage
+    from ffhqref.engine.base import Results, ResultT, RowT, Stage
 
 
 class LocalEngine:
@@ -30,13 +31,17 @@ class LocalEngine:
         self.workers = usable_cores() if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
+    def imap(
+        self, stage: Stage[RowT, ResultT], batches: Sequence[Sequence[RowT]]
+    ) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield (index of the batch, its results) as they finish.
 
         Raises:
             EngineError: a worker process ended abruptly.
         """
-        if min(self.workers, len(batches)) <= 1 or getattr(stage, "one_at_a_time", False):
+        if not batches:
+            return
+        if min(self.workers, len(batches)) <= 1 or stage.one_at_a_time:
             stage.setup()
             for index, batch in enumerate(batches):
                 yield index, stage.process(batch)
@@ -47,7 +52,7 @@ class LocalEngine:
         packed = pickle.dumps(stage)
         pool = self._workers()
         try:
-            futures: dict[Future[list[dict[str, Any]]], int] = {
+            futures: dict[Future[list[ResultT]], int] = {
                 pool.submit(_process, packed, list(batch)): index for index, batch in enumerate(batches)
             }
             for future in as_completed(futures):
@@ -96,8 +101,9 @@ def _start_worker(parent: int, threads: int) -> None:
     limit_threads(threads)
 
 
-def _process(packed: bytes, batch: list[Row]) -> list[dict[str, Any]]:
-    return stage_of(packed).process(batch)
+def _process(packed: bytes, batch: list[RowT]) -> list[ResultT]:
+    results: list[ResultT] = stage_of(packed).process(batch)
+    return results
 
 
 def _die_with(parent: int) -> None:

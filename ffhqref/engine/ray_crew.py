@@ -6,13 +6,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any, Generic
 
 from ffhqref.core.errors import EngineError, one_line
+from ffhqref.engine.base import Results, ResultT, RowT, Stage
 
 if TYPE_CHECKING:
-    from ffhqref.engine.base import Results, Row, Stage
     from ffhqref.engine.ray_worker import Site
 
 AHEAD = 0.2
@@ -31,11 +31,11 @@ DEATH = "its worker process ended each time it was tried (killed, or out of memo
 
 
 @dataclass(eq=False)
-class _Task:
+class _Task(Generic[RowT]):
     """A batch, or one row of a batch that ended its worker too often."""
 
     index: int
-    rows: list[Row]
+    rows: list[RowT]
     position: int | None = None
     """Of the single row in its batch."""
     deaths: int = 0
@@ -47,7 +47,7 @@ class _Worker:
 
     handle: Any
     node: str | None = None
-    asked: deque[tuple[Any, _Task | None]] = field(default_factory=deque)
+    asked: deque[tuple[Any, _Task[Any] | None]] = field(default_factory=deque)
 
     @property
     def started(self) -> bool:
@@ -78,7 +78,9 @@ class Crew:
         self.check, self.room, self.retries = check, room, retries
         self.workers: list[_Worker] = []
 
-    def imap(self, stage: Stage, batches: Sequence[Sequence[Row]]) -> Iterator[tuple[int, Results]]:
+    def imap(
+        self, stage: Stage[RowT, ResultT], batches: Sequence[Sequence[RowT]]
+    ) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield (index of the batch, its results) as they finish.
 
         Raises:
@@ -112,7 +114,7 @@ class Crew:
             self.end(worker)
 
 
-class _Dispatch:
+class _Dispatch(Generic[RowT, ResultT]):
     """One stage's way through the crew.
 
     A batch whose worker ends goes to another one, whole, so that it is computed as it would have been. After so many
@@ -120,21 +122,20 @@ class _Dispatch:
     over. The loss of a whole node is no fault of the batch and does not count.
     """
 
-    def __init__(self, crew: Crew, stage: Stage, batches: Sequence[Sequence[Row]]) -> None:
+    def __init__(self, crew: Crew, stage: Stage[RowT, ResultT], batches: Sequence[Sequence[RowT]]) -> None:
         import ray
 
         self._crew, self._stage, self._batches = crew, stage, batches
         # cloudpickle takes classes of a script or notebook along, which no worker could import
         self._packed = ray.put(ray.cloudpickle.dumps(stage))
-        self._failure: Callable[[Row, str], dict[str, Any]] | None = getattr(stage, "failure", None)
         self._queue = deque(_Task(index, list(batch)) for index, batch in enumerate(batches))
-        self._parts: dict[int, dict[int, dict[str, Any] | None]] = {}
-        self._left_over: list[Row] = []
+        self._parts: dict[int, dict[int, ResultT | None]] = {}
+        self._left_over: list[RowT] = []
         self._failed_starts = 0
         self._answers = 0
         self._heard = self._first = time.monotonic()
 
-    def run(self) -> Iterator[tuple[int, Results]]:
+    def run(self) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield as `Crew.imap` does."""
         import ray
 
@@ -177,7 +178,7 @@ class _Dispatch:
                 task = self._queue.popleft()
                 worker.asked.append((worker.handle.process.remote(task.rows), task))
 
-    def _answer(self, worker: _Worker, reference: Any) -> Iterator[tuple[int, Results]]:
+    def _answer(self, worker: _Worker, reference: Any) -> Iterator[tuple[int, Results[ResultT]]]:
         """Take what a worker returned for the first thing it was asked for."""
         import ray
 
@@ -207,7 +208,7 @@ class _Dispatch:
         else:
             self._failed_starts = 0
 
-    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[int, Results]]:
+    def _bury(self, worker: _Worker, error: Exception) -> Iterator[tuple[int, Results[ResultT]]]:
         """See what becomes of the work of a worker that ended: it was at the first thing that it was asked for."""
         import ray
 
@@ -233,11 +234,12 @@ class _Dispatch:
             self._queue.extendleft(reversed(singles))
         else:
             (row,) = task.rows
-            if self._failure is None:
+            told = self._stage.failure(row, DEATH)
+            if told is None:
                 self._left_over.append(row)
-            yield from self._merge(task, [self._failure(row, DEATH) if self._failure else None])
+            yield from self._merge(task, [told])
 
-    def _merge(self, task: _Task, results: Results) -> Iterator[tuple[int, Results]]:
+    def _merge(self, task: _Task[RowT], results: Results[ResultT]) -> Iterator[tuple[int, Results[ResultT]]]:
         """Yield a batch's results; those of single rows once all of its rows are there."""
         if task.position is None:
             yield task.index, results
@@ -275,11 +277,12 @@ def node_answers(nodes: Sequence[Mapping[str, Any]], node_id: str) -> bool:
     return False
 
 
-def _named(row: Row) -> str:
-    """Return what a row is about, for people.
+def _named(row: Any) -> str:
+    """Return the name of a row for messages.
 
     >>> _named({"case_id": "a", "benchmark": "severe", "seed": 3})
     'severe/a'
     """
-    names = [str(row[key]) for key in ("benchmark", "case_id", "image_id", "metric", "output_path") if row.get(key)]
-    return "/".join(names) or str(dict(row))[:80]
+    facts = asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row)
+    names = [str(facts[key]) for key in ("benchmark", "case_id", "image_id", "metric", "output_path") if facts.get(key)]
+    return "/".join(names) or str(facts)[:80]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ffhqref.engine.base import Stage
 
-_STAGES: OrderedDict[bytes, Stage] = OrderedDict()
+_STAGES: OrderedDict[bytes, Stage[Any, Any]] = OrderedDict()
 """Of this worker process: the stages it has set up, latest last."""
 
 _STAGES_KEPT = 2
 """A worker forgets older ones, so that at most this many networks are in its memory."""
 
 
-def stage_of(packed: bytes) -> Stage:
+def stage_of(packed: bytes) -> Stage[Any, Any]:
     """Return the stage of a pickle, set up; one that this process met lately is not loaded again."""
     stage = _STAGES.get(packed)
     if stage is None:

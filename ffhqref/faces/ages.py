@@ -8,6 +8,7 @@ never mixed up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +18,12 @@ from ffhqref.core.errors import ConfigError, DependencyError, ImageError, Weight
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.core.registry import Registry
+from ffhqref.datasets.stage import ImageRow
+from ffhqref.engine.base import Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.engine.base import Row
 
 ALIGNED_BOX = (73.0, 97.0, 439.0, 463.0)
 """Where a detector's box lies in an aligned 512 px face: left, top, right, bottom; a square because genderage looks
@@ -102,11 +104,20 @@ def make_age_model(name: str, **options: Any) -> AgeModel:
     return AGE_MODELS.make(name, **options)
 
 
-class AgeStage:
-    """Rows {image_id, path, sha256} to {age} in years, or {error}.
+@dataclass(frozen=True)
+class AgeResult:
+    """An estimated age, or why there is none."""
+
+    age: float | None = None
+    """Years."""
+    error: str | None = None
+
+
+class AgeStage(Stage[ImageRow, AgeResult]):
+    """Estimate the ages of people on aligned images.
 
     Args:
-        root: root of the aligned pictures.
+        root: root of the images.
         model: name in `AGE_MODELS`.
         options: of the model.
     """
@@ -124,33 +135,29 @@ class AgeStage:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # networks do not pickle; a worker loads its own
 
-    def key(self, row: Row) -> str:
+    def key(self, row: ImageRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, self.signature, row["sha256"])
+        return content_key(self.name, self.version, self.signature, row.sha256)
 
     def setup(self) -> None:
         """Load the network."""
         if self._model is None:
             self._model = make_age_model(self._name, **self._options)
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return True: the key holds the picture's hash."""
-        return True
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Estimate; a picture that cannot be read, or an age outside 0 to 130, gets a reason and no age."""
+    def process(self, rows: Sequence[ImageRow]) -> list[AgeResult]:
+        """Estimate; an image that cannot be read, or an age outside 0 to 130, gets a reason and no age."""
         assert self._model is not None
         images: list[NDArray[np.uint8]] = []
-        results: list[dict[str, Any]] = []
+        failed: list[AgeResult | None] = []
         for row in rows:
             try:
-                images.append(read_rgb(self.root / row["path"], SIZE))
-                results.append({})
+                images.append(read_rgb(self.root / row.path, SIZE))
+                failed.append(None)
             except ImageError as error:
-                results.append({"error": str(error)})
+                failed.append(AgeResult(error=str(error)))
         years = iter(self._model(np.stack(images)) if images else ())
-        return [result or _checked(float(next(years))) for result in results]
+        return [result or _checked(float(next(years))) for result in failed]
 
 
-def _checked(age: float) -> dict[str, Any]:
-    return {"age": age} if 0 <= age <= 130 else {"error": f"the network says {age:g} years"}
+def _checked(age: float) -> AgeResult:
+    return AgeResult(age) if 0 <= age <= 130 else AgeResult(error=f"the network says {age:g} years")

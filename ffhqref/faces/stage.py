@@ -1,8 +1,9 @@
-"""The stages that align and embed pictures."""
+"""The stages that align and embed images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from ffhqref.core.errors import ImageError
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png
-from ffhqref.datasets.stage import MIN_SIDE, hash_or_nothing, reason_without
-from ffhqref.engine.base import GPU_SHARE, Row
+from ffhqref.datasets.stage import MIN_SIDE, FileRow, ImageResult, ImageRow, unusable
+from ffhqref.engine.base import GPU_SHARE, Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
@@ -24,8 +25,16 @@ if TYPE_CHECKING:
     from ffhqref.faces.detect import Detector
 
 
-class EmbedStage:
-    """Rows {image_id, path, sha256} to {vector} or {error}; `ffhqref.faces.store.embed_pictures` runs it.
+@dataclass(frozen=True, eq=False)
+class EmbedResult:
+    """The vector of an image, or why there is none."""
+
+    vector: NDArray[np.float32] | None = None
+    error: str | None = None
+
+
+class EmbedStage(Stage[ImageRow, EmbedResult]):
+    """Embed aligned images; `ffhqref.faces.store.embed_pictures` runs it.
 
     Args:
         root: root of the data set.
@@ -55,21 +64,17 @@ class EmbedStage:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_embedder": None}  # networks do not pickle; a worker loads its own
 
-    def key(self, row: Row) -> str:
+    def key(self, row: ImageRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, self.signature, row["sha256"])
+        return content_key(self.name, self.version, self.signature, row.sha256)
 
     def setup(self) -> None:
         """Load the network."""
         if self._embedder is None:
             self._embedder = make_embedder(self._name, **self._options)
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return True: the key holds the picture's hash."""
-        return True
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Embed the pictures; one that cannot be read gets a reason and no vector."""
+    def process(self, rows: Sequence[ImageRow]) -> list[EmbedResult]:
+        """Embed the images; one that cannot be read gets a reason and no vector."""
         faces: list[NDArray[np.uint8] | ImageError] = []
         for row in rows:
             try:
@@ -78,31 +83,34 @@ class EmbedStage:
                 faces.append(error)
         return self.embed(faces)
 
-    def face(self, row: Row) -> NDArray[np.uint8]:
-        """Read one picture and cut its face out, uint8 RGB [S, S, 3]; may run in any thread.
+    def face(self, row: ImageRow) -> NDArray[np.uint8]:
+        """Read one image and crop its face, uint8 RGB [S, S, 3]; may run in any thread.
 
         Raises:
             ImageError: it cannot be read.
         """
         assert self._embedder is not None
-        return crop_faces(read_rgb(self.root / row["path"], SIZE)[None], self.crop, self._embedder)[0]
+        return crop_faces(read_rgb(self.root / row.path, SIZE)[None], self.crop, self._embedder)[0]
 
-    def embed(self, faces: Sequence[NDArray[np.uint8] | ImageError]) -> list[dict[str, Any]]:
-        """Return {vector} for each face, and {error} where reading it failed."""
+    def embed(self, faces: Sequence[NDArray[np.uint8] | ImageError]) -> list[EmbedResult]:
+        """Return the vector of each face, and the error where reading it failed."""
         assert self._embedder is not None
         good = [face for face in faces if not isinstance(face, ImageError)]
         vectors = iter(self._embedder(np.stack(good)) if good else ())
-        return [{"error": str(face)} if isinstance(face, ImageError) else {"vector": next(vectors)} for face in faces]
+        return [
+            EmbedResult(error=str(face)) if isinstance(face, ImageError) else EmbedResult(next(vectors))
+            for face in faces
+        ]
 
 
-class AlignStage:
-    """Rows {image_id, path, size, changed_ns} to rows of the ``images`` table, the face cut out the FFHQ way.
+class AlignStage(Stage[FileRow, ImageResult]):
+    """Align the images of a data set the FFHQ way.
 
-    A picture without a face is a row with the reason, as is one that cannot be read.
+    An image without a face is a row with the reason, as is one that cannot be read.
 
     Args:
         root: root of the data set.
-        out: folder for the aligned pictures, ``<image_id>.png``.
+        out: folder for the aligned images, ``<image_id>.png``.
         detector: name in `ffhqref.faces.detect.DETECTORS`.
         options: of the detector.
     """
@@ -122,9 +130,9 @@ class AlignStage:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_detector": None}
 
-    def key(self, row: Row) -> str:
+    def key(self, row: FileRow) -> str:
         """Return the content key."""
-        facts = [str(self.root), row["image_id"], row["path"], row["size"], row["changed_ns"]]
+        facts = [str(self.root), row.image_id, row.path, row.size, row.changed_ns]
         return content_key(self.name, self.version, self.signature, facts)
 
     def setup(self) -> None:
@@ -134,31 +142,29 @@ class AlignStage:
         if self._detector is None:
             self._detector = make_detector(self._name, **self._options)
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return whether the aligned picture is still the one written; what could not be hashed is tried again."""
-        if result["error"] is not None:
-            return bool(result["sha256"])
-        return file_intact(self.out / result["path"], result, result["sha256"])
+    def intact(self, row: FileRow, result: ImageResult) -> bool:  # noqa: ARG002
+        """Return whether the aligned image is still the one written; what could not be hashed is tried again."""
+        if result.error is not None:
+            return bool(result.sha256)
+        return file_intact(self.out / result.path, result, result.sha256)
 
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def process(self, rows: Sequence[FileRow]) -> list[ImageResult]:
         """Detect and align."""
         return [self._align(row) for row in rows]
 
-    def _align(self, row: Row) -> dict[str, Any]:
+    def _align(self, row: FileRow) -> ImageResult:
         from ffhqref.faces.align import align_ffhq
         from ffhqref.faces.detect import main_face
 
         assert self._detector is not None
-        path = self.root / row["path"]
-        nothing = {"image_id": row["image_id"], "path": row["path"], "width": 0, "height": 0}
+        path = self.root / row.path
         try:
             image = read_rgb(path, min_side=MIN_SIDE)
+            face = main_face(self._detector(image), image.shape[1], image.shape[0])
+            if face is None:
+                raise ImageError(f"no face found by {self.signature}")
         except ImageError as error:
-            return {**nothing, "sha256": hash_or_nothing(path), "error": reason_without(path, error)}
-        face = main_face(self._detector(image), image.shape[1], image.shape[0])
-        if face is None:
-            return {**nothing, "sha256": hash_or_nothing(path), "error": f"no face found by {self.signature}"}
-        data = save_png(self.out / f"{row['image_id']}.png", align_ffhq(image, face.points))
-        name = f"{row['image_id']}.png"
-        found = {"image_id": row["image_id"], "path": name, "width": SIZE, "height": SIZE}
-        return {**found, "sha256": sha256_bytes(data), "error": None, **file_stamp(self.out / name)}
+            return unusable(row, path, error)
+        name = f"{row.image_id}.png"
+        data = save_png(self.out / name, align_ffhq(image, face.points))
+        return ImageResult(row.image_id, name, SIZE, SIZE, sha256_bytes(data), None, **file_stamp(self.out / name))

@@ -27,7 +27,9 @@ import numpy as np
 
 from ffhqref.core.errors import ImageError, TableError
 from ffhqref.core.hashing import content_key
-from ffhqref.engine.base import Results, Row
+from ffhqref.datasets.stage import ImageRow
+from ffhqref.engine.base import Results
+from ffhqref.faces.stage import EmbedResult, EmbedStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.engine.base import Engine
-    from ffhqref.faces.stage import EmbedStage
 
 FORMAT = 1
 BATCH = 32
@@ -174,7 +175,7 @@ class Embedded:
 
 def embed_pictures(
     stage: EmbedStage,
-    rows: Sequence[Row],
+    rows: Sequence[ImageRow],
     folder: str | Path,
     *,
     engine: Engine | None = None,
@@ -197,8 +198,8 @@ def embed_pictures(
         progress: told (stage name, done, all) as work goes on; a picture that occurs twice counts once.
     """
     with EmbeddingStore(folder, stage.signature, stage.dim) as store:
-        pending = {row["sha256"]: row for row in rows if row["sha256"] not in store}
-        total = len({row["sha256"] for row in rows})
+        pending = {row.sha256: row for row in rows if row.sha256 not in store}
+        total = len({row.sha256 for row in rows})
         done = total - len(pending)
         if progress:
             progress(stage.name, done, total)
@@ -207,41 +208,41 @@ def embed_pictures(
         spread = engine is not None and (engine.distributed or not stage.threaded)
         for batch, results in _through(engine, stage, todo) if spread and engine else _overlapped(stage, todo, threads):
             done_rows = [(row, result) for row, result in zip(batch, results, strict=True) if result is not None]
-            good = [(row, result["vector"]) for row, result in done_rows if "vector" in result]
-            errors.update({row["sha256"]: result["error"] for row, result in done_rows if "error" in result})
+            good = [(row, result.vector) for row, result in done_rows if result.vector is not None]
+            errors.update({row.sha256: result.error for row, result in done_rows if result.error is not None})
             if good:
                 store.append(
-                    [row["image_id"] for row, _ in good],
-                    [row["sha256"] for row, _ in good],
+                    [row.image_id for row, _ in good],
+                    [row.sha256 for row, _ in good],
                     np.stack([vector for _, vector in good]),
                 )
             done += len(batch)
             if progress:
                 progress(stage.name, done, total)
-        known = [row for row in rows if row["sha256"] in store]
+        known = [row for row in rows if row.sha256 in store]
         return Embedded(
-            [row["image_id"] for row in known],
-            store.gather([row["sha256"] for row in known]),
-            {row["image_id"]: errors[row["sha256"]] for row in rows if row["sha256"] in errors},
+            [row.image_id for row in known],
+            store.gather([row.sha256 for row in known]),
+            {row.image_id: errors[row.sha256] for row in rows if row.sha256 in errors},
         )
 
 
-Batches = Iterator[tuple[Sequence[Row], Results]]
+Batches = Iterator[tuple[Sequence[ImageRow], Results[EmbedResult]]]
 
 
-def _through(engine: Engine, stage: EmbedStage, rows: Sequence[Row]) -> Batches:
+def _through(engine: Engine, stage: EmbedStage, rows: Sequence[ImageRow]) -> Batches:
     size = BATCH if stage.threaded else stage.batch_size
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    for index, results in engine.imap(stage, chunks) if chunks else ():
+    for index, results in engine.imap(stage, chunks):
         yield chunks[index], results
 
 
-def _overlapped(stage: EmbedStage, rows: Sequence[Row], threads: int) -> Batches:
+def _overlapped(stage: EmbedStage, rows: Sequence[ImageRow], threads: int) -> Batches:
     """Yield batches in order; up to three batches of faces are read ahead, however many rows there are."""
     if not rows:
         return
     stage.setup()
-    waiting: deque[tuple[Row, Future[NDArray[np.uint8]]]] = deque()
+    waiting: deque[tuple[ImageRow, Future[NDArray[np.uint8]]]] = deque()
     ahead = iter(rows)
     with ThreadPoolExecutor(max(1, threads), "read-faces") as pool:
         try:

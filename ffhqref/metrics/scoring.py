@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, ImageError, WeightsError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb, to_tensor
-from ffhqref.engine import Engine, Row, run_stage
+from ffhqref.engine import Engine, Row, Stage, run_stage
 from ffhqref.engine.base import GPU_SHARE
 from ffhqref.metrics import make_metric
 from ffhqref.metrics.base import Metric, MetricBatch, Runtime
@@ -137,7 +137,7 @@ class _References(Sequence["torch.Tensor"]):
         return (self[index] for index in range(len(self)))
 
 
-class ScoreStage:
+class ScoreStage(Stage[Row, dict[str, Any]]):
     """Rows of one output and one metric to {value, status, error}; see `score`.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
-from ffhqref.engine import Engine, Row, run_stage
+from ffhqref.engine import Engine, Row, Stage, run_stage
 from ffhqref.engine.base import GPU_SHARE
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
@@ -42,7 +42,7 @@ class Features(Protocol):
         ...
 
 
-class FeatureStage:
+class FeatureStage(Stage[Row, dict[str, Any]]):
     """Rows {path, sha256} to {vector} or {error}.
 
     Args:

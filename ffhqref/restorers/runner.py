@@ -17,6 +17,7 @@ from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.core.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.core.seeding import case_seed, seeded_generators
+from ffhqref.engine.base import Row, Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.restorers import Restorer, make_restorer
 from ffhqref.restorers.base import PartialResult, RestorationBatch
@@ -27,8 +28,6 @@ from ffhqref.store.workspace import inside
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-
-    from ffhqref.engine.base import Row
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class _Case:
     seed: int
 
 
-class RestoreStage:
+class RestoreStage(Stage[Row, dict[str, Any]]):
     """Run one method over cases and write its pictures as PNG.
 
     A row has ``benchmark``, ``case_id``, ``lq_path``, ``lq_sha256``, ``reference_paths`` and ``reference_sha256``
@@ -96,6 +95,10 @@ class RestoreStage:
         self.name = f"restore-{method}"
         self._restorer: Restorer | None = None
         self.batch_size = batch_size or int(getattr(self.restorer, "batch_size", 1))
+        on_gpu = self._place.startswith("cuda")
+        self.gpus = 1.0 if on_gpu else 0.0
+        # a GPU's memory is not for all cores
+        self.one_at_a_time = bool(getattr(self.restorer, "one_at_a_time", on_gpu))
         self._identity = [self.version, *restorer_identity(self._registered, self.options, self.restorer)]
 
     @property
@@ -111,21 +114,11 @@ class RestoreStage:
         return str(getattr(self.restorer, "device", "cpu"))
 
     @property
-    def gpus(self) -> float:
-        """The part of a GPU that a worker of a cluster needs."""
-        return 1.0 if self._place.startswith("cuda") else 0.0
-
-    @property
     def _rule(self) -> str:
         return str(getattr(self.restorer, "eight_bit_rule", "round"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_restorer": None}  # each worker makes its own
-
-    @property
-    def one_at_a_time(self) -> bool:
-        """Whether batches may not run in several processes at once: a GPU's memory is not for all cores."""
-        return bool(getattr(self.restorer, "one_at_a_time", self._place.startswith("cuda")))
 
     def group(self, row: Row) -> str:
         """Return what rows of one batch should share; empty where the restorer does not mind."""

@@ -16,6 +16,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, encode_png, read_rgb, write_atomic
+from ffhqref.engine.base import Row, Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ffhqref.engine.base import Row
     from ffhqref.faces.base import Embedder
     from ffhqref.synthesis.base import Renderer
 
@@ -37,7 +37,7 @@ ACCEPTED, REJECTED, FAILED, MISSING = "accepted", "rejected", "failed", "missing
 COPY = "the renderer returned the target's own picture"
 
 
-class RenderStage:
+class RenderStage(Stage[Row, dict[str, Any]]):
     """Rows of attempts to {similarity, sha256} or {error}; what is similar enough is written.
 
     A row has ``path`` and ``sha256`` of the target, ``pose_path`` and ``pose_sha256`` of the pose picture (both below

@@ -18,12 +18,12 @@ from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.datasets.ages import NAME_COLUMNS, open_table, picture_id
+from ffhqref.engine.base import Row, Stage
 from ffhqref.faces.crops import FFHQ_POINTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.engine.base import Row
     from ffhqref.faces.detect import Detector
 
 PROTRUSION = 0.45
@@ -182,7 +182,7 @@ def _frontal_share() -> float:
     return float((FFHQ_POINTS[2, 1] - eyes[1]) / (mouth[1] - eyes[1]))
 
 
-class PoseStage:
+class PoseStage(Stage[Row, dict[str, Any]]):
     """Rows {image_id, path, sha256} to {pose, expression}, or {error}.
 
     Args:

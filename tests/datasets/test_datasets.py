@@ -17,7 +17,7 @@ from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.ages import parse_age, read_ages
 from ffhqref.datasets.attributes import attribute_of, attributes_frame, read_attributes
-from ffhqref.datasets.stage import ImageStage, image_rows
+from ffhqref.datasets.stage import FileRow, ImageStage, file_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.stage import AlignStage
 
@@ -84,15 +84,17 @@ def test_bad_pictures_are_rows_with_a_reason(tmp_path):
     data = open_dataset("folder", path=tmp_path)
     stage = ImageStage(data.root)
     found = {
-        row["image_id"]: row
-        for row in run_stage(stage, image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / ".journal")
+        row.image_id: row
+        for row in run_stage(
+            stage, file_rows(data.root, data.files), engine=LocalEngine(1), journal_dir=tmp_path / ".journal"
+        )
     }
-    assert {name for name, row in found.items() if row["error"] is None} == {"good", "grey", "anim", "alpha"}
-    assert "10x10 pixels" in found["small"]["error"]
-    assert "cannot be read" in found["cut"]["error"]
-    assert found["text"]["error"] == "not a picture"
-    assert found["good"]["width"] == 80
-    assert len(found["text"]["sha256"]) == 64
+    assert {name for name, row in found.items() if row.error is None} == {"good", "grey", "anim", "alpha"}
+    assert "10x10 pixels" in found["small"].error
+    assert "cannot be read" in found["cut"].error
+    assert found["text"].error == "not a picture"
+    assert found["good"].width == 80
+    assert len(found["text"].sha256) == 64
 
 
 def test_a_changed_picture_is_opened_again(tmp_path):
@@ -100,8 +102,10 @@ def test_a_changed_picture_is_opened_again(tmp_path):
     for side in (80, 90):
         picture(tmp_path / "a.png", side=side)
         data = open_dataset("folder", path=tmp_path)
-        (row,) = run_stage(ImageStage(data.root), image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / ".j")
-        assert row["width"] == side
+        (row,) = run_stage(
+            ImageStage(data.root), file_rows(data.root, data.files), engine=LocalEngine(1), journal_dir=tmp_path / ".j"
+        )
+        assert row.width == side
 
 
 @pytest.mark.parametrize(
@@ -227,15 +231,17 @@ def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, mo
     data = open_dataset("folder", path=tmp_path / "data")
 
     def opened():
-        return run_stage(ImageStage(data.root), image_rows(data), engine=LocalEngine(1), journal_dir=tmp_path / "j")
+        return run_stage(
+            ImageStage(data.root), file_rows(data.root, data.files), engine=LocalEngine(1), journal_dir=tmp_path / "j"
+        )
 
     with monkeypatch.context() as patch:
         refusing(patch, "shut.png")
         good, shut = opened()
-    assert good["error"] is None
-    assert "Permission denied" in shut["error"]
-    assert shut["sha256"] == ""
-    assert opened()[1]["error"] is None, "permissions change neither length nor time"
+    assert good.error is None
+    assert "Permission denied" in shut.error
+    assert shut.sha256 == ""
+    assert opened()[1].error is None, "permissions change neither length nor time"
 
 
 def test_alignment_takes_a_picture_that_may_not_be_read_as_a_row(tmp_path, monkeypatch):
@@ -243,9 +249,9 @@ def test_alignment_takes_a_picture_that_may_not_be_read_as_a_row(tmp_path, monke
     stage = object.__new__(AlignStage)
     stage.root, stage.out, stage._detector = tmp_path, tmp_path / "out", lambda image: []
     refusing(monkeypatch, "shut.png")
-    (row,) = stage.process([{"image_id": "shut", "path": "shut.png"}])
-    assert "Permission denied" in row["error"]
-    assert row["sha256"] == ""
+    (row,) = stage.process([FileRow("shut", "shut.png", 0, 0)])
+    assert "Permission denied" in row.error
+    assert row.sha256 == ""
     assert not stage.intact({}, row)
 
 
@@ -274,15 +280,15 @@ def test_a_link_that_leads_nowhere_is_a_row_with_a_reason(tmp_path):
 
     def opened():
         data = open_dataset("folder", path=tmp_path / "data")
-        rows = image_rows(data)
+        rows = file_rows(data.root, data.files)
         return run_stage(ImageStage(data.root), rows, engine=LocalEngine(1), journal_dir=tmp_path / "j")
 
-    assert [row["error"] is None for row in opened()] == [True, False, False]
-    assert "no such file" in opened()[1]["error"]
+    assert [row.error is None for row in opened()] == [True, False, False]
+    assert "no such file" in opened()[1].error
     rows = import_rows("b", tmp_path / "data", None)
     assert [row["error"] is None for row in ImportStage(tmp_path).process(list(rows.values()))] == [True, False, False]
     picture(tmp_path / "later.png")
-    assert opened()[1]["error"] is None
+    assert opened()[1].error is None
 
 
 def test_truth_that_is_no_text_and_rows_that_are_too_short(tmp_path):
@@ -316,8 +322,8 @@ def test_a_number_is_a_name_and_a_list_is_refused_for_every_file(tmp_path, key):
 def test_a_replaced_picture_of_the_same_size_and_time_is_noticed(tmp_path):
     picture(tmp_path / "a.png")
     data = open_dataset("folder", path=tmp_path)
-    stage, before = ImageStage(tmp_path), image_rows(data)
+    stage, before = ImageStage(tmp_path), file_rows(data.root, data.files)
     facts = (tmp_path / "a.png").stat()
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes())
     os.utime(tmp_path / "a.png", ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    assert stage.key(image_rows(data)[0]) != stage.key(before[0])
+    assert stage.key(file_rows(data.root, data.files)[0]) != stage.key(before[0])

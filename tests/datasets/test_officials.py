@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import pair_confusion_matrix
 
 from ffhqref.datasets import open_dataset
-from ffhqref.datasets.stage import image_rows
+from ffhqref.datasets.stage import ImageRow, file_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_pictures
@@ -49,10 +49,12 @@ def officials(shared, tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     detector = {"path": str(shared / "models" / "yunet.onnx")}
     align = AlignStage(data.root, work / "aligned", "yunet", detector)
-    images = pd.DataFrame(run_stage(align, image_rows(data), engine=LocalEngine(1), journal_dir=work / "journal"))
+    rows = file_rows(data.root, data.files)
+    images = pd.DataFrame(run_stage(align, rows, engine=LocalEngine(1), journal_dir=work / "journal"))
     network = {"path": str(shared / "models" / "edgeface_xs.onnx"), "threads": 2}
     stage = EmbedStage(work / "aligned", "onnx", network, "ffhq_template")
-    good = images[images["error"].isna()][["image_id", "path", "sha256"]].to_dict("records")
+    usable = images[images["error"].isna()][["image_id", "path", "sha256"]]
+    good = [ImageRow(*facts) for facts in usable.itertuples(index=False)]
     embedded = embed_pictures(stage, good, work / "embeddings", threads=2)
     assert not embedded.errors
     with table.open(newline="") as stream:

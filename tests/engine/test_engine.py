@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffhqref.core.hashing import content_key
-from ffhqref.engine import Journal, LocalEngine, run_stage
+from ffhqref.engine import Journal, LocalEngine, Stage, run_stage
 
 
-class Square:
+class Square(Stage[dict, dict]):
     """Squares numbers; counts its calls."""
 
     name, version, batch_size = "square", "1", 3
@@ -121,9 +121,9 @@ def test_rows_of_a_group_share_batches_and_the_order_of_results_stays(tmp_path):
 
 def test_arrays_survive_the_journal_bit_for_bit(tmp_path):
     array = np.array([[1e-30, -0.0], [np.nan, 3.4e38]], np.float32)
-    with Journal(tmp_path / "j") as journal:
+    with Journal(tmp_path / "j", dict) as journal:
         journal.add({"k": {"a": array, "n": None, "f": 0.1, "s": "ü\n"}})
-    with Journal(tmp_path / "j") as journal:
+    with Journal(tmp_path / "j", dict) as journal:
         found = journal.get("k")
     assert found is not None
     assert found["a"].tobytes() == array.tobytes()
@@ -134,17 +134,17 @@ def test_arrays_survive_the_journal_bit_for_bit(tmp_path):
 @given(cut=st.integers(1, 200))
 def test_a_torn_end_costs_only_the_torn_line(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("j") / "j"
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         for index in range(6):
             journal.add({str(index): {"y": index}})
     whole = path.read_bytes()
     cut = min(cut, len(whole))
     path.write_bytes(whole[:-cut])
     lines = whole[:-cut].count(b"\n")
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         assert len(journal) == lines
         journal.add({"new": {"y": 99}})
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         assert [journal.get(str(index)) for index in range(lines)] == [{"y": index} for index in range(lines)]
         assert journal.get("new") == {"y": 99}
 
@@ -165,16 +165,16 @@ def test_a_torn_end_costs_only_the_torn_line(tmp_path_factory, cut):
 )
 def test_a_damaged_line_costs_its_own_result_only(tmp_path, bad):
     path = tmp_path / "j"
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         for index in range(3):
             journal.add({str(index): {"y": index}})
     lines = path.read_text().splitlines()
     lines[1] = bad
     path.write_text("\n".join(lines) + "\n")
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         assert [journal.get(str(index)) for index in range(3)] == [{"y": 0}, None, {"y": 2}]
         journal.add({"1": {"y": 1}})
-    with Journal(path) as journal:
+    with Journal(path, dict) as journal:
         assert [journal.get(str(index)) for index in range(3)] == [{"y": index} for index in range(3)]
 
 
@@ -183,14 +183,13 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     script.write_text(
         textwrap.dedent("""
         import os, sys, time
-        from ffhqref.engine import LocalEngine, run_stage
+        from ffhqref.engine import LocalEngine, Stage, run_stage
 
-        class Sleep:
+        class Sleep(Stage[dict, dict]):
             name, version, batch_size = "sleep", "1", 1
             def key(self, row): return str(row["x"])
             def setup(self):
                 with open(sys.argv[1], "a") as stream: stream.write(f"{os.getpid()}\\n")
-            def intact(self, row, result): return True
             def process(self, rows):
                 time.sleep(60)
                 return [{} for _ in rows]

@@ -21,13 +21,12 @@ import errno, os, time
 from pathlib import Path
 import numpy as np
 from ffhqref.core.errors import WeightsError
+from ffhqref.engine import Stage
 
-class Base:
+class Base(Stage[dict, dict]):
     name, version, batch_size = "stage", "1", 1
     def __init__(self, folder): self.folder = Path(folder)
     def key(self, row): return str(row["x"])
-    def setup(self): pass
-    def intact(self, row, result): return True
     def process(self, rows): return [self.one(row["x"]) for row in rows]
     def note(self, x):
         with (self.folder / "log").open("a") as stream: stream.write(f"{os.getpid()} {x}\\n")
@@ -179,7 +178,7 @@ def test_a_deadly_row_is_told_and_takes_no_other_along_and_another_engine_goes_o
     journal = tmp_path / "j"
     with pytest.raises(EngineError, match=r"1 rows left over.*'x': 5.*ended each time.*all others are done"):
         run_stage(stages.Deadly(tmp_path), rows(10), engine=engine, journal_dir=journal)
-    with Journal(journal / "stage.jsonl") as known:
+    with Journal(journal / "stage.jsonl", dict) as known:
         assert {str(x) for x in range(10) if known.get(str(x))} == {str(x) for x in range(10) if x != 5}
     (tmp_path / "healed").touch()
     (tmp_path / "log").unlink()

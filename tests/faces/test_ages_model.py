@@ -13,7 +13,7 @@ from PIL import Image
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets import Dataset
-from ffhqref.datasets.stage import ages_frame
+from ffhqref.datasets.stage import ImageRow, ages_frame
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces import ages
 from ffhqref.faces.ages import ALIGNED_BOX, AgeStage, make_age_model
@@ -75,12 +75,12 @@ def test_the_stage_estimates_records_and_remembers(tmp_path, monkeypatch):
         if name == "broken":
             (tmp_path / f"{name}.png").write_bytes(b"x")
         file = tmp_path / f"{name}.png"
-        rows.append({"image_id": name, "path": file.name, "sha256": sha256_file(file)})
+        rows.append(ImageRow(name, file.name, sha256_file(file)))
     stage = AgeStage(tmp_path, "insightface", {"path": str(path)})
     found = run_stage(stage, rows, engine=LocalEngine(1), journal_dir=tmp_path / "j")
-    assert [row.get("age") for row in found] == [years_of(200), years_of(160), None, None]
-    assert "years" in found[2]["error"]  # below the network's range
-    assert "not a picture" in found[3]["error"]
+    assert [row.age for row in found] == [years_of(200), years_of(160), None, None]
+    assert "years" in found[2].error  # below the network's range
+    assert "not a picture" in found[3].error
     again = AgeStage(tmp_path, "insightface", {"path": str(path)})
     monkeypatch.setattr(again, "process", None)
     assert run_stage(again, rows, engine=LocalEngine(1), journal_dir=tmp_path / "j") == found

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb
+from ffhqref.datasets.stage import ImageRow
 from ffhqref.engine import LocalEngine
 from ffhqref.faces import embed, make_embedder
 from ffhqref.faces.stage import EmbedStage
@@ -57,7 +59,7 @@ def pictures(tmp_path_factory, sample_folder):
     rows = []
     for path in sorted(sample_folder.glob("*.jpg"))[: ONNX_BATCHES * BATCH + BATCH // 2]:
         shutil.copy(path, root / path.name)
-        rows.append({"image_id": path.stem, "path": path.name, "sha256": sha256_file(path)})
+        rows.append(ImageRow(path.stem, path.name, sha256_file(path)))
     return root, rows
 
 
@@ -73,14 +75,14 @@ def stage_of(pictures, network):
 def one_by_one(pictures, name, **options):
     embedder = make_embedder(name, **options)
     return np.concatenate(
-        [embed(read_rgb(pictures[0] / row["path"], 512)[None], embedder, "ffhq_template") for row in pictures[1]]
+        [embed(read_rgb(pictures[0] / row.path, 512)[None], embedder, "ffhq_template") for row in pictures[1]]
     )
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_vectors_are_those_of_one_picture_at_a_time(pictures, network, tmp_path, threads):
     found = embed_pictures(stage_of(pictures, network), pictures[1], tmp_path, threads=threads)
-    assert found.image_ids == [row["image_id"] for row in pictures[1]]
+    assert found.image_ids == [row.image_id for row in pictures[1]]
     assert np.abs(found.vectors - one_by_one(pictures, "onnx", path=network)).max() < 1e-6
     assert not found.errors
 
@@ -132,20 +134,20 @@ def test_unreadable_pictures_are_told_and_tried_again(pictures, network, tmp_pat
     root = tmp_path / "pictures"
     shutil.copytree(pictures[0], root)
     rows = pictures[1][:5]
-    (root / rows[2]["path"]).write_bytes(b"no picture")
+    (root / rows[2].path).write_bytes(b"no picture")
     stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
     found = embed_pictures(stage, rows, tmp_path / "store")
-    assert found.image_ids == [row["image_id"] for row in rows if row is not rows[2]]
-    assert list(found.errors) == [rows[2]["image_id"]]
-    assert "not a picture" in found.errors[rows[2]["image_id"]]
-    shutil.copy(pictures[0] / rows[2]["path"], root / rows[2]["path"])
+    assert found.image_ids == [row.image_id for row in rows if row is not rows[2]]
+    assert list(found.errors) == [rows[2].image_id]
+    assert "not a picture" in found.errors[rows[2].image_id]
+    shutil.copy(pictures[0] / rows[2].path, root / rows[2].path)
     again = embed_pictures(stage, rows, tmp_path / "store")
-    assert again.image_ids == [row["image_id"] for row in rows]
+    assert again.image_ids == [row.image_id for row in rows]
     assert not again.errors
 
 
 def test_equal_pictures_are_embedded_once(pictures, network, tmp_path):
-    rows = [{**pictures[1][0], "image_id": name} for name in ("a", "b")]
+    rows = [replace(pictures[1][0], image_id=name) for name in ("a", "b")]
     found = embed_pictures(stage_of(pictures, network), rows, tmp_path)
     assert found.image_ids == ["a", "b"]
     assert np.array_equal(found.vectors[0], found.vectors[1])
@@ -222,17 +224,18 @@ def test_killed_with_minus_nine_it_goes_on_and_equals_an_undisturbed_run(picture
         textwrap.dedent(f"""
         import json, sys, time
         from pathlib import Path
+        from ffhqref.datasets.stage import ImageRow
         from ffhqref.faces.stage import EmbedStage
         from ffhqref.faces.store import embed_pictures
 
         stage = EmbedStage(Path({str(pictures[0])!r}), "onnx", {{"path": {str(network)!r}}}, "ffhq_template")
-        rows = json.loads(Path(sys.argv[1]).read_text())
+        rows = [ImageRow(**row) for row in json.loads(Path(sys.argv[1]).read_text())]
         slow = stage.embed
         stage.embed = lambda faces: (time.sleep(0.3), slow(faces))[1]
         embed_pictures(stage, rows, sys.argv[2], progress=lambda *facts: print(facts, flush=True))
         """)
     )
-    (tmp_path / "rows.json").write_text(json.dumps(pictures[1]))
+    (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in pictures[1]]))
     command = [sys.executable, str(script), str(tmp_path / "rows.json"), str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

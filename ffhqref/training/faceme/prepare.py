@@ -11,6 +11,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import read_rgb
+from ffhqref.engine.base import Row, Stage
 from ffhqref.training.faceme.features import write_feature
 from ffhqref.training.faceme.lists import feature_of
 from ffhqref.zoo.faceme.config import FaceMeConfig
@@ -19,11 +20,10 @@ from ffhqref.zoo.faceme.faces import FaceFinder, ReferenceFace, make_finder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.engine.base import Row
     from ffhqref.zoo.faceme.clip import IdentityEncoder
 
 
-class PrepareStage:
+class PrepareStage(Stage[Row, dict[str, Any]]):
     """Rows {image_id, name, path, sha256, folder} to {identity_sha256, clip_sha256} or {error}.
 
     ``folder`` gets ``id_emb/<name>.npy`` and ``clip_emb/<name>.npy``. A picture that cannot be read, or in which no
