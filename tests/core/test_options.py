@@ -62,7 +62,7 @@ def test_a_number_is_no_text():
 
 
 class Theirs:
-    def __init__(self, amount: int = 1, helper: Unknown | None = None, json: str = "a", implicit: int = None, **more):  # type: ignore[assignment]  # fmt: skip # noqa: E501, RUF013
+    def __init__(self, amount: int = 1, helper: Unknown | None = None, json: str = "a", implicit: int = None, **more):  # type: ignore[assignment]  # fmt: skip # noqa: RUF013
         pass
 
 
