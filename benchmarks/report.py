@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ import pandas as pd
 from scipy import stats
 
 from ffhqref.core.images import save_png
-from ffhqref.leaderboard import subgroups
-from ffhqref.leaderboard.aggregate import analyse
-from ffhqref.leaderboard.html import ReportData, render_html
-from ffhqref.leaderboard.render import to_csv, to_latex, to_markdown
+from ffhqref.leaderboard.html import render_html
+from ffhqref.leaderboard.options import ReportOptions
+from ffhqref.leaderboard.render import csv_table, latex_tables, markdown_tables
+from ffhqref.leaderboard.report import MetricFacts, Report
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = [
@@ -34,7 +35,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-def make_up(n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[pd.DataFrame, ...]:
+def make_up(folder: Path, n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[pd.DataFrame, ...]:
     """Return scores, cases and restorations of invented methods."""
     rng = np.random.default_rng(0)
     n_people = max(2, n_cases // 7)
@@ -69,9 +70,11 @@ def make_up(n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[
                     "case_id": ids,
                     "target_id": ids,
                     "identity_id": pd.array(people, "Int32"),
-                    "lq_path": [f"{i % 40:02d}.png" for i in range(n_cases)],
-                    "gt_path": [f"{(i + 1) % 40:02d}.png" for i in range(n_cases)],
-                    "reference_paths": [[f"{(i + r) % 40:02d}.png" for r in range(1 + i % 5)] for i in range(n_cases)],
+                    "lq_path": [str(folder / f"{i % 40:02d}.png") for i in range(n_cases)],
+                    "gt_path": [str(folder / f"{(i + 1) % 40:02d}.png") for i in range(n_cases)],
+                    "reference_paths": [
+                        [str(folder / f"{(i + r) % 40:02d}.png") for r in range(1 + i % 5)] for i in range(n_cases)
+                    ],
                     "age": rng.uniform(5, 70, n_cases).astype(np.float32),
                     "age_gap": rng.normal(0, 12, n_cases).astype(np.float32),
                 }
@@ -83,8 +86,7 @@ def make_up(n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[
                     "method": np.tile(methods, n_cases),
                     "benchmark": f"set-{b}",
                     "case_id": np.repeat(ids, n_methods),
-                    # As many different pictures as a real run has, from a few files on disk.
-                    "output_path": [f"{n % 40:02d}.png?{b}-{n}" for n in range(n_cases * n_methods)],
+                    "output_path": [str(folder / f"{b}-{n}.png") for n in range(n_cases * n_methods)],
                     "output_sha256": None,
                     "status": np.where(failed.ravel(), "failed", "ok"),
                     "error": np.where(failed.ravel(), "out of memory", None),
@@ -97,14 +99,16 @@ def make_up(n_methods: int, n_sets: int, n_metrics: int, n_cases: int) -> tuple[
     return tuple(pd.concat(part, ignore_index=True) for part in (scores, cases, restorations))
 
 
-def make_pictures(folder: Path) -> None:
-    """Write 40 pictures of 512 x 512 with the detail of photographs."""
+def make_images(folder: Path, outputs: list[str]) -> None:
+    """Write 40 images of 512 x 512 with the detail of photographs; outputs are links to them."""
     rng = np.random.default_rng(1)
     for index in range(40):
         coarse = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
         smooth = np.kron(coarse, np.ones((22, 22, 1)))[:512, :512]
         noisy = np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
         save_png(folder / f"{index:02d}.png", noisy)
+    for index, path in enumerate(outputs):
+        Path(path).symlink_to(f"{index % 40:02d}.png")
 
 
 def notebook_seconds(scores: pd.DataFrame, cases: pd.DataFrame, n_bootstrap: int) -> float:
@@ -192,35 +196,33 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
-    scores, cases, restorations = make_up(options.methods, options.sets, options.metrics, options.cases)
-    directions = {metric: metric not in ("lpips", "niqe") for metric in scores["metric"].unique()}
-    figures: dict[str, object] = {"rows": len(scores)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_pictures(folder)
-        analyse(scores[:100], cases, restorations[:10], directions, n_bootstrap=10)  # imports
+        scores, cases, restorations = make_up(folder, options.methods, options.sets, options.metrics, options.cases)
+        make_images(folder, restorations["output_path"].tolist())
+        metrics = {metric: MetricFacts(metric not in ("lpips", "niqe")) for metric in scores["metric"].unique()}
+        report = Report(
+            "made up", scores, cases, restorations, metrics, options=ReportOptions(n_bootstrap=options.bootstrap)
+        )
+        figures: dict[str, object] = {"rows": len(scores)}
+        _ = replace(report, scores=scores[:100], restorations=restorations[:10]).analysis  # imports
         start = time.perf_counter()
-        analysis = analyse(scores, cases, restorations, directions, n_bootstrap=options.bootstrap)
+        board = report.leaderboard
         figures["statistics_s"] = time.perf_counter() - start
         figures["notebook_s"] = notebook_seconds(scores, cases, options.bootstrap)
         start = time.perf_counter()
-        features = subgroups.case_features(cases)
-        groups = subgroups.subgroup_means(scores, cases, restorations, subgroups.bins(features), directions)
+        _ = report.subgroups
         figures["subgroups_s"] = time.perf_counter() - start
         start = time.perf_counter()
-        for render in (to_markdown, to_latex, to_csv):
-            render(analysis.leaderboard)
+        for render in (markdown_tables, latex_tables, csv_table):
+            render(board)
         figures["text_tables_s"] = time.perf_counter() - start
-        report = ReportData(
-            analysis, scores, cases, restorations, directions, lambda path: folder / path.split("?")[0],
-            features=features, subgroups=groups,
-        )  # fmt: skip
         start = time.perf_counter()
-        summary = render_html(report, folder / "report.html")
+        page = render_html(report, folder / "report.html")
         figures["page_s"] = time.perf_counter() - start
-        figures["page_mb"] = summary.size / 1e6
-        figures["cases_with_pictures"] = f"{summary.n_embedded} of {summary.n_cases}"
-        figures["click_ms"] = click_milliseconds(summary.path)
+        figures["page_mb"] = page.size / 1e6
+        figures["cases_with_images"] = f"{page.n_embedded} of {page.n_cases}"
+        figures["click_ms"] = click_milliseconds(folder / "report.html")
     parts = ("statistics_s", "subgroups_s", "text_tables_s", "page_s")
     figures["total_s"] = sum(float(str(figures[part])) for part in parts)
     ratio = float(str(figures["notebook_s"])) / float(str(figures["statistics_s"]))
@@ -231,7 +233,7 @@ def main() -> None:
     print(f"sub-groups        {figures['subgroups_s']:6.1f} s")
     print(f"Markdown LaTeX CSV{figures['text_tables_s']:6.1f} s")
     print(f"HTML page         {figures['page_s']:6.1f} s   ({figures['page_mb']:.1f} MB)")
-    print(f"pictures of       {figures['cases_with_pictures']} cases")
+    print(f"images of         {figures['cases_with_images']} cases")
     print(f"total             {figures['total_s']:6.1f} s")
     for click, milliseconds in dict(figures["click_ms"]).items():  # type: ignore[call-overload]
         print(f"  {click:26s} {milliseconds:7.0f} ms")

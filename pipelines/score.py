@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
-from ffhqref.leaderboard.case_values import WHOLE_SET
-from ffhqref.leaderboard.sources import CASE
+from ffhqref.leaderboard.case_values import CASE, WHOLE_SET
 from ffhqref.metrics import LOWER_IS_BETTER
 from ffhqref.metrics.base import Runtime
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import TableError
+from ffhqref.metrics.scoring import GROUND_TRUTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
 
-GROUND_TRUTH = "ground-truth"
-"""Method whose scores are those of the ground truth itself: the ceiling row, shown and never ranked."""
+CASE = ["benchmark", "case_id"]
+"""Columns that name a case."""
 
 WHOLE_SET = "*"
 """``case_id`` of a score that belongs to a whole benchmark and has no value a case, such as FID."""
@@ -40,6 +41,10 @@ class CaseValues:
     def ranked(self) -> NDArray[np.bool_]:
         """Methods that compete, [methods]: all but the ceiling row."""
         return np.array([method != GROUND_TRUTH for method in self.methods], dtype=bool)
+
+    def signs(self, directions: Mapping[str, bool]) -> NDArray[np.float64]:
+        """Return 1 for each metric that is better when high and -1 for the others, [metrics]."""
+        return np.array([1.0 if directions[metric] else -1.0 for metric in self.metrics])
 
     def filled(self, sign: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the values with each failure replaced by the worst value that a competing method has.

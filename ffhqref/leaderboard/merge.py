@@ -1,109 +1,145 @@
-"""Leaderboards of several workspaces as one, where their protocols agree."""
+"""Joins the reports of several workspaces where their protocols agree."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.core.errors import TableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
     from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.leaderboard.report import MetricFacts, Report
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """The tables of one workspace that a merged report needs, and what they were made of."""
-
-    name: str
-    """Shown in messages: the folder, for instance."""
-    scores: pd.DataFrame
-    cases: pd.DataFrame
-    restorations: pd.DataFrame
-    directions: Mapping[str, bool]
-    signatures: Mapping[str, str]
-    benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Metric to why it could not run."""
-    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Benchmark to metric to what a reader must know of that column."""
-
-
-def merge_leaderboards(workspaces: Sequence[Workspace]) -> Workspace:
-    """Join the scores of several workspaces, so that they can be ranked together by `analyse`.
+def merge_reports(reports: Sequence[Report]) -> Report:
+    """Join the reports of several workspaces, so that their methods are ranked together.
 
     Ranks and intervals need the cases and not only the means: this joins scores, not leaderboards. A method that
     two workspaces ran on a benchmark is kept once if its scores are the same; a metric that could not run in one of
-    them takes the other's. Paths stay as they are: make them
-    absolute before (`ffhqref.leaderboard.sources.read_source`), or two workspaces' files of one name are mixed up.
+    them takes the other's. What belongs to the images (distances of references, strength of degradations, attributes)
+    is kept only where all workspaces have the same reference set, because another set may use the same ids.
 
     Args:
-        workspaces: at least one.
+        reports: at least one, with absolute paths (`ffhqref.leaderboard.reading.read_report`).
 
     Raises:
         TableError: two workspaces mean different things by one name: a metric with another signature or direction, a
             benchmark with other cases or another protocol hash, or a method with other scores on the same cases.
     """
-    import pandas as pd
-
-    if not workspaces:
+    if not reports:
         raise TableError("nothing to merge: name at least one workspace")
-    first = workspaces[0]
-    directions, signatures = dict(first.directions), dict(first.signatures)
-    benchmarks = dict(first.benchmarks)
+    if len(reports) == 1:
+        return reports[0]
+    metrics = _metrics(reports)
+    benchmarks = _benchmarks(reports)
+    first = reports[0]
     scores, cases, restorations = first.scores, first.cases, first.restorations
-    owner = dict.fromkeys([*signatures, *directions], first.name)
-    for other in workspaces[1:]:
-        for metric, signature in other.signatures.items():
-            if signatures.get(metric, signature) != signature:
-                raise TableError(
-                    f"metric '{metric}' is not the same in {owner[metric]} ({signatures[metric]}) and {other.name} "
-                    f"({signature}); score one of them again with the other's setting"
-                )
-        for metric, higher in other.directions.items():
-            if directions.get(metric, higher) != higher:
-                raise TableError(f"metric '{metric}' has another direction in {owner[metric]} than in {other.name}")
-        for name, info in other.benchmarks.items():
-            mine = benchmarks.get(name, info)
-            if (mine.protocol_hash, mine.dataset, mine.degradation, mine.max_references) != (
-                info.protocol_hash, info.dataset, info.degradation, info.max_references,
-            ):  # fmt: skip
-                raise TableError(
-                    f"benchmark '{name}' has another protocol in {other.name} ({_words(info)}) than in those before "
-                    f"({_words(mine)}); degrade and restore one of them again, or rename it"
-                )
-        _same_cases(cases, other.cases, other.name)
-        directions |= other.directions
-        signatures |= other.signatures
-        benchmarks |= other.benchmarks
-        owner |= {name: other.name for name in other.directions if name not in owner}
+    for other in reports[1:]:
+        _check_cases(cases, other.cases, other.name)
         scores = _join(scores, other.scores, ["method", "benchmark", "case_id", "metric"], ["value"], other.name)
-        cases = pd.concat([cases, other.cases]).drop_duplicates(["benchmark", "case_id"], ignore_index=True)
+        cases = _stacked([cases, other.cases], ["benchmark", "case_id"])
         restorations = _join(
             restorations, other.restorations, ["method", "benchmark", "case_id"], ["output_sha256"], other.name
         )
-    name = " + ".join(workspace.name for workspace in workspaces)
-    notes = {
-        benchmark: {
-            metric: _said([(w.name, w.notes.get(benchmark, {}).get(metric, "")) for w in workspaces])
-            for metric in dict.fromkeys(metric for w in workspaces for metric in w.notes.get(benchmark, {}))
-        }
-        for benchmark in dict.fromkeys(benchmark for w in workspaces for benchmark in w.notes)
+    one_set = all(
+        len({report.provenance[table]["content"] for report in reports if table in report.provenance}) == 1
+        for table in ("images", "references")
+    )
+    made = [report.degradations for report in reports if report.degradations is not None]
+    same_attributes = len({report.provenance.get("attributes", {}).get("content") for report in reports}) == 1
+    return replace(
+        first,
+        name=" + ".join(report.name for report in reports),
+        scores=scores,
+        cases=cases,
+        restorations=restorations,
+        metrics=metrics,
+        benchmarks=benchmarks,
+        infos=_united(report.infos for report in reports),
+        age_pairs=_united(report.age_pairs for report in reports),
+        references=first.references if one_set else None,
+        degradations=_stacked(made, ["target_id", "level"]) if one_set and made else None,
+        attributes=first.attributes if one_set and same_attributes else None,
+        provenance={f"{report.name}: {name}": facts for report in reports for name, facts in report.provenance.items()},
+    )
+
+
+def _united(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """Join mappings; the first counts, as it does for scores."""
+    found: dict[str, T] = {}
+    for part in reversed(list(parts)):
+        found |= part
+    return found
+
+
+def _stacked(frames: Sequence[pd.DataFrame], key: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(frames).drop_duplicates(key, ignore_index=True)
+
+
+def _metrics(reports: Sequence[Report]) -> dict[str, MetricFacts]:
+    found: dict[str, tuple[MetricFacts, str]] = {}
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    for report in reports:
+        for name, theirs in report.metrics.items():
+            if theirs.unavailable:
+                reasons.setdefault(name, []).append((report.name, theirs.unavailable))
+            if name not in found:
+                found[name] = theirs, report.name
+                continue
+            mine, owner = found[name]
+            if theirs.signature and mine.signature and theirs.signature != mine.signature:
+                raise TableError(
+                    f"metric '{name}' is not the same in {owner} ({mine.signature}) and {report.name} "
+                    f"({theirs.signature}); score one of them again with the other's setting"
+                )
+            if theirs.higher_is_better != mine.higher_is_better:
+                raise TableError(f"metric '{name}' has another direction in {owner} than in {report.name}")
+            if theirs.signature and not mine.signature:
+                found[name] = theirs, report.name
+    everywhere = len(reports)
+    return {
+        name: replace(facts, unavailable=_said(reasons.get(name, []), everywhere)) for name, (facts, _) in found.items()
     }
-    lost = dict.fromkeys(metric for workspace in workspaces for metric in workspace.unavailable)
-    unavailable = {metric: _said([(w.name, w.unavailable.get(metric, "")) for w in workspaces]) for metric in lost}
-    return Workspace(name, scores, cases, restorations, directions, signatures, benchmarks, unavailable, notes)
 
 
-def _said(lines: Sequence[tuple[str, str]]) -> str:
-    """Join what (workspace, line) say; workspaces are named unless all say the same."""
-    if len({line for _, line in lines}) == 1:
+def _benchmarks(reports: Sequence[Report]) -> dict[str, BenchmarkInfo]:
+    found: dict[str, BenchmarkInfo] = {}
+    for report in reports:
+        for name, theirs in report.benchmarks.items():
+            mine = found.setdefault(name, theirs)
+            if (mine.protocol_hash, mine.dataset, mine.degradation, mine.max_references) != (
+                theirs.protocol_hash, theirs.dataset, theirs.degradation, theirs.max_references,
+            ):  # fmt: skip
+                raise TableError(
+                    f"benchmark '{name}' has another protocol in {report.name} ({_words(theirs)}) than in those before "
+                    f"({_words(mine)}); degrade and restore one of them again, or rename it"
+                )
+    return {name: replace(info, notes=_notes(reports, name)) for name, info in found.items()}
+
+
+def _notes(reports: Sequence[Report], benchmark: str) -> dict[str, str]:
+    told = [(report.name, report.benchmarks[benchmark].notes) for report in reports if benchmark in report.benchmarks]
+    metrics = dict.fromkeys(metric for _, notes in told for metric in notes)
+    return {
+        metric: _said([(name, notes[metric]) for name, notes in told if metric in notes], len(reports))
+        for metric in metrics
+    }
+
+
+def _said(lines: Sequence[tuple[str, str]], workspaces: int) -> str:
+    """Join what (workspace, line) say; workspaces are named unless all of them say the same."""
+    if len(lines) == workspaces and len({line for _, line in lines}) == 1:
         return lines[0][1]
-    return "; ".join(f"{name}: {line}" for name, line in lines if line)
+    return "; ".join(f"{name}: {line}" for name, line in lines)
 
 
 def _words(info: BenchmarkInfo) -> str:
@@ -111,7 +147,7 @@ def _words(info: BenchmarkInfo) -> str:
     return f"{info.dataset}, {info.degradation}, {references} references, {info.protocol_hash[:12] or 'no hash'}"
 
 
-def _same_cases(mine: pd.DataFrame, theirs: pd.DataFrame, name: str) -> None:
+def _check_cases(mine: pd.DataFrame, theirs: pd.DataFrame, name: str) -> None:
     for benchmark in sorted(set(mine["benchmark"]) & set(theirs["benchmark"])):
         a, b = ({*frame.loc[frame["benchmark"] == benchmark, "case_id"]} for frame in (mine, theirs))
         if a != b:

@@ -9,7 +9,7 @@ agree; everywhere else the reason is given.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,8 @@ class BenchmarkInfo:
     """Content hash of everything that defines the cases, pictures by their recorded hashes: leaderboards with different
     ones are never merged."""
     title: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Metric to what a reader must know of that column."""
 
 
 @cache
@@ -104,7 +106,7 @@ def check_published(frame: pd.DataFrame) -> None:
         raise TableError(f"published numbers: unknown source or trust level {sorted(foreign)}")
 
 
-def load_published() -> pd.DataFrame:
+def published_numbers() -> pd.DataFrame:
     """Return all published numbers.
 
     Returns:

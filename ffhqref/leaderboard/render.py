@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
-from ffhqref.leaderboard.view import BenchmarkTable, Cell, MethodRow, arrow, tables
+from ffhqref.leaderboard.view import BenchmarkTable, MethodRow, arrow, tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
     from rich.text import Text
+
+    from ffhqref.leaderboard.board import BoardRow
+    from ffhqref.leaderboard.options import ReportOptions
+    from ffhqref.store.workspace import Workspace
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -31,14 +36,14 @@ FAILED = {
 """What a table says of failures, by the policy of `ffhqref.leaderboard.aggregate.analyse`."""
 
 
-def to_markdown(
+def markdown_tables(
     board: pd.DataFrame, notes: Mapping[str, Mapping[str, str]] | None = None, *, failures: str = "worst"
 ) -> str:
     """Return one GitHub table a benchmark, with intervals, ties, failures and published numbers.
 
     Args:
         board: table ``leaderboard``.
-        notes: benchmark to metric to a line below the table, such as the number of pictures of a set distance.
+        notes: benchmark to metric to a line below the table, such as the number of images of a set distance.
         failures: the policy that the board was made with, a key of `FAILED`.
     """
     parts = []
@@ -61,7 +66,7 @@ def to_markdown(
     return "\n\n".join([*parts, f"{LEGEND} {FAILED[failures]}"]) + "\n"
 
 
-def to_latex(
+def latex_tables(
     board: pd.DataFrame,
     *,
     names: Mapping[str, str] | None = None,
@@ -132,13 +137,13 @@ def to_latex(
     return "\n\n".join(parts) + "\n"
 
 
-def to_csv(board: pd.DataFrame) -> str:
+def csv_table(board: pd.DataFrame) -> str:
     """Return the frame as it is, one row a benchmark, method and metric, numbers in full precision."""
     text: str = board.to_csv(index=False, lineterminator="\n")
     return text
 
 
-def to_rich(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst") -> RenderableType:
+def terminal_tables(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst") -> RenderableType:
     """Return the leaderboard for a terminal: one table a benchmark, to be printed by a ``rich`` console.
 
     Args:
@@ -177,7 +182,7 @@ def to_rich(board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst
     return Group(*parts)
 
 
-def _rich_cell(cell: Cell | None, digits: int) -> Text:
+def _rich_cell(cell: BoardRow | None, digits: int) -> Text:
     from rich.text import Text
 
     if cell is None:
@@ -186,6 +191,17 @@ def _rich_cell(cell: Cell | None, digits: int) -> Text:
     if not math.isnan(cell.half_width):
         text.append(f" ±{cell.half_width:.{digits}f}", style="dim not bold")
     return text
+
+
+def print_leaderboard(workspace: Workspace, options: ReportOptions) -> None:
+    """Print the leaderboard of a workspace and where the report lies."""
+    from rich.console import Console
+
+    board = workspace.read("leaderboard")
+    Console(width=None if sys.stdout.isatty() else 160).print(terminal_tables(board, failures=options.failures))
+    sys.stdout.write(f"leaderboard: {workspace.root / 'tables' / 'leaderboard.parquet'}\n")
+    if "html" in options.formats:
+        sys.stdout.write(f"page: {workspace.root / 'report' / 'report.html'}\n")
 
 
 def _extra_columns(table: BenchmarkTable) -> tuple[bool, bool]:
@@ -211,11 +227,11 @@ def _md(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
 
 
-def _md_cell(cell: Cell, digits: int) -> str:
+def _md_cell(cell: BoardRow, digits: int) -> str:
     mean = f"{cell.mean:.{digits}f}"
     text = f"**{mean}**" if cell.best else mean + "\\*" * cell.tied
-    if not math.isnan(cell.low):
-        text += f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    if not math.isnan(cell.ci_low):
+        text += f" [{cell.ci_low:.{digits}f}, {cell.ci_high:.{digits}f}]"
     return text if cell.published is None else f"{text} (published {cell.published:g})"
 
 
@@ -227,7 +243,7 @@ def _label(text: str) -> str:
     return "".join(character if character.isalnum() else "-" for character in text.lower())
 
 
-def _tex_cell(cell: Cell, digits: int) -> str:
+def _tex_cell(cell: BoardRow, digits: int) -> str:
     mean = f"{cell.mean:.{digits}f}"
     text = f"\\textbf{{{mean}}}" if cell.best else mean
     text += "$^{\\ast}$" * cell.tied

@@ -1,146 +1,172 @@
-"""From the tables of a workspace to everything a report shows, and the files it becomes."""
+"""A report: the tables of one or several workspaces, and all that follows from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ffhqref.core.images import write_atomic
-from ffhqref.leaderboard.aggregate import analyse
-from ffhqref.leaderboard.html import HtmlOptions, HtmlSummary, ReportData, render_html
+from ffhqref.leaderboard.aggregate import Analysis, analyse
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, CaseValues, case_values
+from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import match_published
-from ffhqref.leaderboard.render import to_csv, to_latex, to_markdown
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     import pandas as pd
 
-    from ffhqref.leaderboard.merge import Workspace
-    from ffhqref.leaderboard.summary import IdentityGate
+    from ffhqref.leaderboard.published import BenchmarkInfo
     from ffhqref.restorers.base import RestorerInfo
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ReportFiles:
-    """What `write_report` wrote."""
+class MetricFacts:
+    """What a report knows of a metric beside its values."""
 
-    markdown: Path
-    latex: Path
-    csv: Path
-    html: HtmlSummary
+    higher_is_better: bool
+    signature: str = ""
+    unavailable: str = ""
+    """Why it could not run; empty: it ran."""
 
 
-def build_report(
-    workspace: Workspace,
-    resolve: Callable[[str], Path],
-    *,
-    infos: Mapping[str, RestorerInfo] | None = None,
-    references: pd.DataFrame | None = None,
-    degradations: pd.DataFrame | None = None,
-    attributes: pd.DataFrame | None = None,
-    gate: IdentityGate | None = None,
-    quality: Sequence[str] = (),
-    pairs: Mapping[str, tuple[str, str]] | None = None,
-    failures: str = "worst",
-    seed: int = 0,
-    n_bootstrap: int = 2000,
-    provenance: Mapping[str, Mapping[str, Any]] | None = None,
-    title: str = "Face restoration leaderboard",
-    credit: str = "",
-) -> ReportData:
-    """Compute everything a report shows. The table ``leaderboard`` is ``.analysis.leaderboard`` of what is returned.
+@dataclass(frozen=True)
+class Report:
+    """Everything a report shows: what it is made of as fields, what follows as properties, each computed once.
 
-    Args:
-        workspace: scores, cases, restorations and what they were made of, of one workspace or of several
-            (`ffhqref.leaderboard.merge.merge_leaderboards`).
-        resolve: finds on disk a path of the tables.
-        infos: method to its description; gives leak marks and the list of methods.
-        references: table ``references``, for the distance of the best reference.
-        degradations: table ``degradations``, for the strength of the degradation.
-        attributes: table ``attributes``, for sub-groups by pose and other numbers.
-        gate: identity gate; left out where its metric has no scores.
-        quality: metrics that rank the methods behind the gate.
-        pairs: title to two benchmarks over the same targets, such as same-age and cross-age references; left out
-            where one of them was not scored.
-        failures: ``"worst"`` or ``"excluded"``, see `ffhqref.leaderboard.aggregate.analyse`.
-        seed: of all resampling.
-        n_bootstrap: resamples.
-        provenance: table name to its metadata.
-        title: of the page.
-        credit: whose pictures are shown and under what licence.
+    Paths in the frames are absolute, so that those of several workspaces cannot be mixed up.
     """
-    tables = (workspace.scores, workspace.cases, workspace.restorations)
-    scored = workspace.scores[workspace.scores["status"] == "ok"]
-    known = infos or {}
-    methods = {method: known.get(method) for method in sorted(workspace.scores["method"].unique())}
-    published = match_published(workspace.benchmarks, methods, workspace.signatures)
-    analysis = analyse(
-        *tables,
-        workspace.directions,
-        published=published,
-        infos=known,
-        benchmarks=workspace.benchmarks,
-        failures=failures,
-        seed=seed,
-        n_bootstrap=n_bootstrap,
-    )
-    features = case_features(workspace.cases, references, degradations, attributes)
-    gated = None
-    if gate is not None and gate.metric in set(scored["metric"]):
-        gated = identity_gate(*tables, analysis.leaderboard, gate, quality)
-    benchmarks = set(scored["benchmark"])
-    compared = {
-        name: paired_benchmarks(*tables, first, second, workspace.directions, seed=seed, n_bootstrap=n_bootstrap)
-        for name, (first, second) in (pairs or {}).items()
-        if {first, second} <= benchmarks
-    }
-    return ReportData(
-        analysis=analysis,
-        scores=workspace.scores,
-        cases=workspace.cases,
-        restorations=workspace.restorations,
-        directions=workspace.directions,
-        resolve=resolve,
-        signatures=workspace.signatures,
-        benchmarks=workspace.benchmarks,
-        unavailable=workspace.unavailable,
-        notes=workspace.notes,
-        infos=known,
-        features=features,
-        subgroups=subgroup_means(*tables, bins(features), workspace.directions, seed=seed),
-        published=published,
-        gate=gated,
-        pairs=compared,
-        provenance=provenance or {},
-        failures=failures,
-        title=title,
-        credit=credit,
-    )
 
+    name: str
+    """The workspace, for messages."""
+    scores: pd.DataFrame
+    cases: pd.DataFrame
+    restorations: pd.DataFrame
+    metrics: Mapping[str, MetricFacts]
+    benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
+    infos: Mapping[str, RestorerInfo] = field(default_factory=dict)
+    """Method to its description."""
+    age_pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Title to two benchmarks that differ in the age of the references only."""
+    references: pd.DataFrame | None = None
+    degradations: pd.DataFrame | None = None
+    attributes: pd.DataFrame | None = None
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Table (with its workspace before it after a merge) to its metadata."""
+    options: ReportOptions = field(default_factory=ReportOptions)
+    seed: int = 0
+    """Of all resampling."""
 
-def write_report(report: ReportData, folder: str | Path, options: HtmlOptions | None = None) -> ReportFiles:
-    """Write ``leaderboard.md``, ``leaderboard.tex``, ``leaderboard.csv`` and ``report.html`` into a folder.
+    @property
+    def directions(self) -> dict[str, bool]:
+        """Metric to whether higher is better."""
+        return {name: metric.higher_is_better for name, metric in self.metrics.items()}
 
-    Args:
-        report: from `build_report`.
-        folder: made if it does not exist.
-        options: how many pictures the page carries.
-    """
-    folder = Path(folder)
-    board = report.analysis.leaderboard
-    written = {}
-    texts = {
-        "md": to_markdown(board, report.notes, failures=report.failures),
-        "tex": to_latex(board, notes=report.notes, failures=report.failures),
-        "csv": to_csv(board),
-    }
-    for name, text in texts.items():
-        written[name] = folder / f"leaderboard.{name}"
-        write_atomic(written[name], text.encode())
-    return ReportFiles(
-        written["md"], written["tex"], written["csv"], render_html(report, folder / "report.html", options)
-    )
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Metric that ran to its signature."""
+        return {name: metric.signature for name, metric in self.metrics.items() if metric.signature}
+
+    @property
+    def title(self) -> str:
+        """Title of the page."""
+        return f"Face restoration on {' and '.join(self._of_datasets('name')) or self.name}"
+
+    @property
+    def credit(self) -> str:
+        """Whose images are shown and under what licence."""
+        return "; ".join(self._of_datasets("attribution", "licence"))
+
+    @property
+    def notes(self) -> dict[str, Mapping[str, str]]:
+        """Benchmark to metric to what a reader must know of that column."""
+        return {name: info.notes for name, info in self.benchmarks.items()}
+
+    def _of_datasets(self, *keys: str) -> list[str]:
+        """Return the first known fact of each data set, each once."""
+        told = [facts["dataset"] for facts in self.provenance.values() if facts.get("table") == "images"]
+        return list(dict.fromkeys(next(dataset[key] for key in keys if dataset[key]) for dataset in told))
+
+    @cached_property
+    def blocks(self) -> tuple[CaseValues, ...]:
+        """The scores of each benchmark as arrays."""
+        return tuple(case_values(self.scores, self.cases, self.restorations))
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        """See `match_published`."""
+        methods = {method: self.infos.get(method) for method in sorted(self.scores["method"].unique())}
+        return match_published(self.benchmarks, methods, self.signatures)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """See `analyse`."""
+        return analyse(self)
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """The table ``leaderboard``."""
+        return self.analysis.leaderboard
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """See `case_features`."""
+        return case_features(self.cases, self.references, self.degradations, self.attributes)
+
+    @cached_property
+    def subgroups(self) -> pd.DataFrame:
+        """See `subgroup_means`."""
+        return subgroup_means(self.blocks, bins(self.features), self.directions, seed=self.seed)
+
+    @cached_property
+    def gate(self) -> pd.DataFrame | None:
+        """See `identity_gate`; None without a gate, and where its metric has no score."""
+        gate = self.options.gate
+        scored = self.scores.loc[self.scores["status"] == "ok", "metric"]
+        if gate is None or gate.metric not in set(scored):
+            return None
+        return identity_gate(self, gate)
+
+    @cached_property
+    def age_comparisons(self) -> dict[str, pd.DataFrame]:
+        """Title to what `paired_benchmarks` found; a pair of which one side was not scored is left out."""
+        there = set(self.scores.loc[self.scores["status"] == "ok", "benchmark"])
+        return {
+            title: paired_benchmarks(self, first, second)
+            for title, (first, second) in self.age_pairs.items()
+            if {first, second} <= there
+        }
+
+    def restricted(self, *, methods: Collection[str], benchmarks: Collection[str], metrics: Collection[str]) -> Report:
+        """Return a part of the report; the ground truth stays.
+
+        Args:
+            methods: those that stay.
+            benchmarks: those that stay.
+            metrics: those that stay, of single cases and of whole sets.
+        """
+
+        def kept(items: Mapping[str, T], wanted: Collection[str]) -> dict[str, T]:
+            return {name: item for name, item in items.items() if name in wanted}
+
+        scores, restorations = (
+            frame[frame["method"].isin([*methods, GROUND_TRUTH]) & frame["benchmark"].isin(benchmarks)]
+            for frame in (self.scores, self.restorations)
+        )
+        return replace(
+            self,
+            scores=scores[scores["metric"].isin(metrics)].reset_index(drop=True),
+            cases=self.cases[self.cases["benchmark"].isin(benchmarks)].reset_index(drop=True),
+            restorations=restorations.reset_index(drop=True),
+            metrics=kept(self.metrics, metrics),
+            benchmarks={
+                name: replace(info, notes=kept(info.notes, metrics))
+                for name, info in kept(self.benchmarks, benchmarks).items()
+            },
+            infos=kept(self.infos, methods),
+            age_pairs={title: pair for title, pair in self.age_pairs.items() if set(pair) <= set(benchmarks)},
+        )

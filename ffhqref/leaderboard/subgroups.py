@@ -11,13 +11,16 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values, identity_codes
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, identity_codes
 from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
+
+    from ffhqref.leaderboard.case_values import CaseValues
+    from ffhqref.leaderboard.report import Report
 
 AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
 """Years between a target and the references it is restored with: the mean of the gaps without sign."""
@@ -159,9 +162,7 @@ def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
 
 
 def subgroup_means(
-    scores: pd.DataFrame,
-    cases: pd.DataFrame,
-    restorations: pd.DataFrame,
+    blocks: Sequence[CaseValues],
     groups: pd.DataFrame,
     directions: Mapping[str, bool],
     *,
@@ -171,9 +172,7 @@ def subgroup_means(
     """Return means with intervals over identities within groups of cases; failures count as the worst value.
 
     Args:
-        scores: table ``scores``.
-        cases: table ``cases``.
-        restorations: table ``restorations``.
+        blocks: the scores of each benchmark.
         groups: from `bins`, or any frame with ``benchmark, case_id, feature, group, order, middle``.
         directions: metric to higher_is_better.
         seed: of the resampling.
@@ -185,9 +184,8 @@ def subgroup_means(
     import pandas as pd
 
     frames = []
-    for block in case_values(scores, cases, restorations):
-        sign = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
-        values = block.filled(sign).reshape(len(block.case_ids), -1)
+    for block in blocks:
+        values = block.filled(block.signs(directions)).reshape(len(block.case_ids), -1)
         place = {case_id: index for index, case_id in enumerate(block.case_ids)}
         method, metric = np.meshgrid(block.methods, block.metrics, indexing="ij")
         mine = groups[groups["benchmark"] == block.benchmark]
@@ -213,28 +211,13 @@ def subgroup_means(
     return frame[frame["n"] > 0].reset_index(drop=True)
 
 
-def paired_benchmarks(
-    scores: pd.DataFrame,
-    cases: pd.DataFrame,
-    restorations: pd.DataFrame,
-    first: str,
-    second: str,
-    directions: Mapping[str, bool],
-    *,
-    seed: int = 0,
-    n_bootstrap: int = 2000,
-) -> pd.DataFrame:
+def paired_benchmarks(report: Report, first: str, second: str) -> pd.DataFrame:
     """Compare every method under two conditions on the targets they share, such as same-age and cross-age references.
 
     Args:
-        scores: table ``scores``.
-        cases: table ``cases``; cases are paired by ``target_id``.
-        restorations: table ``restorations``.
+        report: of both; cases are paired by ``target_id``.
         first: benchmark, for instance ``same_age``.
         second: benchmark, for instance ``cross_age``.
-        directions: metric to higher_is_better.
-        seed: of the resampling.
-        n_bootstrap: resamples and sign flips.
 
     Returns:
         ``method, metric, difference`` (second minus first), ``low, high, p_adjusted`` (corrected for all methods and
@@ -245,7 +228,8 @@ def paired_benchmarks(
     """
     import pandas as pd
 
-    blocks = {b.benchmark: b for b in case_values(scores, cases, restorations) if b.benchmark in (first, second)}
+    cases, n_bootstrap = report.cases, report.options.n_bootstrap
+    blocks = {block.benchmark: block for block in report.blocks if block.benchmark in (first, second)}
     missing = [name for name in (first, second) if name not in blocks]
     if missing:
         raise ConfigError(f"no scores of benchmark {', '.join(missing)} to compare")
@@ -263,13 +247,12 @@ def paired_benchmarks(
     picked = []
     for name, block in ((first, a), (second, b)):
         of_metric = [block.metrics.index(metric) for metric in metrics]
-        full = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
         of_method = [block.methods.index(method) for method in methods]
         cells = np.ix_([rows[name][target_id] for target_id in shared], of_method, of_metric)
-        picked.append(block.filled(full)[cells].reshape(len(shared), -1))
+        picked.append(block.filled(block.signs(report.directions))[cells].reshape(len(shared), -1))
     codes = identity_codes(cases[cases["benchmark"] == first].set_index("target_id").loc[shared].reset_index())
     differences = picked[1] - picked[0]
-    key = case_seed(seed, "paired", first, second)
+    key = case_seed(report.seed, "paired", first, second)
     found = mean_interval(differences, codes, seed=key, n_bootstrap=n_bootstrap)
     p = max_t_p_values(cluster_sums(differences, codes)[0], seed=key, n_flips=n_bootstrap)
     method, metric = np.meshgrid(methods, metrics, indexing="ij")

@@ -6,54 +6,28 @@ and FID terms). Here quality metrics are combined by rank, and only among method
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class IdentityGate:
-    """What a method must keep of the person before its quality counts.
-
-    The form is that of the NTIRE 2025/2026 face-restoration challenge: a similarity threshold a case (AdaFace cosine
-    0.30, 0.60 or 0.50 by set) that at most ten cases may miss. Here the allowance is a share, for benchmarks of any
-    size.
-    """
-
-    metric: str
-    """A similarity with higher_is_better."""
-    threshold: float
-    max_missed_share: float = 0.1
-    """Largest share of cases below the threshold or failed."""
+    from ffhqref.leaderboard.options import IdentityGate
+    from ffhqref.leaderboard.report import Report
 
 
-def identity_gate(
-    scores: pd.DataFrame,
-    cases: pd.DataFrame,
-    restorations: pd.DataFrame,
-    board: pd.DataFrame,
-    gate: IdentityGate,
-    quality: Sequence[str],
-) -> pd.DataFrame:
+def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
     """Rank by quality the methods that pass an identity gate.
 
     Args:
-        scores: table ``scores``.
-        cases: table ``cases``.
-        restorations: table ``restorations``.
-        board: table ``leaderboard`` of the same scores.
+        report: its quality metrics' ranks, taken anew among the methods that pass, are averaged.
         gate: the gate.
-        quality: metrics whose ranks, taken anew among the methods that pass, are averaged.
 
     Returns:
         ``benchmark, method, missed_share`` (cases under the threshold or failed), ``passed, mean_rank`` (null: did
@@ -64,8 +38,9 @@ def identity_gate(
     """
     import pandas as pd
 
+    board, quality = report.leaderboard, report.options.quality
     rows = []
-    for block in case_values(scores, cases, restorations):
+    for block in report.blocks:
         if gate.metric not in block.metrics:
             continue
         k = block.metrics.index(gate.metric)
@@ -106,34 +81,3 @@ def pareto(values: NDArray[np.float64], higher_is_better: Sequence[bool]) -> NDA
     better = (signed[:, None, :] > signed[None, :, :]).any(axis=2)
     dominated = (at_least & better).any(axis=0)
     return np.asarray(known & ~dominated, dtype=np.bool_)
-
-
-def pareto_front(board: pd.DataFrame, metrics: Sequence[str], *, seconds: bool = True) -> pd.DataFrame:
-    """Mark the methods of each benchmark that no other beats in all of some metrics and speed at once.
-
-    Args:
-        board: table ``leaderboard``.
-        metrics: for instance one of fidelity and one of perceptual quality.
-        seconds: take ``seconds_per_image`` as a further axis.
-
-    Returns:
-        ``benchmark, method``, one column a metric, ``seconds_per_image``, ``pareto``. The ceiling row is left out.
-    """
-    import pandas as pd
-
-    board = board[board["method"] != GROUND_TRUTH]
-    directions: Mapping[str, bool] = dict(zip(board["metric"], board["higher_is_better"], strict=True))
-    missing = [metric for metric in metrics if metric not in directions]
-    if missing:
-        raise ConfigError(f"the leaderboard holds no metric {', '.join(missing)}")
-    frames = []
-    for benchmark, part in board.groupby("benchmark", sort=True):
-        ranked = part[part["rank"].notna()]
-        wide = ranked.pivot_table(index="method", columns="metric", values="mean").reindex(columns=list(metrics))
-        wide["seconds_per_image"] = part.groupby("method")["seconds_per_image"].first()
-        axes = [*metrics, "seconds_per_image"] if seconds else list(metrics)
-        ways = [*(bool(directions[metric]) for metric in metrics), False][: len(axes)]
-        wide["pareto"] = pareto(wide[axes].to_numpy(float), ways)
-        frames.append(wide.reset_index().assign(benchmark=benchmark))
-    columns = ["benchmark", "method", *metrics, "seconds_per_image", "pareto"]
-    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ffhqref.leaderboard.board import BoardRow
 from ffhqref.leaderboard.case_values import GROUND_TRUTH
 
 if TYPE_CHECKING:
@@ -13,42 +14,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One mean with what is known of it."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    n_failed: int
-    rank: int | None
-    rank_low: int | None
-    rank_high: int | None
-    published: float | None
-    published_source: str | None
-
-    @property
-    def best(self) -> bool:
-        """Has the best mean."""
-        return self.rank == 1
-
-    @property
-    def tied(self) -> bool:
-        """Is not the best mean, yet the data leave open that it is."""
-        return self.rank_low == 1 and not self.best
-
-    @property
-    def half_width(self) -> float:
-        """Half of the confidence interval; NaN where there is none."""
-        return (self.high - self.low) / 2
-
-
-@dataclass(frozen=True)
 class MethodRow:
     """A method in one benchmark."""
 
     method: str
-    cells: dict[str, Cell]
+    cells: dict[str, BoardRow]
     """By metric; a metric without a value is absent."""
     n_failed: int
     """The largest number of failed cases over the metrics."""
@@ -138,40 +108,13 @@ def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
 
 
 def _method_row(method: str, part: pd.DataFrame) -> MethodRow:
-    cells = {}
-    for row in part.to_dict("records"):
-        if row["mean"] is None or math.isnan(row["mean"]):
-            continue
-        cells[row["metric"]] = Cell(
-            mean=float(row["mean"]),
-            low=float(row["ci_low"]),
-            high=float(row["ci_high"]),
-            n=int(row["n"]),
-            n_failed=int(row["n_failed"]),
-            rank=_integer(row["rank"]),
-            rank_low=_integer(row["rank_low"]),
-            rank_high=_integer(row["rank_high"]),
-            published=_number(row["published"]),
-            published_source=row["published_source"] if isinstance(row["published_source"], str) else None,
-        )
-    leaks = [leak for leak in part["leak"] if isinstance(leak, str)]
-    seconds = _number(part["seconds_per_image"].iloc[0])
+    rows = [BoardRow.of(record) for record in part.to_dict("records")]
+    cells = {row.metric: row for row in rows if row.known}
     unranked = bool(cells) and method != GROUND_TRUTH and all(cell.rank is None for cell in cells.values())
-    return MethodRow(method, cells, int(part["n_failed"].max()), unranked, seconds, leaks[0] if leaks else None)
+    leak = next((row.leak for row in rows if row.leak), None)
+    return MethodRow(method, cells, max(row.n_failed for row in rows), unranked, rows[0].seconds_per_image, leak)
 
 
 def _order(row: MethodRow) -> tuple[bool, bool, float, str]:
     ranks = [cell.rank for cell in row.cells.values() if cell.rank is not None]
     return row.ceiling, not ranks, sum(ranks) / len(ranks) if ranks else 0.0, row.method
-
-
-def _integer(value: object) -> int | None:
-    import pandas as pd
-
-    return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
-
-
-def _number(value: object) -> float | None:
-    import pandas as pd
-
-    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]

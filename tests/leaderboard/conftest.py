@@ -52,6 +52,19 @@ def make_tables(values, *, benchmark="severe", people=None, seconds=1.0):
     )
 
 
+def report_of(made, directions, **options):
+    """A report of made tables."""
+    from ffhqref.leaderboard.options import ReportOptions
+    from ffhqref.leaderboard.report import MetricFacts, Report
+
+    fields = {name: options.pop(name) for name in list(options) if name not in ReportOptions.model_fields}
+    options.setdefault("n_bootstrap", 200)
+    metrics = {name: MetricFacts(higher) for name, higher in directions.items()}
+    return Report(
+        "made", made.scores, made.cases, made.restorations, metrics, options=ReportOptions(**options), **fields
+    )
+
+
 @pytest.fixture
 def tables():
     """The maker of tables."""
@@ -67,10 +80,9 @@ def evil():
 def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     """A small report with real pictures under ``root``."""
     from ffhqref.core.images import save_png
-    from ffhqref.leaderboard import subgroups
-    from ffhqref.leaderboard.aggregate import analyse
-    from ffhqref.leaderboard.html import ReportData
-    from ffhqref.leaderboard.published import BenchmarkInfo, match_published
+    from ffhqref.leaderboard.options import ReportOptions
+    from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.leaderboard.report import MetricFacts, Report
     from ffhqref.restorers.base import RestorerInfo
 
     rng = np.random.default_rng(0)
@@ -92,34 +104,34 @@ def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
         pd.concat([getattr(part, name) for part in parts], ignore_index=True)
         for name in ("scores", "cases", "restorations")
     )
+
+    def place(path):
+        return str(root / path.replace("<", "_").replace(">", "_").replace("/script", "_"))
+
+    for name in ("lq_path", "gt_path"):
+        cases[name] = cases[name].map(place)
+    cases["reference_paths"] = cases["reference_paths"].map(lambda paths: [place(path) for path in paths])
+    restorations["output_path"] = restorations["output_path"].map(place, na_action="ignore")
     paths = {*cases["lq_path"], *cases["gt_path"], *restorations["output_path"].dropna()}
     paths |= {path for row in cases["reference_paths"] for path in row}
     for k, path in enumerate(sorted(paths)):
-        picture = np.zeros((size, size, 3), np.uint8)
-        picture[:, :, k % 3] = np.linspace(0, 255, size, dtype=np.uint8)
-        save_png(root / path.replace("<", "_").replace(">", "_").replace("/script", "_"), picture)
-    directions = {"psnr": True, "niqe": False}
-    signatures = {"psnr": "psnr|rgb|v1", "niqe": "niqe|luma|v1"}
-    benchmarks = {b: BenchmarkInfo(b, "FFHQ-Ref test", b.title(), 5, n, "FFHQ") for b in ("moderate", "severe")}
-    infos = {m: RestorerInfo(m, summary=f"about {m}", trained_on=("FFHQ",) if m == "good" else ()) for m in methods}
-    features = subgroups.case_features(cases)
-    return ReportData(
-        analysis=analyse(scores, cases, restorations, directions, infos=infos, benchmarks=benchmarks, n_bootstrap=200),
+        image = np.zeros((size, size, 3), np.uint8)
+        image[:, :, k % 3] = np.linspace(0, 255, size, dtype=np.uint8)
+        save_png(path, image)
+    return Report(
+        name=f"Report {EVIL}",
         scores=scores,
         cases=cases,
         restorations=restorations,
-        directions=directions,
-        resolve=lambda path: root / path.replace("<", "_").replace(">", "_").replace("/script", "_"),
-        signatures=signatures,
-        benchmarks=benchmarks,
-        infos=infos,
-        features=features,
-        subgroups=subgroups.subgroup_means(
-            scores, cases, restorations, subgroups.bins(features), directions, n_bootstrap=50
-        ),
-        published=match_published(benchmarks, {**infos, "codeformer": None}, {**signatures, "lpips": "lpips|vgg"}),
+        metrics={
+            "psnr": MetricFacts(True, "psnr|rgb|v1"),
+            "niqe": MetricFacts(False, "niqe|luma|v1"),
+            "lpips": MetricFacts(False, "lpips|vgg"),
+        },
+        benchmarks={b: BenchmarkInfo(b, "FFHQ-Ref test", b.title(), 5, n, "FFHQ") for b in ("moderate", "severe")},
+        infos={m: RestorerInfo(m, summary=f"about {m}", trained_on=("FFHQ",) if m == "good" else ()) for m in methods},
         provenance={"scores": {"config": {"seed": 1}, "note": EVIL}},
-        title=f"Report {EVIL}",
+        options=ReportOptions(n_bootstrap=50),
     )
 
 

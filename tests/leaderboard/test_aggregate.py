@@ -1,23 +1,33 @@
 """Means, failures, ranks and comparisons against hand-computed values."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ffhqref.core.errors import ConfigError, TableError
+from ffhqref.core.options import read_options
 from ffhqref.leaderboard import subgroups
-from ffhqref.leaderboard.aggregate import analyse, leaderboard
+from ffhqref.leaderboard.options import IdentityGate, ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
-from ffhqref.leaderboard.summary import IdentityGate, identity_gate, pareto, pareto_front
+from ffhqref.leaderboard.summary import pareto
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.store.tables import to_arrow
+
+from .conftest import report_of
 
 UP, DOWN = {"psnr": True}, {"lpips": False}
 
 
 def run(made, directions, **options):
-    options.setdefault("n_bootstrap", 200)
-    return analyse(made.scores, made.cases, made.restorations, directions, **options)
+    return report_of(made, directions, **options).analysis
+
+
+def joined(*parts):
+    """Tables of several benchmarks as one."""
+    names = ("scores", "cases", "restorations")
+    return SimpleNamespace(**{name: pd.concat([getattr(part, name) for part in parts]) for name in names})
 
 
 def row(frame, method, metric="psnr"):
@@ -170,8 +180,8 @@ def test_wrong_input_is_named(tables):
     made = tables({"a": {"psnr": [20.0, 22]}})
     with pytest.raises(ConfigError, match=r"no direction.*psnr"):
         run(made, {})
-    with pytest.raises(ConfigError, match="failures='ignore': expected one of worst, excluded"):
-        run(made, UP, failures="ignore")
+    with pytest.raises(ConfigError, match=r"report\.failures=ignore: expected worst or excluded"):
+        read_options(ReportOptions, {"failures": "ignore"}, "report")
     made.cases = made.cases[:1]
     with pytest.raises(TableError, match=r"1 rows of benchmark 'severe'.*'00001'"):
         run(made, UP)
@@ -184,11 +194,11 @@ def test_leak_marks(tables):
         "clean": RestorerInfo("clean", trained_on=("FFHQ-Ref train", "ImageNet")),
     }
     tested = {"severe": BenchmarkInfo("severe", "FFHQ-Ref test", people_from="FFHQ")}
-    board = leaderboard(made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=tested, n_bootstrap=50)
+    board = run(made, UP, infos=infos, benchmarks=tested).leaderboard
     assert row(board, "leaky")["leak"] == "trained on FFHQ, whose people are tested here"
     assert pd.isna(row(board, "clean")["leak"])
     sample = {"severe": BenchmarkInfo("severe", "sample")}
-    board = leaderboard(made.scores, made.cases, made.restorations, UP, infos=infos, benchmarks=sample, n_bootstrap=50)
+    board = run(made, UP, infos=infos, benchmarks=sample).leaderboard
     assert board["leak"].isna().all()
 
 
@@ -201,16 +211,6 @@ def test_pareto_against_its_definition():
     assert not pareto(np.array([[np.nan, 1.0], [0.0, 0.0]]), [True, True])[0]
 
 
-def test_pareto_front_takes_speed_into_account(tables):
-    made = tables({"a": {"psnr": [30.0, 30], "niqe": [4.0, 4]}, "b": {"psnr": [29.0, 29], "niqe": [5.0, 5]}})
-    made.restorations.loc[made.restorations["method"] == "b", "seconds"] = 0.1
-    board = run(made, {"psnr": True, "niqe": False}).leaderboard
-    fast = pareto_front(board, ["psnr", "niqe"]).set_index("method")["pareto"]
-    slow = pareto_front(board, ["psnr", "niqe"], seconds=False).set_index("method")["pareto"]
-    assert fast.to_dict() == {"a": True, "b": True}
-    assert slow.to_dict() == {"a": True, "b": False}
-
-
 def test_identity_gate_comes_before_quality(tables):
     made = tables(
         {
@@ -219,23 +219,22 @@ def test_identity_gate_comes_before_quality(tables):
             "also": {"ids": [0.9, 0.9, 0.9, 0.9], "musiq": [50.0] * 4},
         }
     )
-    board = run(made, {"ids": True, "musiq": True}).leaderboard
-    gated = identity_gate(
-        made.scores, made.cases, made.restorations, board, IdentityGate("ids", 0.5, 0.25), ["musiq"]
-    ).set_index("method")
+    gate = IdentityGate(metric="ids", threshold=0.5, max_missed_share=0.25)
+    report = report_of(made, {"ids": True, "musiq": True}, gate=gate, quality=("musiq",))
+    gated = report.gate.set_index("method")
     assert gated["missed_share"].to_dict() == {"pretty": 0.75, "faithful": 0.0, "also": 0.0}
     assert gated.loc["faithful", "mean_rank"] == 1
     assert gated.loc["also", "mean_rank"] == 2
     assert np.isnan(gated.loc["pretty", "mean_rank"])
-    with pytest.raises(ConfigError, match="no scores of metric 'adaface'"):
-        identity_gate(made.scores, made.cases, made.restorations, board, IdentityGate("adaface", 0.5), ["musiq"])
+    other = IdentityGate(metric="adaface", threshold=0.5)
+    assert report_of(made, {"ids": True, "musiq": True}, gate=other).gate is None
 
 
 def test_subgroup_means_by_hand(tables):
     made = tables({"a": {"psnr": [20.0, 22, 24, 26]}, "b": {"psnr": [1.0, 2, 3, 4]}})
     made.cases["age_gap"] = np.array([-2, 3, 12, -18], np.float32)
     groups = subgroups.bins(subgroups.case_features(made.cases)[["benchmark", "case_id", "age_gap"]])
-    found = subgroups.subgroup_means(made.scores, made.cases, made.restorations, groups, UP, n_bootstrap=100)
+    found = subgroups.subgroup_means(report_of(made, UP).blocks, groups, UP, n_bootstrap=100)
     of_a = found[found["method"] == "a"].set_index("group")
     assert of_a["mean"].to_dict() == {"0–5 y": 21.0, "10–20 y": 25.0}
     assert of_a["n"].to_dict() == {"0–5 y": 2, "10–20 y": 2}
@@ -258,7 +257,7 @@ def test_pose_groups_equal_brute_force(tables):
     assert set(features.columns) - known == {"head_yaw", "smile"}
     assert np.isnan(features["head_yaw"].iloc[-1])
     groups = subgroups.bins(features)
-    found = subgroups.subgroup_means(made.scores, made.cases, made.restorations, groups, UP, n_bootstrap=20)
+    found = subgroups.subgroup_means(report_of(made, UP).blocks, groups, UP, n_bootstrap=20)
     found = found[(found["feature"] == "head_yaw") & (found["method"] == "a")].set_index("group")
     expected = {}
     for low, high in ((0, 10), (10, 20), (20, 30), (30, 45), (45, 90)):
@@ -326,12 +325,10 @@ def test_same_targets_under_two_conditions(tables):
     cross.cases = cross.cases[:-5]  # five targets have no cross-age references
     keep = set(cross.cases["case_id"])
     cross.scores = cross.scores[cross.scores["case_id"].isin(keep)]
-    scores, cases, restorations = (
-        pd.concat([getattr(same, name), getattr(cross, name)]) for name in ("scores", "cases", "restorations")
-    )
-    found = subgroups.paired_benchmarks(scores, cases, restorations, "same_age", "cross_age", UP).iloc[0]
+    report = report_of(joined(same, cross), UP, n_bootstrap=2000)
+    found = subgroups.paired_benchmarks(report, "same_age", "cross_age").iloc[0]
     assert found["n"] == 25
     assert found["difference"] == pytest.approx(-1, abs=0.1)
     assert found["p_adjusted"] < 0.01, "the pairing must remove the spread between targets"
     with pytest.raises(ConfigError, match="no scores of benchmark elsewhere"):
-        subgroups.paired_benchmarks(scores, cases, restorations, "same_age", "elsewhere", UP)
+        subgroups.paired_benchmarks(report, "same_age", "elsewhere")

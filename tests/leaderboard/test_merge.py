@@ -5,25 +5,28 @@ import dataclasses
 import pytest
 
 from ffhqref.core.errors import TableError
-from ffhqref.leaderboard.aggregate import analyse
-from ffhqref.leaderboard.merge import Workspace, merge_leaderboards
+from ffhqref.leaderboard.merge import merge_reports
+from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
+from ffhqref.leaderboard.report import MetricFacts, Report
 
 INFO = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 4, protocol_hash="a" * 64)
+
+PSNR = MetricFacts(True, "psnr|rgb|v1")
 
 
 @pytest.fixture
 def pair(tables):
     def workspace(name, values):
         made = tables(values)
-        return Workspace(
+        return Report(
             name,
             made.scores,
             made.cases,
             made.restorations,
-            {"psnr": True},
-            {"psnr": "psnr|rgb|v1"},
+            {"psnr": PSNR},
             {"severe": INFO},
+            options=ReportOptions(n_bootstrap=50),
         )
 
     one = workspace("one", {"a": {"psnr": [20.0, 21, 22, 23]}, "lq": {"psnr": [1.0, 2, 3, 4]}})
@@ -32,55 +35,61 @@ def pair(tables):
 
 
 def test_methods_of_two_workspaces_are_ranked_together(pair):
-    both = merge_leaderboards(pair)
-    board = analyse(both.scores, both.cases, both.restorations, both.directions, n_bootstrap=50).leaderboard
-    assert board.set_index("method")["rank"].to_dict() == {"b": 1, "a": 2, "lq": 3}
+    both = merge_reports(pair)
+    assert both.leaderboard.set_index("method")["rank"].to_dict() == {"b": 1, "a": 2, "lq": 3}
     assert len(both.cases) == 4
     assert both.name == "one + two"
 
 
 def test_other_metric_signature_is_refused(pair):
-    other = dataclasses.replace(pair[1], signatures={"psnr": "psnr|y|v1"})
+    other = dataclasses.replace(pair[1], metrics={"psnr": MetricFacts(True, "psnr|y|v1")})
     with pytest.raises(TableError, match=r"metric 'psnr' is not the same in one \(psnr\|rgb\|v1\) and two") as caught:
-        merge_leaderboards([pair[0], other])
+        merge_reports([pair[0], other])
     assert "\n" not in str(caught.value)
 
 
 def test_other_protocol_is_refused(pair):
     info = dataclasses.replace(INFO, protocol_hash="b" * 64)
     with pytest.raises(TableError, match=r"benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):
-        merge_leaderboards([pair[0], dataclasses.replace(pair[1], benchmarks={"severe": info})])
+        merge_reports([pair[0], dataclasses.replace(pair[1], benchmarks={"severe": info})])
 
 
 def test_other_cases_are_refused(pair):
     two = pair[1]
     fewer = dataclasses.replace(two, cases=two.cases[:3], scores=two.scores[two.scores["case_id"] != "00003"])
     with pytest.raises(TableError, match="other cases in two: 0 only there, 1 missing"):
-        merge_leaderboards([pair[0], fewer])
+        merge_reports([pair[0], fewer])
 
 
 def test_other_scores_of_one_method_are_refused(pair):
     scores = pair[1].scores.copy()
     scores.loc[scores["method"] == "lq", "value"] += 1
     with pytest.raises(TableError, match="two holds another value for method 'lq'"):
-        merge_leaderboards([pair[0], dataclasses.replace(pair[1], scores=scores)])
+        merge_reports([pair[0], dataclasses.replace(pair[1], scores=scores)])
 
 
 def test_nothing_to_merge():
     with pytest.raises(TableError, match="nothing to merge"):
-        merge_leaderboards([])
+        merge_reports([])
 
 
 def test_a_metric_without_weights_in_one_takes_the_values_of_the_other(pair):
     one, two = pair
     scores = one.scores.copy()
     scores.loc[scores["method"] == "lq", ["value", "status"]] = [None, "unavailable"]
-    lost = dataclasses.replace(one, scores=scores, unavailable={"psnr": "no weights", "niqe": "none"})
-    two = dataclasses.replace(two, unavailable={"niqe": "none"}, notes={"severe": {"fid": "n=4"}})
+    niqe = MetricFacts(False, unavailable="none")
+    lost = dataclasses.replace(
+        one, scores=scores, metrics={"psnr": MetricFacts(True, unavailable="no weights"), "niqe": niqe}
+    )
+    info = dataclasses.replace(INFO, notes={"fid": "n=4"})
+    two = dataclasses.replace(two, metrics={"psnr": PSNR, "niqe": niqe}, benchmarks={"severe": info})
     for order in ([lost, two], [two, lost]):
-        both = merge_leaderboards(order)
+        both = merge_reports(order)
         found = both.scores[both.scores["method"] == "lq"].sort_values("case_id")
         assert found["value"].tolist() == [1, 2, 3, 4]
         assert set(found["status"]) == {"ok"}
-        assert both.unavailable == {"psnr": "one: no weights", "niqe": "none"}
+        assert {name: metric.unavailable for name, metric in both.metrics.items()} == {
+            "psnr": "one: no weights", "niqe": "none",
+        }  # fmt: skip
+        assert both.signatures == {"psnr": "psnr|rgb|v1"}
         assert both.notes == {"severe": {"fid": "two: n=4"}}

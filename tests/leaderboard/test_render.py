@@ -7,7 +7,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from ffhqref.leaderboard.render import to_csv, to_latex, to_markdown, to_rich
+from ffhqref.leaderboard.render import csv_table, latex_tables, markdown_tables, terminal_tables
 from ffhqref.leaderboard.view import metric_of_role, tables
 
 COLUMNS = [
@@ -33,7 +33,7 @@ def board():
 
 
 def test_markdown(board):
-    lines = to_markdown(board).splitlines()
+    lines = markdown_tables(board).splitlines()
     assert lines[0] == "### severe"
     assert lines[2] == "| Method | lpips ↓ | niqe ↓ | psnr ↑ | Failed | s/image |"
     assert lines[4] == (
@@ -47,7 +47,7 @@ def test_markdown(board):
 
 
 def test_latex(board):
-    text = to_latex(board, names={"a_b": r"A$_b$"})
+    text = latex_tables(board, names={"a_b": r"A$_b$"})
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
     assert r"\toprule" in text
     assert r"A$_b$ & \textbf{0.429} {\scriptsize$\pm$0.020}" in text
@@ -63,8 +63,8 @@ def test_what_is_said_of_failures_is_what_was_done(board, failures):
     from rich.console import Console
 
     console = Console(width=400, file=io.StringIO(), color_system=None)
-    console.print(to_rich(board, failures=failures))
-    made = [console.file.getvalue(), to_markdown(board, failures=failures), to_latex(board, failures=failures)]
+    console.print(terminal_tables(board, failures=failures))
+    made = [console.file.getvalue(), markdown_tables(board, failures=failures), latex_tables(board, failures=failures)]
     for text in made:
         assert ("count as the worst value" in text) == (failures == "worst")
         assert ("left out of the means" in text) == (failures == "excluded")
@@ -72,21 +72,21 @@ def test_what_is_said_of_failures_is_what_was_done(board, failures):
 
 def test_latex_escapes_names(board):
     board["method"] = board["method"].replace({"lq": r"50%_#{~}^\x"})
-    assert r"50\%\_\#\{\textasciitilde{}\}\textasciicircum{}\textbackslash{}x" in to_latex(board)
+    assert r"50\%\_\#\{\textasciitilde{}\}\textasciicircum{}\textbackslash{}x" in latex_tables(board)
 
 
 @pytest.mark.slow
 def test_latex_compiles(board, tmp_path):
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex on this machine")
-    body = to_latex(board)
+    body = latex_tables(board)
     source = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}"
     (tmp_path / "t.tex").write_text(source)
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
 
 
 def test_csv_keeps_all_columns_and_digits(board):
-    again = pd.read_csv(io.StringIO(to_csv(board)))
+    again = pd.read_csv(io.StringIO(csv_table(board)))
     assert list(again.columns) == COLUMNS
     assert again["mean"].tolist() == board["mean"].tolist()
 
@@ -96,24 +96,24 @@ def test_terminal_table_shows_names_as_text(board):
 
     board["method"] = board["method"].replace({"lq": "[red]lq[/red]"})
     console = Console(width=140, file=io.StringIO(), color_system=None)
-    console.print(to_rich(board))
+    console.print(terminal_tables(board))
     text = console.file.getvalue()
     assert "[red]lq[/red]" in text
     assert "0.429 ±0.020" in text
     assert "0.431* ±0.020" in text
     console = Console(width=140, file=io.StringIO(), color_system=None)
-    console.print(to_rich(board, max_metrics=2))
+    console.print(terminal_tables(board, max_metrics=2))
     assert "also scored: psnr" in console.file.getvalue()
 
 
 def test_metrics_without_any_value_are_named_and_take_no_column(board):
     board.loc[len(board)] = board.iloc[0].where(board.columns != "metric", "musiq").where(board.columns != "mean")
     board.loc[len(board) - 1, ["rank", "rank_low", "rank_high"]] = pd.NA
-    markdown = to_markdown(board)
+    markdown = markdown_tables(board)
     assert "| Method | lpips ↓ | niqe ↓ | psnr ↑ | Failed | s/image |" in markdown
     assert "Without any value: musiq." in markdown
-    assert "musiq" not in to_latex(board)
-    assert "musiq" in to_csv(board)
+    assert "musiq" not in latex_tables(board)
+    assert "musiq" in csv_table(board)
 
 
 def test_order_of_methods(board):

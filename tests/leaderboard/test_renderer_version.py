@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ffhqref.leaderboard
-from ffhqref.leaderboard.version import renderer_version
+from ffhqref.leaderboard.publish import renderer_version
 
 PACKAGE = Path(ffhqref.leaderboard.__file__).parent
 

@@ -3,14 +3,17 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from ffhqref.leaderboard.merge import Workspace
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.options import read_options
+from ffhqref.leaderboard.formats import FORMATS, TextFormat, write_report
+from ffhqref.leaderboard.options import IdentityGate, ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
-from ffhqref.leaderboard.report import build_report, write_report
-from ffhqref.leaderboard.summary import IdentityGate
+from ffhqref.leaderboard.report import MetricFacts, Report
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.store.tables import read_table, write_table
 
@@ -26,49 +29,58 @@ def workspace(tables):
         pd.concat([getattr(m, name) for m in made], ignore_index=True) for name in ("scores", "cases", "restorations")
     )
     benchmarks = {b: BenchmarkInfo(b, "FFHQ-Ref test", people_from="FFHQ") for b in ("same_age", "cross_age")}
-    return Workspace(
-        "w", scores, cases, restorations, {"psnr": True, "ids": True}, {"psnr": "p|v1", "ids": "i|v1"}, benchmarks
-    )
+    metrics = {"psnr": MetricFacts(True, "p|v1"), "ids": MetricFacts(True, "i|v1")}
+    return Report("w", scores, cases, restorations, metrics, benchmarks, options=ReportOptions(n_bootstrap=20))
 
 
 def test_report_of_a_workspace(workspace, tmp_path):
-    report = build_report(
+    gate = IdentityGate(metric="ids", threshold=0.4, max_missed_share=0.25)
+    report = replace(
         workspace,
-        lambda path: tmp_path / path,
         infos={"leaky": RestorerInfo("leaky", trained_on=("FFHQ",)), "unused": RestorerInfo("unused")},
-        gate=IdentityGate("ids", 0.4, 0.25),
-        quality=["psnr"],
-        pairs={"Same-age against cross-age": ("same_age", "cross_age"), "absent": ("same_age", "elsewhere")},
-        n_bootstrap=50,
+        age_pairs={"Same-age against cross-age": ("same_age", "cross_age"), "absent": ("same_age", "elsewhere")},
+        options=ReportOptions(n_bootstrap=50, gate=gate, quality=("psnr",)),
     )
-    files = write_report(report, tmp_path / "report")
-    text = files.html.path.read_text()
+    written = write_report(report, tmp_path)
+    markdown, latex, csv, page = written.files
+    text = page.read_text()
     assert "Same-age against cross-age" in text
-    assert "absent" not in report.pairs
+    assert "absent" not in report.age_comparisons
     assert "unused" not in text
     assert set(report.gate["passed"]) == {True}
-    assert files.markdown.read_text().count("leaky †") == 2
-    assert files.latex.read_text().count(r"\begin{table*}") == 2
-    assert len(pd.read_csv(files.csv)) == 8
-    # The pictures of this workspace do not exist: the report says so and is written all the same.
-    assert len(files.html.unreadable) > 0
-    write_table(tmp_path, "leaderboard", report.analysis.leaderboard)
+    assert markdown.read_text().count("leaky †") == 2
+    assert latex.read_text().count(r"\begin{table*}") == 2
+    assert len(pd.read_csv(csv)) == 8
+    # The images of this workspace do not exist: the report says so and is written all the same.
+    assert any("cannot show" in line for line in written.warnings)
+    write_table(tmp_path, "leaderboard", report.leaderboard)
     again = read_table(tmp_path, "leaderboard")
-    assert sorted(again["mean"]) == sorted(report.analysis.leaderboard["mean"])
+    assert sorted(again["mean"]) == sorted(report.leaderboard["mean"])
 
 
 @pytest.mark.parametrize("failures", ["worst", "excluded"])
 def test_all_files_tell_how_failures_were_counted(workspace, tmp_path, failures):
-    report = build_report(workspace, lambda path: tmp_path / path, failures=failures, n_bootstrap=20)
-    files = write_report(report, tmp_path / "report")
-    for path in (files.markdown, files.latex, files.html.path):
+    report = replace(workspace, options=ReportOptions(n_bootstrap=20, failures=failures))
+    for path in write_report(report, tmp_path).files:
+        if path.suffix == ".csv":
+            continue
         assert ("left out of the means" in path.read_text()) == (failures == "excluded"), path
         assert ("count as the worst value" in path.read_text()) == (failures == "worst"), path
 
 
-def test_gate_of_an_unscored_metric_is_left_out(workspace, tmp_path):
-    report = build_report(workspace, lambda path: tmp_path / path, gate=IdentityGate("adaface", 0.4), n_bootstrap=20)
-    assert report.gate is None
+def test_a_format_of_another_package_is_written_and_an_unknown_one_refused(workspace, tmp_path, monkeypatch):
+    class Names(TextFormat):
+        file = "names.txt"
+
+        def text(self, report):
+            return " ".join(sorted(report.leaderboard["method"].unique()))
+
+    monkeypatch.setattr(FORMATS, "_plugins", {"names": SimpleNamespace(load=lambda: Names)})
+    options = read_options(ReportOptions, {"formats": ["names"], "n_bootstrap": 20}, "report")
+    (file,) = write_report(replace(workspace, options=options), tmp_path).files
+    assert file.read_text() == "leaky lq"
+    with pytest.raises(ConfigError, match=r"unknown report format 'markdwn'\. Did you mean 'markdown'"):
+        read_options(ReportOptions, {"formats": ["markdwn"]}, "report")
 
 
 def test_whole_sets_attributes_and_reasons_reach_the_page(workspace, tmp_path):
@@ -78,32 +90,34 @@ def test_whole_sets_attributes_and_reasons_reach_the_page(workspace, tmp_path):
     workspace = replace(
         workspace,
         scores=pd.concat([workspace.scores, pd.DataFrame(whole, columns=columns)], ignore_index=True),
-        directions={**workspace.directions, "fid": False, "fid_ffhq": False},
-        signatures={**workspace.signatures, "fid": "fid|inception|v1"},
-        unavailable={"fid_ffhq": "put <ffhq>.npz into the weights folder"},
-        notes={"same_age": {"fid": "lq: n=4: biased & small; leaky: n=3: biased"}},
+        metrics={
+            **workspace.metrics,
+            "fid": MetricFacts(False, "fid|inception|v1"),
+            "fid_ffhq": MetricFacts(False, unavailable="put <ffhq>.npz into the weights folder"),
+        },
+        benchmarks={
+            **workspace.benchmarks,
+            "same_age": replace(
+                workspace.benchmarks["same_age"], notes={"fid": "lq: n=4: biased & small; leaky: n=3: biased"}
+            ),
+        },
     )
     ids = workspace.cases.loc[workspace.cases["benchmark"] == "same_age", "case_id"]
     yaw = zip(ids, ["5", "-15", "60", "-12"], strict=True)
     attributes = pd.DataFrame([(i, "yaw", v) for i, v in yaw], columns=["image_id", "attribute", "value"])
-    report = build_report(
-        workspace,
-        lambda path: tmp_path / path,
-        attributes=attributes,
-        gate=IdentityGate("ids", 0.1, 0.5),
-        quality=["fid"],
-        n_bootstrap=20,
-    )
+    gate = IdentityGate(metric="ids", threshold=0.1, max_missed_share=0.5)
+    options = ReportOptions(n_bootstrap=20, gate=gate, quality=("fid",))
+    report = replace(workspace, attributes=attributes, options=options)
     poses = report.subgroups[(report.subgroups["feature"] == "yaw") & (report.subgroups["method"] == "lq")]
     assert poses[poses["metric"] == "psnr"].groupby("benchmark")["n"].agg(list).to_dict() == {
         "cross_age": [1, 2, 1], "same_age": [1, 2, 1],
     }  # fmt: skip
-    files = write_report(report, tmp_path / "report")
-    page = files.html.path.read_text()
+    markdown, latex, _, html = write_report(report, tmp_path / "report").files
+    page = html.read_text()
     assert page.count("<strong>fid</strong>: lq: n=4: biased &amp; small; leaky: n=3: biased.") == 1
     assert "unavailable: put &lt;ffhq&gt;.npz into the weights folder" in page
-    assert "fid: lq: n=4: biased &amp; small; leaky: n=3: biased." in files.markdown.read_text()
-    assert r"fid: lq: n=4: biased \& small" in files.latex.read_text()
+    assert "fid: lq: n=4: biased &amp; small; leaky: n=3: biased." in markdown.read_text()
+    assert r"fid: lq: n=4: biased \& small" in latex.read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     # The scripts look up single cases of these metrics; a whole set has none.
     assert all(set(b["scored"]) <= set(b["metrics"]) for b in data["benchmarks"])

@@ -151,7 +151,7 @@ def test_a_report_shows_what_is_named_and_says_what_it_leaves_out(degraded, comm
 
 
 def test_an_edited_page_script_makes_the_page_again(degraded, command, tmp_path, monkeypatch):
-    import ffhqref.leaderboard.version as version
+    import ffhqref.leaderboard.publish as version
 
     root = tmp_path / "w"
     shutil.copytree(degraded, root)

@@ -1,5 +1,5 @@
-"""The leaderboard as one self-contained HTML page that works from disk."""
+"""The report as one self-contained HTML page that works from disk."""
 
-from ffhqref.leaderboard.html.page import HtmlOptions, HtmlSummary, ReportData, render_html
+from ffhqref.leaderboard.html.page import HtmlFormat, PageFacts, render_html
 
-__all__ = ["HtmlOptions", "HtmlSummary", "ReportData", "render_html"]
+__all__ = ["HtmlFormat", "PageFacts", "render_html"]

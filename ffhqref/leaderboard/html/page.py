@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from ffhqref import __version__
 from ffhqref.core.errors import TableError
 from ffhqref.core.images import write_atomic
 from ffhqref.leaderboard.aggregate import ALPHA
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, case_values
+from ffhqref.leaderboard.case_values import GROUND_TRUTH
+from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.html.payload import (
     benchmark_payload,
     comparison_payload,
@@ -28,92 +29,51 @@ from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, 
 from ffhqref.leaderboard.view import arrow, decimals, metric_of_role, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
-    import pandas as pd
-
-    from ffhqref.leaderboard.aggregate import Analysis
     from ffhqref.leaderboard.case_values import CaseValues
-    from ffhqref.leaderboard.published import BenchmarkInfo
-    from ffhqref.restorers.base import RestorerInfo
+    from ffhqref.leaderboard.report import Report
 
 _SCRIPTS = ("core.js", "tables.js", "plots.js", "cases.js", "compare.js")
 
 
-@dataclass(frozen=True)
-class ReportData:
-    """Everything the page shows."""
-
-    analysis: Analysis
-    """From `ffhqref.leaderboard.aggregate.analyse`."""
-    scores: pd.DataFrame
-    cases: pd.DataFrame
-    restorations: pd.DataFrame
-    directions: Mapping[str, bool]
-    resolve: Callable[[str], Path]
-    """Finds on disk a path of the tables: absolute, or relative to the workspace or the data set."""
-    signatures: Mapping[str, str] = field(default_factory=dict)
-    benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
-    unavailable: Mapping[str, str] = field(default_factory=dict)
-    """Metric to why it could not run."""
-    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Benchmark to metric to what a reader must know of that column."""
-    infos: Mapping[str, RestorerInfo] = field(default_factory=dict)
-    features: pd.DataFrame | None = None
-    """From `ffhqref.leaderboard.subgroups.case_features`."""
-    subgroups: pd.DataFrame | None = None
-    """From `ffhqref.leaderboard.subgroups.subgroup_means`."""
-    published: pd.DataFrame | None = None
-    """From `ffhqref.leaderboard.published.match_published`."""
-    gate: pd.DataFrame | None = None
-    """From `ffhqref.leaderboard.summary.identity_gate`."""
-    pairs: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """Title to a frame from `ffhqref.leaderboard.subgroups.paired_benchmarks`."""
-    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Table name to its metadata (`ffhqref.store.tables.read_metadata`)."""
-    failures: str = "worst"
-    """Policy that the analysis was made with."""
-    title: str = "Face restoration leaderboard"
-    credit: str = ""
-    """Whose pictures are shown and under what licence."""
+IMAGE_SIZE = 384
+"""Size in pixels of LQ, outputs and ground truth inside the page."""
+REFERENCE_SIZE = 192
+"""The same of references."""
 
 
 @dataclass(frozen=True)
-class HtmlOptions:
-    """How much of the pictures travels inside the page."""
+class PageFacts:
+    """What a page holds."""
 
-    max_embedded_cases: int = 240
-    max_megabytes: float = 24.0
-    """Of embedded pictures, as they stand in the file."""
-    image_size: int = 384
-    """Side in pixels of LQ, outputs and ground truth."""
-    reference_size: int = 192
-    workers: int = 2
-    """Threads that read and encode pictures."""
-
-
-@dataclass(frozen=True)
-class HtmlSummary:
-    """What was written."""
-
-    path: Path
     size: int
     """Bytes of the page."""
     n_cases: int
     n_embedded: int
-    """Cases with pictures."""
+    """Cases with images."""
     unreadable: tuple[str, ...]
-    """Paths of pictures that could not be read."""
+    """Paths of images that could not be read."""
 
 
-def render_html(report: ReportData, path: str | Path, options: HtmlOptions | None = None) -> HtmlSummary:
+class HtmlFormat(ReportFormat):
+    """The report as one page, ``report.html``."""
+
+    def write(self, report: Report, folder: Path) -> Written:
+        """Write the page; tell of images that it cannot show."""
+        path = folder / "report.html"
+        facts = render_html(report, path)
+        return Written((path,), tuple(f"page: cannot show {image}" for image in facts.unreadable[:5]))
+
+
+def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFacts:
     """Write the report as one HTML file that needs nothing else: no server, no network, no other file.
 
     Args:
-        report: what is shown.
+        report: what is shown. Beyond the budget of its options the worst cases, the best and an even sample of each
+            benchmark have images; all cases keep their numbers, and the page says so.
         path: the file to write, atomically.
-        options: how many pictures are embedded. Beyond the budget the worst cases, the best and an even sample of
-            each benchmark have pictures; all cases keep their numbers, and the page says so.
+        workers: threads that read and encode images.
 
     Raises:
         TableError: there are no scores of single cases.
@@ -121,12 +81,11 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
     import jinja2
     from markupsafe import Markup
 
-    options = options or HtmlOptions()
-    blocks = list(case_values(report.scores, report.cases, report.restorations))
+    blocks = report.blocks
     if not blocks:
         raise TableError("nothing to report: table 'scores' holds no case; restore and score first")
-    views = tables(report.analysis.leaderboard)
-    album = _album(report, blocks, options)
+    views = tables(report.leaderboard)
+    album = _album(report, blocks, workers)
     n_cases = sum(len(block.case_ids) for block in blocks)
     data = _data(report, blocks, views, album)
     folder = resources.files(__package__)
@@ -150,21 +109,21 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
         },
         benchmarks=report.benchmarks,
         signatures=report.signatures,
-        unavailable=report.unavailable,
+        unavailable={name: metric.unavailable for name, metric in report.metrics.items() if metric.unavailable},
         notes=report.notes,
         directions=report.directions,
         failures=_failures(report),
-        excluded=report.failures == "excluded",
-        published=[] if report.published is None else report.published.to_dict("records"),
+        excluded=report.options.failures == "excluded",
+        published=report.published.to_dict("records"),
         gate=[] if report.gate is None else report.gate.to_dict("records"),
-        pairs={title: frame.to_dict("records") for title, frame in report.pairs.items()},
+        pairs={title: frame.to_dict("records") for title, frame in report.age_comparisons.items()},
         alpha=ALPHA,
         provenance={name: _provenance(facts) for name, facts in report.provenance.items()},
         n_cases=n_cases,
         n_embedded=len(album.cases),
         n_unreadable=len(album.unreadable),
-        image_size=options.image_size,
-        has_groups=report.subgroups is not None and len(report.subgroups) > 0,
+        image_size=IMAGE_SIZE,
+        has_groups=len(report.subgroups) > 0,
         data=Markup(script_json(data)),  # noqa: S704  script_json escapes all that could end the element
         values=[packed(block.values) for block in blocks],
         pictures=album.data,
@@ -174,10 +133,10 @@ def render_html(report: ReportData, path: str | Path, options: HtmlOptions | Non
     )
     encoded = page.encode()
     write_atomic(path, encoded)
-    return HtmlSummary(Path(path), len(encoded), n_cases, len(album.cases), tuple(album.unreadable))
+    return PageFacts(len(encoded), n_cases, len(album.cases), tuple(album.unreadable))
 
 
-def _album(report: ReportData, blocks: list[CaseValues], options: HtmlOptions) -> Album:
+def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
     outputs: dict[tuple[str, str], dict[str, str]] = {}
     well = report.restorations[report.restorations["output_path"].notna()]
     for row in zip(well["benchmark"], well["case_id"], well["method"], well["output_path"], strict=True):
@@ -193,12 +152,11 @@ def _album(report: ReportData, blocks: list[CaseValues], options: HtmlOptions) -
 
     return build_album(
         (pictures(keys[index]) for index in selection(keys, badness)),
-        report.resolve,
-        size=options.image_size,
-        reference_size=options.reference_size,
-        max_cases=options.max_embedded_cases,
-        max_characters=int(options.max_megabytes * 1e6),
-        workers=options.workers,
+        size=IMAGE_SIZE,
+        reference_size=REFERENCE_SIZE,
+        max_cases=report.options.max_cases,
+        max_characters=int(report.options.max_megabytes * 1e6),
+        workers=workers,
     )
 
 
@@ -215,7 +173,7 @@ def _scored(block: CaseValues) -> list[str]:
 
 def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How badly the competing methods did on each case on average; failures count as the worst value."""
-    sign = np.array([1.0 if directions[metric] else -1.0 for metric in block.metrics])
+    sign = block.signs(directions)
     metric = block.metrics.index(_main_metric(_scored(block)))
     values = (block.filled(sign) * sign)[:, block.ranked, metric]
     known = ~np.isnan(values)
@@ -224,8 +182,8 @@ def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[An
     return mean
 
 
-def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album: Album) -> dict[str, Any]:
-    board = report.analysis.leaderboard
+def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album: Album) -> dict[str, Any]:
+    board = report.leaderboard
     metrics = sorted({metric for block in blocks for metric in block.metrics})
     largest = board["mean"].abs().groupby(board["metric"]).max()
     methods = list(dict.fromkeys(row.method for view in views for row in view.rows if not row.ceiling))
@@ -241,16 +199,15 @@ def _data(report: ReportData, blocks: list[CaseValues], views: list[Any], album:
             row.method: {
                 "seconds": row.seconds,
                 "cells": {
-                    metric: [c.mean, c.low, c.high, c.rank, c.rank_low, c.rank_high] for metric, c in row.cells.items()
+                    metric: [c.mean, c.ci_low, c.ci_high, c.rank, c.rank_low, c.rank_high]
+                    for metric, c in row.cells.items()
                 },
             }
             for row in view.rows
         }
         subgroups = report.subgroups
-        payload["subgroups"] = (
-            []
-            if subgroups is None
-            else subgroup_payload(subgroups[subgroups["benchmark"] == block.benchmark], block.methods, block.metrics)
+        payload["subgroups"] = subgroup_payload(
+            subgroups[subgroups["benchmark"] == block.benchmark], block.methods, block.metrics
         )
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
         payload["main"] = _main_metric(_scored(block))
@@ -283,14 +240,14 @@ def _spans(view: Any) -> dict[str, tuple[float, float]]:
     spans: dict[str, tuple[float, float]] = {}
     for metric in view.metrics:
         cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.ceiling]
-        ends = [end for c in cells for end in (c.mean, c.low, c.high) if not math.isnan(end)]
+        ends = [end for c in cells for end in (c.mean, c.ci_low, c.ci_high) if not math.isnan(end)]
         if ends:
             spans[metric] = (min(ends), max(ends))
     return spans
 
 
-def _summary(report: ReportData, blocks: list[CaseValues]) -> list[tuple[str, str]]:
-    board = report.analysis.leaderboard
+def _summary(report: Report, blocks: Sequence[CaseValues]) -> list[tuple[str, str]]:
+    board = report.leaderboard
     people = {(block.benchmark, int(person)) for block in blocks for person in block.identities}
     largest = max((len({p for b, p in people if b == block.benchmark}) for block in blocks), default=0)
     values = [
@@ -303,9 +260,9 @@ def _summary(report: ReportData, blocks: list[CaseValues]) -> list[tuple[str, st
     return [(name, f"{value:,}".replace(",", "\u202f")) for name, value in values]
 
 
-def _failures(report: ReportData) -> list[dict[Hashable, Any]]:
+def _failures(report: Report) -> list[dict[Hashable, Any]]:
     """Means with failures as the worst value and without them, where the two differ."""
-    board = report.analysis.leaderboard[["benchmark", "method", "metric", "n", "n_failed"]]
+    board = report.leaderboard[["benchmark", "method", "metric", "n", "n_failed"]]
     both = report.analysis.details.merge(board, on=["benchmark", "method", "metric"])
     return both[both["n_failed"] > 0].to_dict("records")
 

@@ -13,8 +13,7 @@ import numpy as np
 from ffhqref.core.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,7 +69,6 @@ def selection(keys: Sequence[tuple[str, str]], badness: NDArray[np.float64]) -> 
 
 def build_album(
     cases: Iterable[CasePictures],
-    resolve: Callable[[str], Path],
     *,
     size: int,
     reference_size: int,
@@ -82,7 +80,6 @@ def build_album(
 
     Args:
         cases: in order of importance.
-        resolve: finds a path of the tables on disk.
         size: side in pixels of LQ, outputs and ground truth; smaller pictures stay as they are.
         reference_size: side in pixels of references.
         max_cases: at most this many cases.
@@ -96,7 +93,7 @@ def build_album(
         while chunk := list(islice(remaining, 8)):
             wanted = _unique(want for case in chunk for want in _wants(case, size, reference_size))
             fresh = [want for want in wanted if want not in numbers]
-            texts = dict(zip(fresh, pool.map(lambda want: _encode(resolve, *want), fresh), strict=True))
+            texts = dict(zip(fresh, pool.map(lambda want: _encode(*want), fresh), strict=True))
             for case in chunk:
                 new = [want for want in _unique(_wants(case, size, reference_size)) if want not in numbers]
                 cost = sum(len(texts[want] or "") for want in new)
@@ -132,14 +129,14 @@ def _unique(items: Iterable[T]) -> Iterator[T]:
     return iter(dict.fromkeys(items))
 
 
-def _encode(resolve: Callable[[str], Path], path: str, size: int) -> str | None:
+def _encode(path: str, size: int) -> str | None:
     """Return a picture as base64 WebP of at most ``size`` pixels a side, or None where it cannot be read."""
     import cv2
 
     from ffhqref.core.images import encode_webp, read_rgb
 
     try:
-        image = read_rgb(resolve(path))
+        image = read_rgb(path)
     except (ImageError, OSError):
         return None
     scale = size / max(image.shape[:2])

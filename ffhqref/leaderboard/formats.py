@@ -1,0 +1,107 @@
+"""The files that a report becomes; other packages add formats through entry points."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ffhqref.core.images import write_atomic
+from ffhqref.core.registry import Registry
+
+if TYPE_CHECKING:
+    from ffhqref.leaderboard.report import Report
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format wrote."""
+
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+    """Lines for the user."""
+
+
+class ReportFormat(ABC):
+    """One way of writing a report."""
+
+    @abstractmethod
+    def write(self, report: Report, folder: Path) -> Written:
+        """Write the report into a folder, each file atomically."""
+
+
+FORMATS: Registry[type[ReportFormat]] = Registry(
+    "report format",
+    {
+        "csv": "ffhqref.leaderboard.formats:CsvFormat",
+        "html": "ffhqref.leaderboard.html:HtmlFormat",
+        "latex": "ffhqref.leaderboard.formats:LatexFormat",
+        "markdown": "ffhqref.leaderboard.formats:MarkdownFormat",
+    },
+    "ffhqref.report_formats",
+)
+
+
+class TextFormat(ReportFormat):
+    """A format that is one text file."""
+
+    file: str
+
+    @abstractmethod
+    def text(self, report: Report) -> str:
+        """Return the content of the file."""
+
+    def write(self, report: Report, folder: Path) -> Written:
+        """Write the file."""
+        write_atomic(folder / self.file, self.text(report).encode())
+        return Written((folder / self.file,))
+
+
+class MarkdownFormat(TextFormat):
+    """Tables for GitHub."""
+
+    file = "leaderboard.md"
+
+    def text(self, report: Report) -> str:
+        """Return one table a benchmark."""
+        from ffhqref.leaderboard.render import markdown_tables
+
+        return markdown_tables(report.leaderboard, report.notes, failures=report.options.failures)
+
+
+class LatexFormat(TextFormat):
+    """Tables for a paper."""
+
+    file = "leaderboard.tex"
+
+    def text(self, report: Report) -> str:
+        """Return one table a benchmark."""
+        from ffhqref.leaderboard.render import latex_tables
+
+        return latex_tables(report.leaderboard, notes=report.notes, failures=report.options.failures)
+
+
+class CsvFormat(TextFormat):
+    """The table ``leaderboard``."""
+
+    file = "leaderboard.csv"
+
+    def text(self, report: Report) -> str:
+        """Return the table, numbers in full precision."""
+        from ffhqref.leaderboard.render import csv_table
+
+        return csv_table(report.leaderboard)
+
+
+def write_report(report: Report, folder: str | Path) -> Written:
+    """Write a report into a folder, made if it does not exist, in the formats of its options.
+
+    Raises:
+        ConfigError: unknown format.
+    """
+    formats = [FORMATS.get(name)() for name in report.options.formats]
+    parts = [one.write(report, Path(folder)) for one in formats]
+    return Written(
+        tuple(file for part in parts for file in part.files), tuple(line for part in parts for line in part.warnings)
+    )

@@ -1,0 +1,87 @@
+"""Writes the leaderboard and the report of a workspace, unless they are there for these very tables."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.engine import Journal
+from ffhqref.leaderboard.formats import FORMATS, write_report
+from ffhqref.leaderboard.merge import merge_reports
+from ffhqref.leaderboard.reading import read_facts, read_report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ffhqref.core.progress import Reporter
+    from ffhqref.leaderboard.options import ReportOptions
+    from ffhqref.store.workspace import Workspace
+
+SUFFIXES = (".py", ".js", ".css", ".j2", ".csv")
+
+
+def publish(
+    own: Workspace,
+    workspaces: Sequence[Workspace],
+    shown: Mapping[str, Sequence[str]],
+    options: ReportOptions,
+    seed: int,
+    reporter: Reporter,
+) -> None:
+    """Write the table ``leaderboard`` and the files of the folder ``report``.
+
+    Args:
+        own: the workspace to write to.
+        workspaces: those to read; several are merged.
+        shown: methods, benchmarks and metrics, see `ffhqref.leaderboard.report.Report.restricted`.
+        options: of the report.
+        seed: of all resampling.
+        reporter: told of warnings.
+    """
+    facts = [read_facts(workspace) for workspace in workspaces]
+    names = (
+        [str(workspace.root) for workspace in workspaces] if list(workspaces) != [own] else []
+    )  # the page names them
+    key = content_key("report", _version(options), facts, names, options.model_dump(), seed, shown)
+    with Journal(own.journals / "report.jsonl", dict) as journal:
+        known = journal.get(key)
+        if known and all(_same(own.root / name, sha256) for name, sha256 in known["files"].items()):
+            return
+        reporter.begin("report")
+        reports = [read_report(workspace, options, seed) for workspace in workspaces]
+        report = merge_reports(reports).restricted(**shown)
+        table = own.write(
+            "leaderboard",
+            report.leaderboard,
+            inputs={name: table["content"] for name, table in report.provenance.items()},
+            config=options.model_dump(mode="json"),
+            signatures=report.signatures,
+        )
+        written = write_report(report, own.root / "report")
+        for line in written.warnings:
+            reporter.say(line)
+        files = {path.relative_to(own.root).as_posix(): sha256_file(path) for path in (table, *written.files)}
+        journal.add({key: {"files": files}})
+
+
+def _same(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256
+
+
+def _version(options: ReportOptions) -> list[str]:
+    """Return hashes of the code that makes the report: this package's, and that of formats of other packages."""
+    sources = [inspect.getsourcefile(FORMATS.get(name)) for name in options.formats if name in FORMATS.plugin_names()]
+    return [renderer_version(), *(sha256_file(source) for source in sources if source)]
+
+
+def renderer_version(folder: Path | None = None) -> str:
+    """Return a hash over what makes leaderboards and pages: code, templates, scripts, styles, published numbers.
+
+    Args:
+        folder: theirs; None: this package.
+    """
+    folder = folder or Path(__file__).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)
+    return content_key([[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files])
