@@ -76,7 +76,7 @@ def import_rows(benchmark: str, folder: str | Path, wanted: Sequence[str] | None
         DatasetError: an empty folder, two pictures of one stem, or a wanted one that is missing.
     """
     root = given_path(folder, f"benchmark.{benchmark}.lq_folder").resolve()
-    files = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder")
+    files = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder").files
     names = list(files) if wanted is None else list(wanted)
     missing = [name for name in names if name not in files]
     if missing:

@@ -65,9 +65,8 @@ def match_folder(
             could belong to several low-quality ones.
     """
     what, key = f"benchmark '{benchmark}'", f"benchmark.{benchmark}"
-    files = sorted(
-        list_images(folder, what, f"set {key}.reference_folder", lambda path: path.as_posix()), key=by_number
-    )
+    listing = list_images(folder, what, f"set {key}.reference_folder", lambda path: path.as_posix())
+    files = sorted(listing.files, key=by_number)
     wanted = frozenset(names)
     claims = {name: _claims(files, wanted, _CLAIMANTS[name]) for name in LAYOUTS}
     chosen = layout or _fitting(claims, what, key)
@@ -94,7 +93,7 @@ def match_folder(
         layout=f"{chosen} ({LAYOUTS[chosen]})",
         root=folder,
         paths={name: tuple(found) for name, found in paths.items()},
-        remarks=_strangers(strangers, len(files)),
+        remarks=(*_strangers(strangers, len(files)), *listing.remarks),
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from ffhqref.cases.reference_folder import GivenReferences, by_number
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.images import EXTENSIONS
-from ffhqref.datasets.ages import open_table
 from ffhqref.datasets.base import list_images
+from ffhqref.datasets.user_table import open_table
 
 PAIRS = ("lq", "reference")
 PEOPLE = ("file", "person")
@@ -88,7 +88,8 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
         if person.setdefault(_stem(lq), name) != name:
             raise DatasetError(f"{file}, line {number}: '{lq}' has two people, '{person[_stem(lq)]}' and '{name}'")
     what = f"benchmark '{benchmark}'"
-    files = list_images(folder, what, f"set benchmark.{benchmark}.reference_folder", lambda path: path.as_posix())
+    listing = list_images(folder, what, f"set benchmark.{benchmark}.reference_folder", lambda path: path.as_posix())
+    files = listing.files
     pictures: dict[str, list[str]] = {name: [] for name in person.values()}
     strangers = []
     for path in sorted(files, key=by_number):
@@ -103,7 +104,7 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
             f"{what}: none of the {len(pictures)} people of {file} has a folder with pictures in {folder}; the list "
             f"has '{empty[0]}', the folder has '{strangers[0]}'"
         )
-    remarks = []
+    remarks = [*listing.remarks]
     if empty:
         remarks.append(f"{len(empty)} of {len(pictures)} people of {file.name} have no reference, first '{empty[0]}'")
     if strangers:

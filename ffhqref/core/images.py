@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from ffhqref.core.errors import ImageError
 from ffhqref.core.hashing import sha256_bytes
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 SIZE = 512
 """Side of an aligned face in pixels, as in FFHQ-Ref, FaceMe and the whole field."""
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".tga",
+)  # fmt: skip
 """File name endings, in lower case, that count as pictures."""
 
 
@@ -55,20 +57,15 @@ def read_rgb(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path if sha256 is None else io.BytesIO(_checked(path, sha256))) as opened:
                 opened.load()
-                picture = ImageOps.exif_transpose(opened)
+                picture = _upright(opened)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"not a picture: {path}") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombWarning,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ImageError(f"cannot be read ({error}): {path}") from None
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on a damaged file
+        raise ImageError(f"cannot be read ({error or type(error).__name__}): {path}") from None
     if min(picture.size) < min_side:
         raise ImageError(f"{picture.width}x{picture.height} pixels, at least {min_side} a side are needed: {path}")
     picture = _to_rgb(picture)
@@ -82,6 +79,26 @@ def _checked(path: Path, sha256: str) -> bytes:
     if sha256_bytes(data) != sha256:
         raise ImageError(f"changed since its hash was recorded: {path}")
     return data
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as its EXIF orientation says; one that cannot be understood turns nothing.
+
+    Pillow's own ``exif_transpose`` writes the other tags again, and fails where one of them has an odd type.
+    """
+    try:
+        orientation = int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - whatever a damaged block of tags makes Pillow raise
+        return picture
+    return picture.transpose(_TURNS[orientation]) if orientation in _TURNS else picture
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation to what makes the picture upright."""
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -1,13 +1,14 @@
-"""What else a table tells about pictures: gender, pose, glasses, ethnicity, anything one wants counted or balanced."""
+"""What else a table tells about images: gender, pose, glasses, ethnicity, anything one wants counted or balanced."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
-from ffhqref.datasets.ages import open_table, picture_id
-from ffhqref.datasets.base import GivenPath, given_path
+from ffhqref.datasets.base import GivenPath
+from ffhqref.datasets.user_table import read_user_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,43 +18,43 @@ PRIVATE = ("identity", "person", "date_of_birth")
 """Columns of other tables of ours that say who it is; they are no attributes and stay out of what is published."""
 
 
-def read_attributes(path: GivenPath, image_ids: Collection[str]) -> dict[str, dict[str, str]]:
-    """Read every column of a table but the one that names the picture and those that name the person (`PRIVATE`).
+@dataclass(frozen=True)
+class Attributes:
+    """Columns of a table about images."""
 
-    FFHQ-features' CSV, FFHQ-Aging labels and FairFace output are read as they are.
+    columns: Mapping[str, Mapping[str, str]]
+    """Column to image id to the cell's text."""
+    remarks: tuple[str, ...] = ()
+    """Rows of the table that match no image."""
+
+
+def read_attributes(path: GivenPath, files: Mapping[str, str] | Collection[str]) -> Attributes:
+    """Read every column of a table but the one that names the image and those that name the person (`PRIVATE`).
+
+    FFHQ-features' CSV, FFHQ-Aging labels and FairFace output are read as they are. Empty cells are left out.
 
     Args:
-        path: a CSV (``.csv``, ``.csv.gz``) with a column of `ffhqref.datasets.ages.NAME_COLUMNS`.
-        image_ids: the pictures of the data set; rows of others are left out, as are empty cells.
-
-    Returns:
-        Column to image id to the cell's text.
+        path: a CSV (``.csv``, ``.csv.gz``) with a column of `ffhqref.datasets.user_table.NAME_COLUMNS`.
+        files: image id to path of the data set's images, or their ids alone.
 
     Raises:
-        DatasetError: no such file, no column that names the picture or none besides it, or a picture named twice.
+        DatasetError: no such file, no column that names the image or none besides it, an image named twice, or a
+            table of which no row matches an image.
     """
-    file = given_path(path, "dataset.attributes")
-    if not file.is_file():
-        raise DatasetError(f"no such file: {file}; dataset.attributes is a CSV with image_id and further columns")
-    reader, columns, name = open_table(file)
-    rest = [column for column in columns if column != name and column not in PRIVATE]
-    if name is None or not rest:
-        raise DatasetError(f"{file}, line 1: columns {columns}, expected image_id (or file, ffhq_id) and further ones")
-    wanted = set(image_ids)
+    expected = "image_id (or file, ffhq_id) and further columns"
+    table = read_user_table(path, "dataset.attributes", files, expected)
+    rest = [column for column in table.columns if column != table.name and column not in PRIVATE]
+    if not rest:
+        raise DatasetError(f"{table.file}, line 1: columns {list(table.columns)}, expected {expected}")
     found: dict[str, dict[str, str]] = {column: {} for column in rest}
     seen: set[str] = set()
-    for row in reader:
-        image_id = picture_id(row[name] or "", wanted)
-        if image_id not in wanted:
-            continue
-        if image_id in seen:
-            raise DatasetError(f"{file}, line {reader.line_num}: '{image_id}' occurs twice")
-        seen.add(image_id)
+    for row in table.rows:
+        seen.add(table.unique(seen, row))
         for column in rest:
-            value = (row[column] or "").strip()
+            value = row.cells[column].strip()
             if value:
-                found[column][image_id] = value
-    return found
+                found[column][row.image_id] = value
+    return Attributes(found, table.remarks)
 
 
 def attribute_of(attributes: Mapping[str, Mapping[str, str]], name: str) -> Mapping[str, str]:

@@ -1,7 +1,8 @@
-"""What a data set is: pictures with ids, and what is known about them from outside."""
+"""What a data set is: images with ids, and what is known about them from outside."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ffhqref.core.images import EXTENSIONS
 
 @dataclass(frozen=True)
 class Credit:
-    """Whose picture it is and what may be done with it; empty where the source does not say."""
+    """Whose image it is and what may be done with it; empty where the source does not say."""
 
     author: str = ""
     licence: str = ""
@@ -24,9 +25,9 @@ class Credit:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures of faces under one root.
+    """Images of faces under one root.
 
-    No picture has been opened yet: a file that turns out to be unreadable becomes a row with a reason later.
+    No image has been opened yet: a file that turns out to be unreadable becomes a row with a reason later.
     """
 
     name: str
@@ -43,19 +44,29 @@ class Dataset:
     licence: str = ""
     attribution: str = ""
     credits: Mapping[str, Credit] = field(default_factory=dict)
-    """image_id to author and licence, where each picture has its own."""
+    """image_id to author and licence, where each image has its own."""
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Column to image_id to text: gender, pose and whatever else a table tells."""
     remarks: tuple[str, ...] = ()
     """What a user must know about these files, for instance that some of the published ones are missing."""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The images below a folder, and what else lies there."""
+
+    files: dict[str, str]
+    """Image id to relative path with forward slashes, sorted by id."""
+    remarks: tuple[str, ...] = ()
+    """One line that counts the entries that are not taken; empty where all are."""
+
+
 def list_images(
     root: Path, what: str, remedy: str, name: Callable[[Path], str] = lambda relative: relative.stem
-) -> dict[str, str]:
-    """Return image_id to relative path for every picture below ``root``, hidden files left out.
+) -> Listing:
+    """Return every image below ``root``, hidden files and linked folders left out.
 
-    A link that leads nowhere is listed: it becomes a row with a reason, as every picture that cannot be read.
+    A link that leads nowhere is listed: it becomes a row with a reason, as every image that cannot be read.
 
     Args:
         root: the folder.
@@ -64,19 +75,16 @@ def list_images(
         name: makes the id from a path relative to ``root``; its stem by default.
 
     Raises:
-        DatasetError: the folder is absent, no folder, holds no picture, two pictures share an id, or a name is no
-            UTF-8 or holds control characters.
+        DatasetError: the folder is absent, no folder, holds no image, two images share an id, or a name is no UTF-8
+            or holds control characters.
     """
     if not root.exists():
         raise DatasetError(f"{what}: no such folder: {root}; {remedy}")
     if not root.is_dir():
         raise DatasetError(f"{what}: not a folder: {root}; {remedy}")
     found: dict[str, str] = {}
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and _is_file_or_dead_link(path))
-    for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
-        relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts):
-            continue
+    paths, left = _walk(root)
+    for relative in sorted(paths, key=Path.as_posix):
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in relative.as_posix()):
             raise DatasetError(
                 f"{what}: the file name {relative.as_posix()!a} in {root} is no UTF-8 or holds control characters, "
@@ -85,17 +93,51 @@ def list_images(
         image_id = name(relative)
         if image_id in found:
             raise DatasetError(
-                f"{what}: two pictures have the id '{image_id}': {found[image_id]} and {relative.as_posix()} in "
+                f"{what}: two images have the id '{image_id}': {found[image_id]} and {relative.as_posix()} in "
                 f"{root}; an id is made of the file name without its ending and must be unique: rename one of them"
             )
         found[image_id] = relative.as_posix()
+    told = _left_out(left)
     if not found:
-        raise DatasetError(f"{what}: no picture ({', '.join(EXTENSIONS)}) in {root}; {remedy}")
-    return dict(sorted(found.items()))
+        raise DatasetError(f"{what}: no image ({', '.join(EXTENSIONS)}) in {root}{told and f', only {told}'}; {remedy}")
+    remarks = (f"{what}: not taken from {root}: {told}",) if told else ()
+    return Listing(dict(sorted(found.items())), remarks)
 
 
-def _is_file_or_dead_link(path: Path) -> bool:
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def _walk(root: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """Return the images below a folder, and every other entry by what it is."""
+    images: list[Path] = []
+    left: dict[str, list[str]] = {}
+
+    def closed(error: OSError) -> None:
+        left.setdefault("closed folder", []).append(Path(error.filename).relative_to(root).as_posix())
+
+    for folder, folders, files in os.walk(root, onerror=closed):
+        here, inner = Path(folder), set(folders)
+        for entry in [*folders, *files]:
+            path = here / entry
+            relative = path.relative_to(root)
+            kind = None
+            if entry.startswith("."):
+                kind = "hidden folder" if entry in inner else "hidden file"
+            elif entry in inner:
+                kind = "linked folder" if path.is_symlink() else None
+            elif path.suffix.lower() not in EXTENSIONS:
+                kind = path.suffix.lower() or "file without ending"
+            elif path.is_file() or not path.exists():
+                images.append(relative)
+            else:
+                kind = "special file"
+            if kind:
+                left.setdefault(kind, []).append(relative.as_posix())
+        folders[:] = [entry for entry in folders if not entry.startswith(".")]
+    return images, left
+
+
+def _left_out(left: Mapping[str, list[str]]) -> str:
+    """Return in words which entries were not taken, the most frequent kind first."""
+    kinds = sorted(left.items(), key=lambda item: (-len(item[1]), item[0]))
+    return ", ".join(f"{len(paths)} {kind} (first {min(paths)!r})" for kind, paths in kinds)
 
 
 GivenPath: TypeAlias = str | Path | float
@@ -114,7 +156,7 @@ def given_path(value: object, key: str) -> Path:
 
 
 def count_remarks(what: str, found: Mapping[str, int], stated: Mapping[str, int]) -> tuple[str, ...]:
-    """Return a remark when a data set has not the published numbers, for instance of pictures and of people."""
+    """Return a remark when a data set has not the published numbers, for instance of images and of people."""
     if dict(found) == dict(stated):
         return ()
     here = " of ".join(f"{count} {unit}" for unit, count in found.items())

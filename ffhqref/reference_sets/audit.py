@@ -113,7 +113,7 @@ def _chain(units: NDArray[np.float64], max_distance: float) -> _Chain:
     reach = np.full(n, np.inf)
     inside = np.zeros(n, bool)
     joined: list[int] = []
-    lengths = np.zeros(n)
+    lengths = np.full(n, -1.0)  # the first image joins by no edge, and never is the weakest one
     diameter, total, direct = 0.0, 0.0, 0
     newest = 0
     for _ in range(n):

@@ -17,7 +17,8 @@ import numpy as np
 from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
-from ffhqref.datasets.ages import NAME_COLUMNS, open_table, picture_id
+from ffhqref.datasets.match import ImageMatcher
+from ffhqref.datasets.user_table import NAME_COLUMNS, open_table
 from ffhqref.engine.base import Row, Stage
 from ffhqref.faces.crops import FFHQ_POINTS
 
@@ -74,7 +75,7 @@ def read_vectors(
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet`` with a column that names the picture
-            (`ffhqref.datasets.ages.NAME_COLUMNS`).
+            (`ffhqref.datasets.user_table.NAME_COLUMNS`).
         image_ids: the pictures of the data set; rows of others are left out.
         pose: names or patterns of the columns of the pose vector, for instance ``["yaw", "pitch"]`` or ``["pose_*"]``.
         expression: the same for the expression vector.
@@ -90,10 +91,10 @@ def read_vectors(
     if name is None:
         raise DatasetError(f"{path}: columns {columns}, expected one of {', '.join(NAME_COLUMNS)}")
     chosen = [_matching(path, columns, patterns) for patterns in (pose, expression)]
-    wanted, found = set(image_ids), {}
+    matcher, found = ImageMatcher(image_ids), {}
     for number, row in enumerate(rows, 2):
-        image_id = picture_id(str(row[name] or ""), wanted)
-        if image_id not in wanted:
+        image_id = matcher.find(str(row[name] or ""))
+        if image_id is None:
             continue
         if image_id in found:
             raise DatasetError(f"{path}, row {number}: '{image_id}' occurs twice")

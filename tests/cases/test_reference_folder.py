@@ -141,7 +141,7 @@ def test_folders_that_are_not_there_empty_or_in_each_other(lay):
     with pytest.raises(DatasetError, match=r"benchmark 'x': no such folder: .*nowhere; set benchmark\.x\.reference_f"):
         match(root, folder=root / "nowhere")
     (root / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"no picture .* in .*empty"):
+    with pytest.raises(DatasetError, match=r"no image .* in .*empty"):
         match(root, folder=root / "empty")
     for folder in (root, root / "lq", root / "lq" / "deeper"):
         with pytest.raises(DatasetError, match="are one, or one lies in the other"):

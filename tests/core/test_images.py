@@ -112,3 +112,59 @@ def test_tensor_round_trip(picture):
     tensor = images.to_tensor([picture, picture])
     assert tuple(tensor.shape) == (2, 3, 40, 60)
     assert np.array_equal(images.to_uint8(tensor)[1], picture)
+
+
+def turned_jpeg(path, picture, *entries: bytes) -> None:
+    """Write a JPEG with EXIF entries of 12 bytes (tag, type, count, value) put together by hand."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + len(entries).to_bytes(2, "little") + b"".join(entries) + b"\0\0\0\0"
+    Image.fromarray(picture).save(path, quality=95, exif=exif)
+
+
+TURNED = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"  # orientation 6: a quarter turn
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\x10\x01\x0a\0\x01\0\0\0\x00\0\0\0",  # a model that is a signed fraction, out of place
+        b"\x1a\x01\x02\0\x04\0\0\0abc\0",  # a resolution that is text
+        b"\x31\x01\x04\0\x01\0\0\0\x05\0\0\0",  # a program name that is a number
+        b"\x69\x87\x02\0\x04\0\0\0abc\0",  # a pointer to more tags that is text
+        b"\x32\x01\xff\0\x01\0\0\0\x00\0\0\0",  # an unknown type
+    ],
+)
+def test_a_turned_jpeg_with_an_odd_tag_is_read_upright(tmp_path, picture, odd):
+    turned_jpeg(tmp_path / "plain.jpg", picture, TURNED)
+    turned_jpeg(tmp_path / "odd.jpg", picture, TURNED, odd)
+    upright = images.read_rgb(tmp_path / "plain.jpg")
+    assert upright.shape[:2] == (60, 40)
+    assert np.array_equal(images.read_rgb(tmp_path / "odd.jpg"), upright)
+
+
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, picture):
+    for number, value in enumerate(
+        (b"\x02\0\x02\0\0\0x\0\0\0", b"\x03\0\x01\0\0\0\x63\0\0\0", b"\x05\0\x01\0\0\0\xff\xff\0\0")
+    ):
+        turned_jpeg(tmp_path / f"{number}.jpg", picture, b"\x12\x01" + value)
+        assert images.read_rgb(tmp_path / f"{number}.jpg").shape[:2] == (40, 60)
+
+
+def test_every_orientation_is_pillow_s(tmp_path, picture):
+    from PIL import ImageOps
+
+    for orientation in range(1, 9):
+        turned_jpeg(tmp_path / "x.jpg", picture, TURNED[:8] + bytes([orientation, 0, 0, 0]))
+        with Image.open(tmp_path / "x.jpg") as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        assert np.array_equal(images.read_rgb(tmp_path / "x.jpg"), expected)
+
+
+def test_whatever_a_decoder_raises_is_one_line(tmp_path, picture, monkeypatch):
+    images.save_png(tmp_path / "x.png", picture)
+
+    def broken(self):
+        raise TypeError("an integer is required")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", broken)
+    with pytest.raises(ImageError, match="cannot be read"):
+        images.read_rgb(tmp_path / "x.png")

@@ -47,21 +47,21 @@ def test_ffhq_takes_flat_and_thousands_folders_and_nothing_else(tmp_path):
     picture(tmp_path / "69000" / "69999.png")
     assert list(open_dataset("ffhq", path=tmp_path).files) == ["00007", "69999"]
     picture(tmp_path / "holiday.png")
-    with pytest.raises(DatasetError, match=r"1 pictures .* not named like FFHQ's .* holiday\.png"):
+    with pytest.raises(DatasetError, match=r"1 images .* not named like FFHQ's .* holiday\.png"):
         open_dataset("ffhq", path=tmp_path)
 
 
 def test_two_files_with_one_stem_are_both_named(tmp_path):
     picture(tmp_path / "x.png")
     picture(tmp_path / "sub" / "x.jpg")
-    with pytest.raises(DatasetError, match=r"two pictures have the id 'x': sub/x\.jpg and x\.png"):
+    with pytest.raises(DatasetError, match=r"two images have the id 'x': sub/x\.jpg and x\.png"):
         open_dataset("folder", path=tmp_path)
 
 
 def test_absent_empty_and_unnamed_folders(tmp_path):
     with pytest.raises(DatasetError, match="no such folder"):
         open_dataset("folder", path=tmp_path / "absent")
-    with pytest.raises(DatasetError, match="no picture"):
+    with pytest.raises(DatasetError, match="no image"):
         open_dataset("folder", path=tmp_path)
     with pytest.raises(ConfigError, match=r"dataset\.path="):
         open_dataset("folder", path=None)

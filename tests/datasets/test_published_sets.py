@@ -24,7 +24,7 @@ def test_celeba_hq_takes_numbers_with_and_without_zeros(tmp_path):
     data = open_dataset("celeba_hq", path=tmp_path)
     assert dict(data.files) == {"0": "0.jpg", "17": "17.jpg", "29999": "29999.jpg", "00005": "00005.jpg"}
     (remark,) = data.remarks
-    assert "4 pictures" in remark
+    assert "4 images" in remark
     assert "30000 pictures" in remark
 
 
@@ -34,7 +34,7 @@ def test_celeba_hq_takes_numbers_with_and_without_zeros(tmp_path):
         ("30000.jpg", "30000.jpg .* not named like"),
         ("mask_12.png", "mask_12.png .* not named like"),
         ("-3.jpg", "not named like"),
-        ("00007.jpg", "00007.jpg and 7.jpg .* both picture 7"),
+        ("00007.jpg", "00007.jpg and 7.jpg .* both image 7"),
     ],
 )
 def test_celeba_hq_refuses_what_is_none_of_it(tmp_path, name, said):
@@ -51,7 +51,7 @@ def test_celebref_hq_ids_are_unique_over_people(tmp_path):
     assert dict(data.files) == {"12_0": "12/0.png", "12_1": "12/1.png", "3_0": "3/0.png", "3_5": "3/5.jpg"}
     assert dict(data.truth) == {"12_0": "12", "12_1": "12", "3_0": "3", "3_5": "3"}
     (remark,) = data.remarks
-    assert "4 pictures of 2 people" in remark
+    assert "4 images of 2 people" in remark
     assert "10555 pictures of 1005 people" in remark
 
 

@@ -209,3 +209,20 @@ def test_the_summary_tells_the_gaps(aged):
 def test_a_senseless_definition_is_refused(values):
     with pytest.raises(ConfigError, match="age sets need"):
         AgeSetConfig(*values)
+
+
+@pytest.mark.parametrize("copies", [2, 3, 7])
+def test_an_identity_of_exact_duplicates_has_two_sides(copies):
+    units = unit(np.tile(np.random.default_rng(3).standard_normal(8), (copies, 1)))
+    second = unit(np.random.default_rng(4).standard_normal((copies, 8)))
+    ids = [f"{i}" for i in range(copies)]
+    identities = pd.DataFrame({"image_id": ids, "identity_id": pd.array([0] * copies, dtype="Int32")})
+    row = audit_identities(
+        Embeddings.checked(ids, units), identities, max_distance=0.3,
+        second=Embeddings.checked(ids, second), second_max_distance=0.5,
+    ).iloc[0]  # fmt: skip
+    assert row["smaller_side"] >= 1
+    assert row["weakest_a"] != row["weakest_b"]
+    assert row["gap"] == pytest.approx(0.0, abs=1e-6)
+    sides = cdist(second.astype(np.float64), second.astype(np.float64), "cosine")
+    assert 0.0 < row["second_gap"] <= sides.max() + 1e-6  # what the second network says of them, and not 0 from a NaN
