@@ -1,4 +1,4 @@
-"""ReF-LDM's published files: read and written losslessly (protocols.md 1.3).
+"""ReF-LDM's published files: read in any spelling, written in one.
 
 ``reference_mapping/{train,val,test}_references.csv`` has the columns gt_image, [lq_image], ref_image and possibly
 weight; ``ref_image`` is a Python list literal of file names. ``id_based_ffhq_split/{train,val,test}_image.txt`` has
@@ -12,31 +12,22 @@ import ast
 import csv
 import io
 import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.images import write_atomic
-from ffhqref.reference_sets.references import Exclusions
+from ffhqref.datasets.match import ImageMatcher, without_ending
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 _STRING = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
 _LIST = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*,?\s*)?\]\s*")
 _ITEM = re.compile(_STRING)
 _COLUMNS = ("gt_image", "lq_image", "ref_image", "weight")
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How a file spells what it says; the default is what pandas writes."""
-
-    newline: str = "\n"
-    quote_all: bool = False
-    final_newline: bool = True
-    byte_order_mark: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +41,6 @@ class MappingRow:
     """Sampling weight, as spelled in the file."""
     line: int = field(default=0, compare=False)
     """Line of the file it was read from, 0 for none."""
-    cell: str | None = field(default=None, compare=False, repr=False)
-    """The list as spelled in the file; None: as Python spells it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,6 @@ class ReferenceMapping:
 
     rows: tuple[MappingRow, ...]
     columns: tuple[str, ...] = ("gt_image", "lq_image", "ref_image")
-    dialect: Dialect = field(default=Dialect(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -68,24 +56,31 @@ class ImageList:
     """A ``*_image.txt``."""
 
     images: tuple[str, ...]
-    dialect: Dialect = field(default=Dialect(), compare=False)
 
 
 def image_id_of(name: str) -> str:
-    """Return the image id of a file name in a published list: its stem.
+    """Return the image id that a file name in a published list spells: without folder and image ending.
 
-    >>> image_id_of("00000/00042.png")
-    '00042'
+    >>> image_id_of("00000/00042.png"), image_id_of("kim.2010")
+    ('00042', 'kim.2010')
     """
-    return PurePosixPath(name).stem
+    return without_ending(name.rpartition("/")[2])
 
 
-def read_mapping(path: str | Path, known: Collection[str] | None = None) -> ReferenceMapping:
+Known = ImageMatcher | Mapping[str, str] | Collection[str] | None
+"""The images that a list may name: a matcher, id to path, or ids alone; None: any name is taken."""
+
+
+def _matcher(known: Known) -> ImageMatcher | None:
+    return known if known is None or isinstance(known, ImageMatcher) else ImageMatcher(known)
+
+
+def read_mapping(path: str | Path, known: Known = None) -> ReferenceMapping:
     """Read a ``*_references.csv``.
 
     Args:
         path: the file.
-        known: image ids that exist; any other is refused. None: not checked.
+        known: images that exist; any other is refused.
 
     Raises:
         DatasetError: with file and line, for a file that is missing or no UTF-8, a missing, unknown or doubled
@@ -95,16 +90,16 @@ def read_mapping(path: str | Path, known: Collection[str] | None = None) -> Refe
     return parse_mapping(_read(path), str(path), known)
 
 
-def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] | None = None) -> ReferenceMapping:
+def parse_mapping(data: bytes, source: str = "mapping", known: Known = None) -> ReferenceMapping:
     """Parse the bytes of a ``*_references.csv``; see `read_mapping`. ``source`` names them in messages."""
-    text, dialect = _decode(data, source)
+    text = _decode(data, source)
     reader = _records(text, source)
     try:
         _, header = next(reader)
     except StopIteration:
         raise DatasetError(f"{source}: empty file, expected a header with gt_image and ref_image") from None
     columns = _check_header(header, source)
-    known_ids = None if known is None else set(known)
+    matcher = _matcher(known)
     rows: list[MappingRow] = []
     seen: dict[str, int] = {}
     for line, cells in reader:
@@ -117,42 +112,31 @@ def parse_mapping(data: bytes, source: str = "mapping", known: Collection[str] |
         for name in names:
             _check_name(name, where)
         for name in (row["gt_image"], *references):
-            if known_ids is not None and image_id_of(name) not in known_ids:
+            if matcher is not None and matcher.find(name) is None:
                 raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
         if row["gt_image"] in seen:
             raise DatasetError(f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already")
         seen[row["gt_image"]] = line
         if "weight" in row:
             _check_weight(row["weight"], where)
-        cell = None if row["ref_image"] == repr(list(references)) else row["ref_image"]
-        rows.append(MappingRow(row["gt_image"], references, row.get("lq_image"), row.get("weight"), line, cell))
-    mapping = ReferenceMapping(tuple(rows), columns, dialect)
-    everything_quoted = replace(mapping, dialect=replace(dialect, quote_all=True))
-    return everything_quoted if mapping_bytes(everything_quoted) == data else mapping
+        rows.append(MappingRow(row["gt_image"], references, row.get("lq_image"), row.get("weight"), line))
+    return ReferenceMapping(tuple(rows), columns)
 
 
 def mapping_bytes(mapping: ReferenceMapping) -> bytes:
-    """Return the bytes of a ``*_references.csv``.
-
-    For a mapping that was read these are the file's own, if it quotes either what must be quoted or everything, and
-    ends its lines in one way.
-    """
+    """Return the bytes of a ``*_references.csv``, spelled as pandas spells the published files."""
     stream = io.StringIO(newline="")
-    newline = mapping.dialect.newline
-    if mapping.dialect.quote_all:
-        writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator=newline)
-    else:
-        writer = csv.writer(stream, quoting=csv.QUOTE_MINIMAL, lineterminator=newline)
+    writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(mapping.columns)
     for row in mapping.rows:
         cells = {
             "gt_image": row.gt_image,
             "lq_image": row.gt_image if row.lq_image is None else row.lq_image,
-            "ref_image": repr(list(row.references)) if row.cell is None else row.cell,
+            "ref_image": repr(list(row.references)),
             "weight": "" if row.weight is None else row.weight,
         }
         writer.writerow([cells[column] for column in mapping.columns])
-    return _encode(stream.getvalue(), mapping.dialect)
+    return stream.getvalue().encode()
 
 
 def write_mapping(path: str | Path, mapping: ReferenceMapping) -> None:
@@ -160,7 +144,7 @@ def write_mapping(path: str | Path, mapping: ReferenceMapping) -> None:
     write_atomic(path, mapping_bytes(mapping))
 
 
-def read_image_list(path: str | Path, known: Collection[str] | None = None) -> ImageList:
+def read_image_list(path: str | Path, known: Known = None) -> ImageList:
     """Read a ``*_image.txt``.
 
     Raises:
@@ -169,62 +153,32 @@ def read_image_list(path: str | Path, known: Collection[str] | None = None) -> I
     return parse_image_list(_read(path), str(path), known)
 
 
-def parse_image_list(data: bytes, source: str = "image list", known: Collection[str] | None = None) -> ImageList:
+def parse_image_list(data: bytes, source: str = "image list", known: Known = None) -> ImageList:
     """Parse the bytes of a ``*_image.txt``; see `read_image_list`."""
-    text, dialect = _decode(data, source)
-    lines = text.split(dialect.newline) if text else []
-    if dialect.final_newline and lines:
+    lines = re.split(r"\r?\n", _decode(data, source))
+    if not lines[-1]:
         lines.pop()
-    known_ids = None if known is None else set(known)
+    matcher = _matcher(known)
     seen: dict[str, int] = {}
     for line, name in enumerate(lines, 1):
         where = f"{source}, line {line}"
         _check_name(name, where)
         if name in seen:
             raise DatasetError(f"{where}: image '{name}' is listed in line {seen[name]} already")
-        if known_ids is not None and image_id_of(name) not in known_ids:
+        if matcher is not None and matcher.find(name) is None:
             raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
         seen[name] = line
-    return ImageList(tuple(lines), dialect)
+    return ImageList(tuple(lines))
 
 
 def image_list_bytes(images: ImageList) -> bytes:
     """Return the bytes of a ``*_image.txt``."""
-    return _encode("".join(name + images.dialect.newline for name in images.images), images.dialect)
+    return "".join(f"{name}\n" for name in images.images).encode()
 
 
 def write_image_list(path: str | Path, images: ImageList) -> None:
     """Write a ``*_image.txt`` atomically."""
     write_atomic(path, image_list_bytes(images))
-
-
-def read_exclusions(path: str | Path) -> Exclusions:
-    """Read the verdicts of a manual check: a CSV with the columns target_id and reference_id.
-
-    A row with both rejects that reference of that target, in either direction; a row without reference_id rejects the
-    target. Further columns (a reason, a name) are ignored.
-
-    Raises:
-        DatasetError: with file and line, for a missing column or an empty target_id.
-    """
-    source = str(path)
-    text, _ = _decode(_read(path), source)
-    records = _records(text, source)
-    header = next(records, (1, []))[1]
-    for column in ("target_id", "reference_id"):
-        if column not in header:
-            raise DatasetError(f"{source}, line 1: no column '{column}'; found {', '.join(header) or 'none'}")
-    pairs, targets = [], []
-    for line, cells in records:
-        row = dict(zip(header, cells, strict=False))
-        target, reference = row.get("target_id", ""), row.get("reference_id", "")
-        if not target:
-            raise DatasetError(f"{source}, line {line}: no target_id")
-        if reference:
-            pairs.append((target, reference))
-        else:
-            targets.append(target)
-    return Exclusions.of(pairs, targets)
 
 
 def parse_list(cell: str, where: str) -> tuple[str, ...]:
@@ -252,25 +206,15 @@ def _read(path: str | Path) -> bytes:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _decode(data: bytes, source: str) -> tuple[str, Dialect]:
+def _decode(data: bytes, source: str) -> str:
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DatasetError(f"{source}, line {line}: not UTF-8 text") from None
-    mark = text.startswith("\ufeff")
-    text = text[mark:]
     if "\x00" in text:
         raise DatasetError(f"{source}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: holds a NUL character")
-    first = re.search(r"\r?\n", text)
-    newline = first.group() if first else "\n"
-    return text, Dialect(newline=newline, final_newline=text.endswith(newline), byte_order_mark=mark)
-
-
-def _encode(text: str, dialect: Dialect) -> bytes:
-    if not dialect.final_newline:
-        text = text.removesuffix(dialect.newline)
-    return (("\ufeff" if dialect.byte_order_mark else "") + text).encode("utf-8")
+    return text
 
 
 def _records(text: str, source: str) -> Iterator[tuple[int, list[str]]]:

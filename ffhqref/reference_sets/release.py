@@ -1,4 +1,4 @@
-"""A reference set as a folder in ReF-LDM's layout: export, import, comparison (protocols.md 1.3).
+"""A reference set as a folder in ReF-LDM's layout: export, import, comparison.
 
 ::
 
@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.datasets.match import ImageMatcher, without_ending
 from ffhqref.reference_sets.formats import (
     ImageList,
     MappingRow,
@@ -33,8 +36,6 @@ from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.reference_sets.vectors import Embeddings, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     import pandas as pd
 
     from ffhqref.reference_sets.build import ReferenceSet
@@ -46,6 +47,8 @@ class Release:
 
     mappings: dict[str, ReferenceMapping]
     images: dict[str, ImageList]
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """File name in the lists to image id; a name that is absent has the id that it spells (`image_id_of`)."""
 
     @property
     def digest(self) -> str:
@@ -54,6 +57,58 @@ class Release:
         return content_key(
             mappings, {split: sha256_bytes(image_list_bytes(found)) for split, found in self.images.items()}
         )
+
+    def image_id(self, name: str) -> str:
+        """Return the image id of a file name in the lists."""
+        return self.ids.get(name) or image_id_of(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Every image that the lists name, sorted."""
+        rows = [row for mapping in self.mappings.values() for row in mapping.rows]
+        listed = {name for images in self.images.values() for name in images.images}
+        return sorted(listed | {name for row in rows for name in (row.gt_image, *row.references)})
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Target id to split, targets without a reference too."""
+        return {self.image_id(row.gt_image): split for split, found in self.mappings.items() for row in found.rows}
+
+    @property
+    def lq_names(self) -> dict[str, str]:
+        """Target id to the name of its low-quality file, where that is not the target's own."""
+        rows = [row for mapping in self.mappings.values() for row in mapping.rows]
+        return {
+            self.image_id(row.gt_image): row.lq_image
+            for row in rows
+            if row.lq_image is not None and row.lq_image != row.gt_image
+        }
+
+    def matched(self, files: Mapping[str, str]) -> Release:
+        """Return the release with the ids of a data set's images, for names that are among them."""
+        matcher = ImageMatcher(files)
+        found = {name: matcher.find(name) for name in self.names}
+        return replace(self, ids={**self.ids, **{name: image_id for name, image_id in found.items() if image_id}})
+
+    def remarks(self) -> list[str]:
+        """Return what a user must know of the lists: lines without a case, columns that are used or not."""
+        lines = []
+        for split, mapping in self.mappings.items():
+            empty = [row for row in mapping.rows if not row.references]
+            if empty:
+                lines.append(
+                    f"release, {split}: {len(empty)} of {len(mapping.rows)} targets have no reference and are no "
+                    f"targets here, first '{empty[0].gt_image}' in line {empty[0].line}"
+                )
+            other = [row for row in mapping.rows if row.lq_image not in (None, row.gt_image)]
+            if other:
+                lines.append(
+                    f"release, {split}: {len(other)} targets have a low-quality file of another name, first "
+                    f"'{other[0].lq_image}'; benchmarks with an lq_folder take these"
+                )
+            if "weight" in mapping.columns:
+                lines.append(f"release, {split}: the column weight is not used")
+        return lines
 
 
 def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapping[str, str] | None = None) -> Release:
@@ -80,6 +135,7 @@ def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapp
         return names[image_id]
 
     mappings, images = {}, {}
+    ids = {name(image_id): image_id for image_id in identities["image_id"]}
     ordered = references.sort_values(["target_id", "rank"])
     for split in SPLITS:
         listed: dict[str, list[str]] = {}
@@ -94,7 +150,7 @@ def make_release(identities: pd.DataFrame, references: pd.DataFrame, names: Mapp
         mappings[split] = ReferenceMapping(rows, columns)
         members = sorted(identities.loc[(identities["split"] == split).to_numpy(bool), "image_id"])
         images[split] = ImageList(tuple(name(image_id) for image_id in members))
-    return Release(mappings, images)
+    return Release(mappings, images, ids)
 
 
 def write_release(folder: str | Path, release: Release) -> None:
@@ -105,32 +161,51 @@ def write_release(folder: str | Path, release: Release) -> None:
         write_image_list(Path(folder) / "id_based_ffhq_split" / f"{split}_image.txt", images)
 
 
-def read_release(folder: str | Path, known: Collection[str] | None = None) -> Release:
+def read_release(folder: str | Path, known: Mapping[str, str] | Collection[str] | None = None) -> Release:
     """Read a release: FFHQ-Ref's folder, or CelebA-Test-Ref's, which has one mapping and no subfolder.
 
     Args:
         folder: where ``reference_mapping`` is, or the CSV files themselves.
-        known: image ids that exist; None: not checked.
+        known: images of the data set, id to path or ids alone; None: any name is taken.
 
     Raises:
-        DatasetError: no mapping at all, or a file that `read_mapping` or `read_image_list` refuses.
+        DatasetError: no mapping at all, a file that `read_mapping` or `read_image_list` refuses, or, of a known data
+            set, a target among its own references.
     """
     root = Path(folder)
+    matcher = None if known is None else ImageMatcher(known)
     mappings, images = {}, {}
     for split in SPLITS:
         for path in (root / "reference_mapping" / f"{split}_references.csv", root / f"{split}_references.csv"):
             if path.is_file():
-                mappings[split] = read_mapping(path, known)
+                mappings[split] = read_mapping(path, matcher)
                 break
         path = root / "id_based_ffhq_split" / f"{split}_image.txt"
         if path.is_file():
-            images[split] = read_image_list(path, known)
+            images[split] = read_image_list(path, matcher)
     if not mappings:
         raise DatasetError(
             f"{root}: no reference mapping; expected reference_mapping/{{train,val,test}}_references.csv or at least "
             "test_references.csv"
         )
-    return Release(mappings, images)
+    made = Release(mappings, images)
+    if known is None:
+        return replace(made, ids=_spelled(made.names))
+    made = made.matched(known if isinstance(known, Mapping) else {image_id: image_id for image_id in known})
+    for split, mapping in mappings.items():
+        for row in mapping.rows:
+            if made.image_id(row.gt_image) in map(made.image_id, row.references):
+                raise DatasetError(
+                    f"{root}, {split}_references.csv, line {row.line}: '{row.gt_image}' is among its own references, "
+                    "which would give the restorers their ground truth; take it out of the list"
+                )
+    return made
+
+
+def _spelled(names: list[str]) -> dict[str, str]:
+    """Return an id for each name of an unknown data set: its stem, or its path where two names share a stem."""
+    stems = Counter(map(image_id_of, names))
+    return {name: without_ending(name) for name in names if stems[image_id_of(name)] > 1}
 
 
 def release_tables(
@@ -161,15 +236,15 @@ def release_tables(
 
     for split, images in release.images.items():
         for name in images.images:
-            place(image_id_of(name), split, f"{split}_image.txt")
+            place(release.image_id(name), split, f"{split}_image.txt")
     for split, mapping in release.mappings.items():
         for row in mapping.rows:
-            target = image_id_of(row.gt_image)
+            target = release.image_id(row.gt_image)
             where = f"{split}_references.csv, line {row.line}"
             place(target, split, where)
             for rank, name in enumerate(row.references):
-                place(image_id_of(name), split, where)
-                rows.append((target, image_id_of(name), rank, split))
+                place(release.image_id(name), split, where)
+                rows.append((target, release.image_id(name), rank, split))
     references = pd.DataFrame(rows, columns=["target_id", "reference_id", "rank", "split"])
     for column in ("target_id", "reference_id", "split"):
         references[column] = references[column].astype("str")

@@ -72,7 +72,7 @@ def test_rows_that_match_nothing_are_counted(table, tmp_path):
 @pytest.mark.parametrize("read", [read_ages, read_attributes, read_truth])
 def test_a_table_that_matches_nothing_is_refused(read, table):
     path = table("image_id,age,identity\nx_face,20,X\ny_face,30,Y\n")
-    with pytest.raises(DatasetError, match="none of the 2 rows .* has 'x_face', the data set has 'ann.1'"):
+    with pytest.raises(DatasetError, match=r"none of the 2 rows .* has 'x_face', the data set has 'ann\.1'"):
         read(path, DOTTED)
 
 

@@ -191,3 +191,53 @@ def test_train_may_hold_near_duplicates(world):
     assert (train["distance"] < 0.1).any()
     assert np.isfinite(train["distance"]).all()
     assert checks_of(built).empty
+
+
+def lists(folder, rows, columns="gt_image,lq_image,ref_image"):
+    folder.mkdir()
+    (folder / "test_references.csv").write_text("\n".join([columns, *rows, ""]))
+    return folder
+
+
+PEOPLE = {"ann_001": "ann/001.png", "ann_002": "ann/002.png", "bob_001": "bob/001.png", "bob_002": "bob/002.png"}
+
+
+def test_paths_of_people_come_back_as_their_images(tmp_path):
+    """The build's own export of a set of one folder a person: file names repeat from person to person."""
+    identities = pd.DataFrame({"image_id": list(PEOPLE), "split": "test"})
+    references = pd.DataFrame(
+        [("ann_001", "ann_002", 0, "test"), ("bob_002", "bob_001", 0, "test")],
+        columns=["target_id", "reference_id", "rank", "split"],
+    )
+    write_release(tmp_path, make_release(identities, references, PEOPLE))
+    back = release_tables(read_release(tmp_path, PEOPLE))[1]
+    assert back[["target_id", "reference_id"]].values.tolist() == [["ann_001", "ann_002"], ["bob_002", "bob_001"]]
+    unknown = read_release(tmp_path)  # without the data set: by path, as the stems mean several images
+    assert set(release_tables(unknown)[0]["image_id"]) == {"ann/001", "ann/002", "bob/001", "bob/002"}
+    assert unknown.matched(PEOPLE).targets == {"ann_001": "test", "bob_002": "test"}
+
+
+def test_names_with_dots_and_other_endings_are_theirs(tmp_path):
+    files = {"kim": "kim.png", "kim.2010": "kim.2010.png", "kim.2014": "kim.2014.png"}
+    folder = lists(tmp_path / "r", ["kim.2010.jpg,kim.2010.jpg,\"['kim.2014', 'kim.png']\""])
+    (row,) = release_tables(read_release(folder, files))[1].groupby("target_id")["reference_id"].agg(list).items()
+    assert row == ("kim.2010", ["kim.2014", "kim"])
+
+
+def test_lines_without_a_case_and_other_columns_are_told(tmp_path):
+    rows = ["1.png,lq_0001.png,['2.png'],1", "3.png,3.png,[],0.5", "4.png,4.png,[],1"]
+    release = read_release(lists(tmp_path / "r", rows, "gt_image,lq_image,ref_image,weight"), ["1", "2", "3", "4"])
+    empty, lq, weight = release.remarks()
+    assert "2 of 3 targets have no reference" in empty
+    assert "first '3.png' in line 3" in empty
+    assert "1 targets have a low-quality file of another name, first 'lq_0001.png'" in lq
+    assert "weight is not used" in weight
+    assert release.lq_names == {"1": "lq_0001.png"}
+    assert release.targets == dict.fromkeys(["1", "3", "4"], "test")
+
+
+@pytest.mark.parametrize("reference", ["1.png", "sub/1.jpg", "00001.png"])
+def test_a_target_among_its_own_references_is_refused(tmp_path, reference):
+    folder = lists(tmp_path / "r", [f"1.png,1.png,\"['2.png', '{reference}']\""])
+    with pytest.raises(DatasetError, match=r"line 2: '1\.png' is among its own references"):
+        read_release(folder, ["1", "2"])
