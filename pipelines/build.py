@@ -157,7 +157,12 @@ def build(context: Context, plan: Plan) -> int:
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
     workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
-    for line in [*dataset.remarks, *describe_pictures(images), *describe_set(built, dataset.truth)]:
+    for line in [
+        *dataset.remarks,
+        *(plan.release.remarks() if plan.release else ()),
+        *describe_pictures(images),
+        *describe_set(built, dataset.truth),
+    ]:
         context.reporter.say(line)
     for image_id, reason in list(embedded.errors.items())[:5]:
         context.reporter.say(f"left out: {image_id}: {reason}")

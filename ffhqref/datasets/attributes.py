@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
-from ffhqref.datasets.base import GivenPath
 from ffhqref.datasets.user_table import read_user_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.datasets.base import GivenPath
 
 
 PRIVATE = ("identity", "person", "date_of_birth")

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+    from rich.table import Table
 
     from ffhqref.reference_sets.build import ReferenceSet
+    from ffhqref.reference_sets.validate import Evidence
 
 _SHOWN = 5
-"""Pictures that are named one by one; of more than these only the number is told."""
+"""Images that are named one by one; of more than these only the number is told."""
 
 
 def describe_pictures(images: pd.DataFrame) -> list[str]:
@@ -61,3 +63,33 @@ def describe_differences(ours: pd.DataFrame, theirs: pd.DataFrame, differences: 
         f"split; {row.absent} are no targets there, {row.ours_only} only there"
         for row in summarise_differences(ours, theirs, differences).itertuples(index=False)
     ]
+
+
+def findings_table(found: pd.DataFrame, first: int) -> Table:
+    """Return the findings of `validate_reference_set` as a table for the terminal, the first ones of each kind."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in ("severity", "check", "count", "split", "image", "other", "what"):
+        table.add_column(column, overflow="fold")
+    for (severity, check), group in found.groupby(["severity", "check"]):
+        shown = group.head(first).astype(object)
+        rows = shown.where(shown.notna(), "").itertuples(index=False)
+        for place, row in enumerate(rows):
+            kind = (severity, check, f"{len(group):,}") if place == 0 else ("", "", "")
+            cells = (*kind, row.split, row.image_id, row.other_id, row.detail)
+            table.add_row(*(Text(str(cell)) for cell in cells))
+    return table
+
+
+def describe_findings(found: pd.DataFrame, references: pd.DataFrame, known: Evidence) -> str:
+    """Return how much was checked and found, two lines."""
+    checks = known.checks()
+    done, left = ([name for name, is_done in checks.items() if is_done == wanted] for wanted in (True, False))
+    errors = int((found["severity"] == "error").sum())
+    return (
+        f"{references['target_id'].nunique()} targets with {len(references)} references: {errors} errors, "
+        f"{len(found) - errors} warnings\nchecked: {', '.join(done)}"
+        + (f"; not checked: {', '.join(left)} (build the set's workspace first, see root=)\n" if left else "\n")
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from ffhqref.reference_sets.release import Release
+    from ffhqref.store.workspace import Workspace
+
     Finding = tuple[str, str, str | None, str, str | None, str]
     """severity, check, split, image_id, other_id, detail."""
 
@@ -24,7 +27,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reference set promises; None is not checked. The defaults are FFHQ-Ref's (protocols.md 1.2)."""
+    """What a reference set promises; None is not checked. The defaults are FFHQ-Ref's (ReF-LDM, section 3)."""
 
     max_distance: float | None = 0.4
     """References are nearer, in every split."""
@@ -36,15 +39,85 @@ class Limits:
     """References of a val or test target."""
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known beside the lists; None is not checked."""
+
+    images: Collection[str] | None = None
+    """Images whose files exist."""
+    sha256: Mapping[str, str] | None = None
+    """Image id to hash of the file, to find one image under two ids."""
+    pairs: pd.DataFrame | None = None
+    """Table ``pairs``, to find near images in different splits."""
+    embeddings: Embeddings | None = None
+    """To recompute distances."""
+    targets: Mapping[str, str] | None = None
+    """Target to split as the lists name them, targets without a reference too."""
+
+    @classmethod
+    def of_workspace(cls, workspace: Workspace, images: pd.DataFrame) -> Evidence:
+        """Collect what a workspace knows about the images of its table ``images``."""
+        good = images[images["error"].isna()]
+        there = [
+            image_id
+            for image_id, path in zip(good["image_id"], good["path"], strict=True)
+            if workspace.image(path).is_file()
+        ]
+        return cls(
+            images=there,
+            sha256=dict(zip(images["image_id"], images["sha256"], strict=True)),
+            pairs=workspace.read("pairs") if workspace.has("pairs") else None,
+            embeddings=Embeddings.of_table(workspace.read("embeddings")) if workspace.has("embeddings") else None,
+        )
+
+    def checks(self) -> dict[str, bool]:
+        """Return in words what can be checked, and whether it is."""
+        return {
+            "lists": True,
+            "files": self.images is not None,
+            "duplicates": self.sha256 is not None,
+            "near images across splits": self.pairs is not None,
+            "distances": self.embeddings is not None,
+        }
+
+
+def is_meant(name: str, files: Collection[str], listed: Collection[str]) -> bool:
+    """Return whether a reference set can be of a data set.
+
+    Args:
+        name: of the data set. The sample, every default, has ids that FFHQ has too: all images must be its own.
+        files: ids of its images.
+        listed: ids that the reference set names.
+    """
+    shared = set(files) & set(listed)
+    return shared == set(listed) if name == "sample" else bool(shared)
+
+
+def identified(
+    release: Release, sources: Sequence[tuple[str, Mapping[str, str], Evidence]]
+) -> tuple[Release, Evidence]:
+    """Find out of which images a release is, and return it with their ids and with what is known of them.
+
+    Args:
+        release: as read.
+        sources: name, image id to path and evidence of the data sets that it may be of; what a later one knows wins,
+            but for the files, which the first one tells.
+    """
+    images: Collection[str] | None = None
+    found = Evidence()
+    for name, files, known in sources:
+        matched = release.matched(files)
+        if is_meant(name, files, [matched.image_id(image) for image in release.names]):
+            release, found = matched, known
+            images = known.images if images is None else images
+    return release, replace(found, images=images, targets=release.targets)
+
+
 def validate_reference_set(
     identities: pd.DataFrame,
     references: pd.DataFrame,
     limits: Limits | None = None,
-    *,
-    images: Collection[str] | None = None,
-    sha256: Mapping[str, str] | None = None,
-    pairs: pd.DataFrame | None = None,
-    embeddings: Embeddings | None = None,
+    known: Evidence | None = None,
 ) -> pd.DataFrame:
     """Return everything that is wrong with a reference set.
 
@@ -52,22 +125,20 @@ def validate_reference_set(
         identities: image_id, identity_id, split.
         references: table ``references``; distances may be NaN.
         limits: what it promises.
-        images: image ids whose files exist.
-        sha256: image id to hash of the file, to find one picture under two ids.
-        pairs: table ``pairs``, to find near images in different splits.
-        embeddings: to recompute distances.
+        known: what there is beside the lists to check them against.
 
     Returns:
         severity (``error``: the set breaks a promise; ``warning``: look at it), check, split, image_id, other_id (may
         be null), detail; sorted by severity, check and ids. Empty: nothing found. The checks: missing_image,
         unknown_image, self_reference, doubled_reference, rank, identity_leak (an identity in two splits), split_leak
-        (a target and its reference in two splits), other_identity, too_far, too_near, too_few, too_many, distance
-        (stored and recomputed differ), duplicate_file (an error across splits or between a val or test target and its
+        (a target and its reference in two splits), other_identity, too_far, too_near, too_few, too_many,
+        no_reference, distance (stored and recomputed differ), duplicate_file (an error across splits or between a val or test target and its
         reference), near_across_splits (a warning).
     """
     import pandas as pd
 
-    limits = limits or Limits()
+    limits, known = limits or Limits(), known or Evidence()
+    images, sha256, pairs, embeddings = known.images, known.sha256, known.pairs, known.embeddings
     split_of = dict(zip(identities["image_id"], identities["split"], strict=True))
     found = _identity_findings(identities)
     exact = np.full(len(references), np.nan)
@@ -75,6 +146,8 @@ def validate_reference_set(
         exact = embeddings.known_distances(references["target_id"], references["reference_id"])
     found += _row_findings(identities, references, limits, exact)
     found += _count_findings(references, limits)
+    alone = sorted((known.targets or {}).keys() - set(references["target_id"]))
+    found += [("error", "no_reference", split_of[name], name, None, "a target without any reference") for name in alone]
     if images is not None:
         named = sorted({*references["target_id"], *references["reference_id"]} - set(images))
         found += [("error", "missing_image", split_of.get(name), name, None, "no such picture") for name in named]

@@ -20,7 +20,7 @@ from ffhqref.reference_sets.references import (
 )
 from ffhqref.reference_sets.simulate import simulate_embeddings
 from ffhqref.reference_sets.splits import split_identities
-from ffhqref.reference_sets.validate import Limits, validate_reference_set
+from ffhqref.reference_sets.validate import Evidence, Limits, validate_reference_set
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.tables import read_table, to_arrow, write_table
 
@@ -108,8 +108,7 @@ def test_properties_of_a_built_set(world, shuffle):
         identities,
         references,
         Limits(config.max_distance, config.min_distance, config.min_references, config.max_references),
-        images=ids,
-        embeddings=Embeddings.checked(ids, vectors),
+        Evidence(images=ids, embeddings=Embeddings.checked(ids, vectors)),
     ).empty
     for name, frame in (("pairs", built.pairs), ("identities", identities), ("references", references)):
         to_arrow(name, frame)

@@ -16,7 +16,7 @@ from ffhqref.reference_sets.release import (
     write_release,
 )
 from ffhqref.reference_sets.simulate import simulate_embeddings
-from ffhqref.reference_sets.validate import Limits, validate_reference_set
+from ffhqref.reference_sets.validate import Evidence, Limits, validate_reference_set
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.tables import to_arrow
 
@@ -126,7 +126,7 @@ def checks_of(built, identities=None, references=None, **more):
         built.identities if identities is None else identities,
         built.references if references is None else references,
         limits,
-        **more,
+        Evidence(**more),
     )
 
 
