@@ -10,7 +10,7 @@ import numpy as np
 from ffhqref.reference_sets.vectors import Embeddings, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -132,8 +132,8 @@ def validate_reference_set(
         be null), detail; sorted by severity, check and ids. Empty: nothing found. The checks: missing_image,
         unknown_image, self_reference, doubled_reference, rank, identity_leak (an identity in two splits), split_leak
         (a target and its reference in two splits), other_identity, too_far, too_near, too_few, too_many,
-        no_reference, distance (stored and recomputed differ), duplicate_file (an error across splits or between a val or test target and its
-        reference), near_across_splits (a warning).
+        no_reference, distance (stored and recomputed differ), duplicate_file (an error across splits or between a val
+        or test target and its reference), near_across_splits (a warning).
     """
     import pandas as pd
 
