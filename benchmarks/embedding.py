@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -21,13 +20,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import read_rgb
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.datasets.stage import ImageRow
+from ffhqref.engine import LocalEngine
 from ffhqref.faces.crops import crop_faces
 from ffhqref.faces.embedders import OnnxEmbedder
-from ffhqref.faces.stage import EmbedStage
-from ffhqref.faces.store import BATCH, embed_pictures
+from ffhqref.faces.stage import BATCH, EmbedStage
+from ffhqref.faces.store import embed_images
 
 
 def main() -> None:
@@ -55,11 +56,11 @@ def main() -> None:
             start = time.perf_counter()
             wanted = serial(root, rows, embedder)
             middle = time.perf_counter()
-            found = embed_pictures(stage, rows, root / f"store{run}", threads=options.threads).vectors
+            found = embed_images(stage, rows, root / f"store{run}", engine=LocalEngine(options.threads)).vectors
             seconds["serial"].append(middle - start)
             seconds["overlapped"].append(time.perf_counter() - middle)
         start = time.perf_counter()
-        again = embed_pictures(stage, rows, root / "store0").vectors
+        again = embed_images(stage, rows, root / "store0", engine=LocalEngine(1)).vectors
         resumed = time.perf_counter() - start
     assert np.array_equal(again, found)
     best = {name: min(values) for name, values in seconds.items()}
@@ -103,8 +104,9 @@ def copies(root: Path, count: int, png: bool) -> list[ImageRow]:
     for number in range(count):
         source = sources[number % len(sources)]
         name = f"{number:05d}{source.suffix}"
-        shutil.copy(source, root / name)
-        rows.append(ImageRow(f"{number:05d}", name, f"{number:064x}"))
+        data = source.read_bytes() + number.to_bytes(4)  # trailing bytes give each copy a hash of its own
+        (root / name).write_bytes(data)
+        rows.append(ImageRow(f"{number:05d}", name, sha256_bytes(data)))
     return rows
 
 

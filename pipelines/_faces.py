@@ -12,7 +12,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.datasets.stage import ImageRow, ImageStage, file_rows
 from ffhqref.faces.stage import EmbedStage
-from ffhqref.faces.store import embed_pictures
+from ffhqref.faces.store import embed_images
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
 from ffhqref.store.workspace import Workspace, inside
@@ -131,12 +131,11 @@ def _embedded(context: Context, root: Path, good: pd.DataFrame) -> tuple[Embeddi
     name, crop, options = embedder_options(context.config)
     stage = EmbedStage(root, name, options, crop)
     check_embedder(workspace, stage.signature, "prepare")  # synthesize has checked it before
-    found = embed_pictures(
+    found = embed_images(
         stage,
         [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(good)],
         workspace.root / "embeddings",
         engine=context.engine,
-        threads=context.workers,
         progress=context.reporter,
     )
     return Embeddings.checked(list(found.image_ids), found.vectors), dict(found.errors)

@@ -12,7 +12,7 @@ from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.images import read_rgb, save_png, write_atomic
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.stage import EmbedStage
-from ffhqref.faces.store import embed_pictures
+from ffhqref.faces.store import embed_images
 from ffhqref.reference_sets.audit import audit_identities, calibrate_threshold, contact_sheet
 from ffhqref.reference_sets.pairs import pairs_of
 from ffhqref.reference_sets.vectors import Embeddings
@@ -56,9 +56,7 @@ def _second(context: Context, image_ids: list[str]) -> Embeddings:
     images = context.workspace.read("images").set_index("image_id").loc[image_ids].reset_index()
     rows = [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(images)]
     folder = context.workspace.root / "embeddings"
-    made = embed_pictures(
-        stage, rows, folder, engine=context.engine, threads=context.workers, progress=context.reporter
-    )
+    made = embed_images(stage, rows, folder, engine=context.engine, progress=context.reporter)
     if made.errors:
         name, reason = next(iter(made.errors.items()))
         raise TableError(f"audit: {len(made.errors)} pictures cannot be embedded again, first {name}: {reason}")

@@ -17,7 +17,7 @@ from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
-from ffhqref.faces.store import embed_pictures
+from ffhqref.faces.store import read_faces
 from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.reference_sets.card import write_card
 from ffhqref.reference_sets.release import (
@@ -115,7 +115,15 @@ def build(context: Context, plan: Plan) -> int:
     import pandas as pd
 
     workspace, dataset = context.workspace, plan.dataset
-    results = context.map(plan.image_stage, file_rows(dataset.root, dataset.files))
+    results, embedded = read_faces(
+        plan.image_stage,
+        plan.embed_stage,
+        file_rows(dataset.root, dataset.files),
+        engine=context.engine,
+        journal_dir=workspace.journals,
+        folder=workspace.root / "embeddings",
+        progress=context.reporter,
+    )
     images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
     facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
     workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=plan.dataset_root)
@@ -125,14 +133,6 @@ def build(context: Context, plan: Plan) -> int:
         raise DatasetError(
             f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
-    embedded = embed_pictures(
-        plan.embed_stage,
-        _rows(good),
-        workspace.root / "embeddings",
-        engine=context.engine,
-        threads=context.workers,
-        progress=context.reporter,
-    )
     table = embedded.frame(plan.embed_stage.signature)
     config = {key: value for key, value in context.config["embedder"].items() if key != "device"}
     workspace.write("embeddings", table, inputs=("images",), config=config)

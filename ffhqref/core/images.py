@@ -1,6 +1,6 @@
-"""Reading, resizing and saving pictures: the 512x512 RGB convention, in one place.
+"""Read, resize and save images: the 512x512 RGB convention, in one place.
 
-Every picture inside ffhqref is uint8 RGB [H, W, 3], or float32 RGB [B, 3, H, W] in 0..1 when it is a tensor.
+An image is uint8 RGB [H, W, 3], a tensor float32 RGB [B, 3, H, W] in 0..1.
 """
 
 from __future__ import annotations
@@ -25,41 +25,70 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE = 512
-"""Side of an aligned face in pixels, as in FFHQ-Ref, FaceMe and the whole field."""
+"""Height and width of an aligned face in pixels, as in FFHQ-Ref, FaceMe and the whole field."""
 
 EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".tga",
 )  # fmt: skip
-"""File name endings, in lower case, that count as pictures."""
+"""File name endings of images, in lower case."""
 
 
 def read_rgb(
     path: str | Path, size: int | None = None, min_side: int = 1, *, sha256: str | None = None
 ) -> NDArray[np.uint8]:
-    """Read a picture as uint8 RGB [H, W, 3].
-
-    Greyscale, palette and CMYK pictures are converted; of a GIF the first frame is taken; alpha is dropped;
-    16-bit values are scaled to 8 bit (not cut off, as PIL's own conversion does); the EXIF orientation is applied.
+    """Read an image as uint8 RGB [H, W, 3]; see `decode_rgb`.
 
     Args:
         path: the file.
-        size: if given and the picture is not already ``size`` x ``size``, it is resized with PIL's bicubic
-            filter, the default filter that ReF-LDM's code relies on (protocols.md 2.3, trap 6).
-        min_side: pictures with a shorter side are refused.
-        sha256: if given, the picture is decoded from the very bytes that have this hash.
+        size: if given, the image is resized to ``size`` x ``size``.
+        min_side: images with a shorter side are refused.
+        sha256: if given, the file must have this hash. It is read once: the pixels are those of the hashed bytes.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, no picture, too small, or has another hash.
+        ImageError: the file is missing, empty, truncated, no image, too small, or has another hash.
     """
-    path = Path(path)
+    data = read_bytes(path)
+    if sha256 is not None and sha256_bytes(data) != sha256:
+        raise ImageError(f"changed since its hash was recorded, run the pipeline that recorded it again: {path}")
+    return decode_rgb(data, path, size, min_side)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        ImageError: it is missing or may not be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {path}") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error}): {path}") from None
+
+
+def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side: int = 1) -> NDArray[np.uint8]:
+    """Decode an image as uint8 RGB [H, W, 3].
+
+    Greyscale, palette and CMYK images are converted. Of a GIF the first frame is taken. Alpha is dropped. 16-bit
+    values are scaled to 8 bit (PIL's own conversion clips them). The EXIF orientation is applied.
+
+    Args:
+        data: content of the file.
+        path: the file, for messages.
+        size: if given and the image is not already ``size`` x ``size``, it is resized with PIL's bicubic filter, the
+            default filter that ReF-LDM's code relies on.
+        min_side: images with a shorter side are refused.
+
+    Raises:
+        ImageError: empty, truncated, no image, or too small.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path if sha256 is None else io.BytesIO(_checked(path, sha256))) as opened:
+            with Image.open(io.BytesIO(data)) as opened:
                 opened.load()
                 picture = _upright(opened)
-    except FileNotFoundError:
-        raise ImageError(f"no such file: {path}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"not a picture: {path}") from None
     except (ImageError, MemoryError):
@@ -74,15 +103,8 @@ def read_rgb(
     return np.asarray(picture, dtype=np.uint8).copy()
 
 
-def _checked(path: Path, sha256: str) -> bytes:
-    data = path.read_bytes()
-    if sha256_bytes(data) != sha256:
-        raise ImageError(f"changed since its hash was recorded: {path}")
-    return data
-
-
 def _upright(picture: Image.Image) -> Image.Image:
-    """Return a picture turned as its EXIF orientation says; one that cannot be understood turns nothing.
+    """Return an image turned as its EXIF orientation says; one that cannot be understood turns nothing.
 
     Pillow's own ``exif_transpose`` writes the other tags again, and fails where one of them has an odd type.
     """

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ImageError, one_line
-from ffhqref.core.hashing import content_key, sha256_file
-from ffhqref.core.images import read_rgb
+from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.images import decode_rgb, read_bytes
 from ffhqref.engine.base import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from ffhqref.datasets.base import Dataset
 
@@ -78,38 +80,32 @@ class ImageStage(Stage[FileRow, ImageResult]):
 
     def key(self, row: FileRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, str(self.root), row.path, row.size, row.changed_ns)
+        return content_key(self.name, self.version, row.image_id, row.path, row.size, row.changed_ns)
 
     def intact(self, row: FileRow, result: ImageResult) -> bool:  # noqa: ARG002
         """Return False for a file that could not be hashed: a change of its permissions changes no key."""
         return bool(result.sha256)
 
     def process(self, rows: Sequence[FileRow]) -> list[ImageResult]:
-        """Open the images."""
-        return [self._open(row) for row in rows]
+        """Check the images."""
+        return [self.open(row)[0] for row in rows]
 
-    def _open(self, row: FileRow) -> ImageResult:
-        path = self.root / row.path
+    def open(self, row: FileRow) -> tuple[ImageResult, NDArray[np.uint8] | None]:
+        """Read a file once; return what there is to know, and the image, uint8 RGB [H, W, 3], if it can be used."""
+        path, sha256 = self.root / row.path, ""
         try:
-            image = read_rgb(path, min_side=MIN_SIDE)
-            sha256 = sha256_file(path)
-        except (ImageError, OSError) as error:
-            return unusable(row, path, error)
+            data = read_bytes(path)
+            sha256 = sha256_bytes(data)
+            image = decode_rgb(data, path, min_side=MIN_SIDE)
+        except ImageError as error:
+            return unusable(row, sha256, path, error), None
         height, width = image.shape[:2]
-        return ImageResult(row.image_id, row.path, width, height, sha256, None)
+        return ImageResult(row.image_id, row.path, width, height, sha256, None), image
 
 
-def unusable(row: FileRow, path: Path, error: Exception) -> ImageResult:
-    """Return the result of a file that cannot be used."""
-    return ImageResult(row.image_id, row.path, 0, 0, hash_or_nothing(path), reason_without(path, error))
-
-
-def hash_or_nothing(path: Path) -> str:
-    """Return the SHA-256 of a file, or an empty string when it is absent or may not be read."""
-    try:
-        return sha256_file(path)
-    except OSError:
-        return ""
+def unusable(row: FileRow, sha256: str, path: Path, error: Exception) -> ImageResult:
+    """Return the result of a file that cannot be used; its hash is empty when it could not be read at all."""
+    return ImageResult(row.image_id, row.path, 0, 0, sha256, reason_without(path, error))
 
 
 def reason_without(path: Path, error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
-from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
+from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.presets import PRESETS, Preset
@@ -120,10 +120,8 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
         )  # fmt: skip
         source = self.root / row.path
         try:
-            if sha256_file(source) != row.sha256:
-                raise FfhqrefError(f"changed since table 'images' was made, run build again: {source}")
             target = inside(self.root, row.out_path)
-            low = apply(read_rgb(source, SIZE), parameters, preset)
+            low = apply(read_rgb(source, SIZE, sha256=row.sha256), parameters, preset)
         except (FfhqrefError, OSError) as error:
             return replace(failed, error=one_line(error))
         try:

@@ -48,7 +48,7 @@ class Stage(ABC, Generic[RowT, ResultT]):
         super().__init_subclass__()
         for base in cls.__dict__.get("__orig_bases__", ()):
             arguments = get_args(base)
-            if len(arguments) == 2 and isinstance(arguments[1], type):
+            if len(arguments) >= 2 and isinstance(arguments[1], type):
                 cls.result_type = arguments[1]
 
     @abstractmethod
@@ -78,8 +78,47 @@ class Stage(ABC, Generic[RowT, ResultT]):
         return None
 
 
+LoadedT = TypeVar("LoadedT")
+"""What `LoadingStage.load` returns for a row, or the reason why there is nothing."""
+
+
+class LoadingStage(Stage[RowT, ResultT], Generic[RowT, ResultT, LoadedT]):
+    """A stage that loads each row on its own, and computes on batches.
+
+    Attributes:
+        overlapped: whether `load` may run in threads of this process while `compute` works on earlier batches. False
+            for code that holds Python's lock while it computes; batches then run in worker processes.
+    """
+
+    overlapped: bool = True
+
+    @abstractmethod
+    def load(self, row: RowT) -> LoadedT:
+        """Read one row; called from any thread. What cannot be read is told by the returned value."""
+
+    @abstractmethod
+    def compute(self, loaded: Sequence[LoadedT]) -> list[ResultT]:
+        """Return one result for each loaded row, in order."""
+
+    def process(self, rows: Sequence[RowT]) -> list[ResultT]:
+        """Load and compute."""
+        return self.compute([self.load(row) for row in rows])
+
+
 Results = Sequence[ResultT | None]
 """Of a batch, in the order of its rows."""
+
+
+class ResultStore(Protocol[ResultT]):
+    """Results of a stage by content key."""
+
+    def get(self, key: str) -> ResultT | None:
+        """Return the stored result, or None."""
+        ...
+
+    def add(self, results: Mapping[str, ResultT]) -> None:
+        """Store results; a store may leave out what should be tried again."""
+        ...
 
 
 class Engine(Protocol):

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import EngineError
-from ffhqref.engine.base import Results, Stage
+from ffhqref.engine.base import LoadingStage
 from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
 
 if TYPE_CHECKING:
-    from ffhqref.engine.base import Results, ResultT, RowT, Stage
+    from ffhqref.engine.base import LoadedT, Results, ResultT, RowT, Stage
+
+AHEAD = 3
+"""Batches loaded ahead of the one that is computed."""
 
 
 class LocalEngine:
     """Batches on this machine.
 
     Args:
-        workers: processes; 0 or 1: all in this process; None: one for each usable core.
+        workers: processes, or threads that load the rows of a `LoadingStage`; 0 or 1: all in this process; None: one
+            for each usable core.
     """
 
     distributed = False
@@ -40,6 +46,9 @@ class LocalEngine:
             EngineError: a worker process ended abruptly.
         """
         if not batches:
+            return
+        if isinstance(stage, LoadingStage) and stage.overlapped:
+            yield from _overlapped(stage, batches, max(1, self.workers))
             return
         if min(self.workers, len(batches)) <= 1 or stage.one_at_a_time:
             stage.setup()
@@ -91,6 +100,23 @@ class LocalEngine:
                 self.workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(), threads)
             )
         return self._pool
+
+
+def _overlapped(
+    stage: LoadingStage[RowT, ResultT, LoadedT], batches: Sequence[Sequence[RowT]], threads: int
+) -> Iterator[tuple[int, list[ResultT]]]:
+    """Compute batches in order, while threads load the rows of at most `AHEAD` later ones."""
+    stage.setup()
+    loading: deque[list[Future[LoadedT]]] = deque()
+    ahead = iter(batches)
+    with ThreadPoolExecutor(threads, "load") as pool:
+        try:
+            for index in range(len(batches)):
+                for batch in itertools.islice(ahead, AHEAD + 1 - len(loading)):
+                    loading.append([pool.submit(stage.load, row) for row in batch])
+                yield index, stage.compute([future.result() for future in loading.popleft()])
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(parent: int, threads: int) -> None:

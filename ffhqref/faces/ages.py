@@ -151,7 +151,7 @@ class AgeStage(Stage[ImageRow, AgeResult]):
         failed: list[AgeResult | None] = []
         for row in rows:
             try:
-                images.append(read_rgb(self.root / row.path, SIZE))
+                images.append(read_rgb(self.root / row.path, SIZE, sha256=row.sha256))
                 failed.append(None)
             except ImageError as error:
                 failed.append(AgeResult(error=str(error)))

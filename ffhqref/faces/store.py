@@ -1,52 +1,47 @@
-"""Embeddings of a whole data set: computed once, kept as one array, resumed at the batch.
+"""Embeddings of a data set: computed once, stored as one array, resumed at the batch.
 
-On disk an embedder's vectors are one folder::
+The vectors of an embedder and crop are one folder::
 
     vectors.f32      float32 [N, dim], row-major, little-endian; np.memmap reads it
-    manifest.jsonl   first line: format, signature, dim; then one line a batch: image ids, SHA-256 of the pictures,
+    manifest.jsonl   first line: format, signature, dim; then one line a batch: image ids, SHA-256 of the images,
                      CRC-32 of the batch's bytes in vectors.f32
 
-Both files only grow. A batch's vectors are written before its line, so a process that is killed at any moment leaves
-at most vectors without a line, which the next opening cuts off; a line whose vectors never reached the disk (power
-loss) is told by its CRC. Vectors are found by the hash of the picture: renamed or moved pictures are known, changed
-ones are not.
+Both files only grow. The vectors of a batch are written before its line. A process that is killed leaves at most
+vectors without a line, which the next opening cuts off. A line whose vectors never reached the disk (power loss) is
+found by its CRC. Vectors are found by the hash of the image: renamed or moved images are known, changed ones are not.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.errors import ImageError, TableError
+from ffhqref.core.errors import TableError
 from ffhqref.core.hashing import content_key
-from ffhqref.datasets.stage import ImageRow
-from ffhqref.engine.base import Results
-from ffhqref.faces.stage import EmbedResult, EmbedStage
+from ffhqref.datasets.stage import FileRow, ImageResult, ImageRow, ImageStage
+from ffhqref.engine.journal import Journal
+from ffhqref.engine.run import Progress, run_stage, run_with_store
+from ffhqref.faces.stage import AlignStage, EmbedResult, EmbedStage, FaceResult, FaceStage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from types import TracebackType
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from ffhqref.engine.base import Engine
+    from ffhqref.engine.base import Engine, ResultStore
 
 FORMAT = 1
-BATCH = 32
-"""Faces a call of the network, and vectors lost at most when the process is killed."""
 
 
 class EmbeddingStore:
-    """Vectors of one embedder and crop on disk, by the SHA-256 of the picture.
+    """Vectors of one embedder and crop on disk, by the SHA-256 of the image.
 
     Args:
         folder: holds one subfolder for each signature.
@@ -62,6 +57,7 @@ class EmbeddingStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.signature, self.dim = signature, dim
         self._row: dict[str, int] = {}
+        self._array: NDArray[np.float32] | None = None
         self._rows = 0
         self._manifest = (self.folder / "manifest.jsonl").open("a+b")
         self._vectors = (self.folder / "vectors.f32").open("a+b")
@@ -99,19 +95,36 @@ class EmbeddingStore:
         for position, sha256 in enumerate(hashes, self._rows):
             self._row[sha256] = position
         self._rows += len(hashes)
+        self._array = None
 
     def __len__(self) -> int:
         return len(self._row)
 
+    @property
+    def hashes(self) -> Collection[str]:
+        """Hashes of the images whose vectors are stored."""
+        return self._row.keys()
+
     def __contains__(self, sha256: object) -> bool:
         return sha256 in self._row
+
+    def get(self, key: str) -> EmbedResult | None:
+        """Return the vector of the image with this hash, without the name of the image; None: it is not known."""
+        return EmbedResult("", self.gather([key])[0]) if key in self else None
+
+    def add(self, results: Mapping[str, EmbedResult]) -> None:
+        """Store the vectors of a batch by the hash of the image; images that could not be read are tried again."""
+        new = {key: result for key, result in results.items() if result.vector is not None and key not in self}
+        if new:
+            names = [result.image_id for result in new.values()]
+            self.append(names, list(new), np.stack([np.asarray(result.vector) for result in new.values()]))
 
     def append(self, image_ids: Sequence[str], hashes: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Add a batch; it survives the death of the process as soon as this returns.
 
         Args:
             image_ids: for people who read the manifest.
-            hashes: SHA-256 of each picture.
+            hashes: SHA-256 of each image.
             vectors: float32 [B, dim].
         """
         if vectors.shape != (len(hashes), self.dim):
@@ -127,12 +140,13 @@ class EmbeddingStore:
     @property
     def array(self) -> NDArray[np.float32]:
         """Every vector in the order of the manifest, float32 [N, dim], mapped from disk read-only."""
-        if not self._rows:
-            return np.zeros((0, self.dim), np.float32)
-        return np.memmap(self.folder / "vectors.f32", "<f4", "r", shape=(self._rows, self.dim))
+        if self._array is None:
+            shape, file = (self._rows, self.dim), self.folder / "vectors.f32"
+            self._array = np.memmap(file, "<f4", "r", shape=shape) if self._rows else np.zeros(shape, np.float32)
+        return self._array
 
     def gather(self, hashes: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors of pictures, float32 [B, dim].
+        """Return the vectors of images, float32 [B, dim].
 
         Raises:
             KeyError: one is not in the store.
@@ -162,7 +176,7 @@ class Embedded:
     vectors: NDArray[np.float32]
     """[N, dim], L2-normalised."""
     errors: Mapping[str, str]
-    """Reason by image id for every picture that could not be read."""
+    """Reason by image id of every image that could not be read."""
 
     def frame(self, embedder: str) -> pd.DataFrame:
         """Return the table ``embeddings``; ``embedder`` is the signature of the stage."""
@@ -173,95 +187,91 @@ class Embedded:
         return made
 
 
-def embed_pictures(
+class FaceStore:
+    """Results of `FaceStage`: the journal of the images, and the vectors.
+
+    Args:
+        images: the journal.
+        vectors: the vectors, by the hash of the image.
+    """
+
+    def __init__(self, images: ResultStore[ImageResult], vectors: EmbeddingStore) -> None:
+        self._images, self._vectors = images, vectors
+
+    def get(self, key: str) -> FaceResult | None:
+        """Return the check of an image."""
+        image = self._images.get(key)
+        return None if image is None else FaceResult(image)
+
+    def add(self, results: Mapping[str, FaceResult]) -> None:
+        """Store vectors first: an image that is known without its vector would be decoded a second time."""
+        found = results.values()
+        self._vectors.add({result.image.sha256: result.embedded for result in found if result.embedded is not None})
+        self._images.add({key: result.image for key, result in results.items()})
+
+
+def read_faces(
+    images: ImageStage | AlignStage,
+    embed: EmbedStage,
+    rows: Sequence[FileRow],
+    *,
+    engine: Engine,
+    journal_dir: str | Path,
+    folder: str | Path,
+    progress: Progress | None = None,
+) -> tuple[list[ImageResult], Embedded]:
+    """Check (or align) and embed the images of a data set.
+
+    An image of an aligned data set is read and decoded once; see `FaceStage`. What is known already is not read.
+
+    Args:
+        images: checks or aligns.
+        embed: embeds.
+        rows: the files.
+        engine: where images are read.
+        journal_dir: folder of the journals.
+        folder: of the `EmbeddingStore`.
+        progress: called as work goes on.
+    """
+    if isinstance(images, ImageStage):
+        with (
+            EmbeddingStore(folder, embed.signature, embed.dim) as vectors,
+            Journal(Path(journal_dir) / f"{images.name}.jsonl", ImageResult) as journal,
+        ):
+            stage, store = FaceStage(images, embed, vectors.hashes), FaceStore(journal, vectors)
+            found = run_with_store(stage, rows, engine=engine, store=store, progress=progress)
+        checked = [result.image for result in found]
+    else:
+        checked = run_stage(images, rows, engine=engine, journal_dir=journal_dir, progress=progress)
+    good = [ImageRow(image.image_id, image.path, image.sha256) for image in checked if image.error is None]
+    return checked, embed_images(embed, good, folder, engine=engine, progress=progress)
+
+
+def embed_images(
     stage: EmbedStage,
     rows: Sequence[ImageRow],
     folder: str | Path,
     *,
-    engine: Engine | None = None,
-    threads: int = 1,
-    progress: Callable[[str, int, int], None] | None = None,
+    engine: Engine,
+    progress: Progress | None = None,
 ) -> Embedded:
-    """Embed the pictures that the store does not know yet and return the vectors of all.
-
-    In this process ``threads`` threads read, resize and crop while the network runs on the batch before. An embedder
-    that holds the interpreter's lock while it works (dlib's) would stop them: such a one is spread over the processes
-    of ``engine`` instead, and any is over the machines of a cluster. Either way the same functions run on the same
-    pixels in the same batches, so the vectors are the same.
+    """Embed the images whose vectors are not stored yet and return the vectors of all.
 
     Args:
         stage: root, embedder and crop.
-        rows: image_id, path, sha256 of each picture.
+        rows: the images. One that occurs twice is embedded once.
         folder: of the `EmbeddingStore`.
-        engine: spreads embedders that hold the lock, and all where it is ``distributed``; None: never.
-        threads: that read and crop.
-        progress: told (stage name, done, all) as work goes on; a picture that occurs twice counts once.
+        engine: where images are read and embedded.
+        progress: called as work goes on.
     """
     with EmbeddingStore(folder, stage.signature, stage.dim) as store:
-        pending = {row.sha256: row for row in rows if row.sha256 not in store}
-        total = len({row.sha256 for row in rows})
-        done = total - len(pending)
-        if progress:
-            progress(stage.name, done, total)
-        errors: dict[str, str] = {}
-        todo = list(pending.values())
-        spread = engine is not None and (engine.distributed or not stage.threaded)
-        for batch, results in _through(engine, stage, todo) if spread and engine else _overlapped(stage, todo, threads):
-            done_rows = [(row, result) for row, result in zip(batch, results, strict=True) if result is not None]
-            good = [(row, result.vector) for row, result in done_rows if result.vector is not None]
-            errors.update({row.sha256: result.error for row, result in done_rows if result.error is not None})
-            if good:
-                store.append(
-                    [row.image_id for row, _ in good],
-                    [row.sha256 for row, _ in good],
-                    np.stack([vector for _, vector in good]),
-                )
-            done += len(batch)
-            if progress:
-                progress(stage.name, done, total)
+        results = run_with_store(stage, rows, engine=engine, store=store, progress=progress)
         known = [row for row in rows if row.sha256 in store]
         return Embedded(
             [row.image_id for row in known],
             store.gather([row.sha256 for row in known]),
-            {row.image_id: errors[row.sha256] for row in rows if row.sha256 in errors},
+            {row.image_id: result.error for row, result in zip(rows, results, strict=True) if result.error is not None},
         )
-
-
-Batches = Iterator[tuple[Sequence[ImageRow], Results[EmbedResult]]]
-
-
-def _through(engine: Engine, stage: EmbedStage, rows: Sequence[ImageRow]) -> Batches:
-    size = BATCH if stage.threaded else stage.batch_size
-    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    for index, results in engine.imap(stage, chunks):
-        yield chunks[index], results
-
-
-def _overlapped(stage: EmbedStage, rows: Sequence[ImageRow], threads: int) -> Batches:
-    """Yield batches in order; up to three batches of faces are read ahead, however many rows there are."""
-    if not rows:
-        return
-    stage.setup()
-    waiting: deque[tuple[ImageRow, Future[NDArray[np.uint8]]]] = deque()
-    ahead = iter(rows)
-    with ThreadPoolExecutor(max(1, threads), "read-faces") as pool:
-        try:
-            while True:
-                while len(waiting) < 3 * BATCH and (row := next(ahead, None)) is not None:
-                    waiting.append((row, pool.submit(stage.face, row)))
-                if not waiting:
-                    return
-                taken = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
-                yield [row for row, _ in taken], stage.embed([_outcome(future) for _, future in taken])
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _outcome(future: Future[NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:
-    try:
-        return future.result()
-    except ImageError as error:
-        return error
 
 
 def _parsed(line: bytes) -> Any:

@@ -236,7 +236,7 @@ class PoseStage(Stage[Row, dict[str, Any]]):
 
         assert self._detector is not None
         try:
-            face = main_face(self._detector(read_rgb(self.root / row["path"], SIZE)), SIZE, SIZE)
+            face = main_face(self._detector(read_rgb(self.root / row["path"], SIZE, sha256=row["sha256"])), SIZE, SIZE)
             if face is None:
                 return {"error": f"no face found by {self._detector.signature}"}
             found = face_pose(face.points)

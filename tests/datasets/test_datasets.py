@@ -210,19 +210,15 @@ def test_bad_attribute_tables_name_the_line(tmp_path, content, said):
 
 def refusing(monkeypatch, *names):
     """Refuse to open files of these names, as ``chmod 000`` does for everybody but root."""
-    opened = pathlib.Path.open
+    for method in ("open", "read_bytes"):
+        opened = getattr(pathlib.Path, method)
 
-    def refuse(path, *arguments, **options):
-        if path.name in names:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return opened(path, *arguments, **options)
+        def refuse(path, *arguments, opened=opened, **options):
+            if path.name in names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opened(path, *arguments, **options)
 
-    def refuse_image(path, *arguments, **options):
-        return image_open(refuse(pathlib.Path(path), "rb"), *arguments, **options)
-
-    image_open = Image.open
-    monkeypatch.setattr(pathlib.Path, "open", refuse)
-    monkeypatch.setattr(Image, "open", refuse_image)
+        monkeypatch.setattr(pathlib.Path, method, refuse)
 
 
 def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from ffhqref.datasets import open_dataset
 from ffhqref.datasets.stage import ImageRow, file_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.stage import AlignStage, EmbedStage
-from ffhqref.faces.store import embed_pictures
+from ffhqref.faces.store import embed_images
 from ffhqref.reference_sets.agesets import CROSS, SAME, AgeSetConfig, build_age_sets
 from ffhqref.reference_sets.build import BuildConfig, build_reference_set
 from ffhqref.reference_sets.references import candidates
@@ -55,7 +55,7 @@ def officials(shared, tmp_path_factory):
     stage = EmbedStage(work / "aligned", "onnx", network, "ffhq_template")
     usable = images[images["error"].isna()][["image_id", "path", "sha256"]]
     good = [ImageRow(*facts) for facts in usable.itertuples(index=False)]
-    embedded = embed_pictures(stage, good, work / "embeddings", threads=2)
+    embedded = embed_images(stage, good, work / "embeddings", engine=LocalEngine(2))
     assert not embedded.errors
     with table.open(newline="") as stream:
         people = {row["file"].removesuffix(".jpg"): row for row in csv.DictReader(stream)}

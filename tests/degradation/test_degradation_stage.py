@@ -135,11 +135,11 @@ def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
 
 
 def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
-    def refuse(path, *arguments):
+    def refuse(path, *arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("ffhqref.degradation.stage.sha256_file", refuse)
+        patch.setattr("ffhqref.degradation.stage.read_rgb", refuse)
         (result,) = DegradeStage(tmp_path).process(rows[:1])
     assert "Permission denied" in result.error
     assert result.lq_path is None

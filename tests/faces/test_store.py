@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from ffhqref.core.errors import ConfigError, TableError
-from ffhqref.core.hashing import sha256_file
+from ffhqref.core.hashing import sha256_bytes, sha256_file
 from ffhqref.core.images import read_rgb
-from ffhqref.datasets.stage import ImageRow
+from ffhqref.datasets.stage import ImageRow, ImageStage, file_rows
 from ffhqref.engine import LocalEngine
 from ffhqref.faces import embed, make_embedder
-from ffhqref.faces.stage import EmbedStage
-from ffhqref.faces.store import BATCH, EmbeddingStore, embed_pictures
+from ffhqref.faces.stage import BATCH, EmbedStage
+from ffhqref.faces.store import EmbeddingStore, embed_images, read_faces
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store import tables
 
@@ -81,7 +81,7 @@ def one_by_one(pictures, name, **options):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_vectors_are_those_of_one_picture_at_a_time(pictures, network, tmp_path, threads):
-    found = embed_pictures(stage_of(pictures, network), pictures[1], tmp_path, threads=threads)
+    found = embed_images(stage_of(pictures, network), pictures[1], tmp_path, engine=LocalEngine(threads))
     assert found.image_ids == [row.image_id for row in pictures[1]]
     assert np.abs(found.vectors - one_by_one(pictures, "onnx", path=network)).max() < 1e-6
     assert not found.errors
@@ -89,7 +89,7 @@ def test_vectors_are_those_of_one_picture_at_a_time(pictures, network, tmp_path,
 
 def test_the_table_of_embeddings_holds_what_was_embedded(pictures, network, tmp_path):
     stage = stage_of(pictures, network)
-    found = embed_pictures(stage, pictures[1][::-1], tmp_path)
+    found = embed_images(stage, pictures[1][::-1], tmp_path, engine=LocalEngine(1))
     tables.write_table(tmp_path, "embeddings", found.frame(stage.signature))
     table = tables.read_table(tmp_path, "embeddings")
     assert set(table["embedder"]) == {stage.signature}
@@ -103,7 +103,7 @@ def test_dlib_in_processes_gives_the_same_vectors(pictures, tmp_path):
     rows = pictures[1][:6]
     stage = EmbedStage(pictures[0], "dlib", {}, "ffhq_template")
     stage.batch_size = 3
-    found = embed_pictures(stage, rows, tmp_path, engine=LocalEngine(2))
+    found = embed_images(stage, rows, tmp_path, engine=LocalEngine(2))
     assert np.array_equal(found.vectors, one_by_one((pictures[0], rows), "dlib"))
 
 
@@ -111,18 +111,20 @@ def test_edgeface_equals_one_by_one(pictures, tmp_path, shared):
     path = shared / "models" / "edgeface_xs.onnx"
     rows = pictures[1][: BATCH + 3]
     stage = EmbedStage(pictures[0], "onnx", {"path": str(path)}, "ffhq_template")
-    found = embed_pictures(stage, rows, tmp_path, threads=2)
+    found = embed_images(stage, rows, tmp_path, engine=LocalEngine(2))
     assert np.abs(found.vectors - one_by_one((pictures[0], rows), "onnx", path=path)).max() < 1e-6
 
 
 def test_a_second_run_computes_nothing_and_changes_nothing(pictures, network, tmp_path):
     stage = stage_of(pictures, network)
-    first = embed_pictures(stage, pictures[1], tmp_path)
+    first = embed_images(stage, pictures[1], tmp_path, engine=LocalEngine(1))
     (folder,) = tmp_path.iterdir()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    stage.embed = stage.face = None  # would raise if anything were computed
+    stage.compute = stage.load = None  # would raise if anything were computed
     told = []
-    second = embed_pictures(stage, pictures[1][::-1], tmp_path, progress=lambda *facts: told.append(facts))
+    second = embed_images(
+        stage, pictures[1][::-1], tmp_path, progress=lambda *facts: told.append(facts), engine=LocalEngine(1)
+    )
     assert np.array_equal(second.vectors[::-1], first.vectors)
     assert told == [("embed", len(pictures[1]), len(pictures[1]))]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -136,19 +138,19 @@ def test_unreadable_pictures_are_told_and_tried_again(pictures, network, tmp_pat
     rows = pictures[1][:5]
     (root / rows[2].path).write_bytes(b"no picture")
     stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
-    found = embed_pictures(stage, rows, tmp_path / "store")
+    found = embed_images(stage, rows, tmp_path / "store", engine=LocalEngine(1))
     assert found.image_ids == [row.image_id for row in rows if row is not rows[2]]
     assert list(found.errors) == [rows[2].image_id]
-    assert "not a picture" in found.errors[rows[2].image_id]
+    assert "changed since its hash was recorded" in found.errors[rows[2].image_id]
     shutil.copy(pictures[0] / rows[2].path, root / rows[2].path)
-    again = embed_pictures(stage, rows, tmp_path / "store")
+    again = embed_images(stage, rows, tmp_path / "store", engine=LocalEngine(1))
     assert again.image_ids == [row.image_id for row in rows]
     assert not again.errors
 
 
 def test_equal_pictures_are_embedded_once(pictures, network, tmp_path):
     rows = [replace(pictures[1][0], image_id=name) for name in ("a", "b")]
-    found = embed_pictures(stage_of(pictures, network), rows, tmp_path)
+    found = embed_images(stage_of(pictures, network), rows, tmp_path, engine=LocalEngine(1))
     assert found.image_ids == ["a", "b"]
     assert np.array_equal(found.vectors[0], found.vectors[1])
     with EmbeddingStore(tmp_path, stage_of(pictures, network).signature, 8) as store:
@@ -225,14 +227,15 @@ def test_killed_with_minus_nine_it_goes_on_and_equals_an_undisturbed_run(picture
         import json, sys, time
         from pathlib import Path
         from ffhqref.datasets.stage import ImageRow
-        from ffhqref.faces.stage import EmbedStage
-        from ffhqref.faces.store import embed_pictures
+        from ffhqref.engine import LocalEngine
+        from ffhqref.faces.stage import BATCH, EmbedStage
+        from ffhqref.faces.store import embed_images
 
         stage = EmbedStage(Path({str(pictures[0])!r}), "onnx", {{"path": {str(network)!r}}}, "ffhq_template")
         rows = [ImageRow(**row) for row in json.loads(Path(sys.argv[1]).read_text())]
-        slow = stage.embed
-        stage.embed = lambda faces: (time.sleep(0.3), slow(faces))[1]
-        embed_pictures(stage, rows, sys.argv[2], progress=lambda *facts: print(facts, flush=True))
+        slow = stage.compute
+        stage.compute = lambda faces: (time.sleep(0.3), slow(faces))[1]
+        embed_images(stage, rows, sys.argv[2], progress=lambda *facts: print(facts, flush=True), engine=LocalEngine(1))
         """)
     )
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in pictures[1]]))
@@ -247,15 +250,94 @@ def test_killed_with_minus_nine_it_goes_on_and_equals_an_undisturbed_run(picture
     process.wait()
     stage = stage_of(pictures, network)
     told = []
-    resumed = embed_pictures(
-        stage, pictures[1], tmp_path / "killed", progress=lambda _, done, total: told.append((done, total))
+    resumed = embed_images(
+        stage,
+        pictures[1],
+        tmp_path / "killed",
+        progress=lambda _, done, total: told.append((done, total)),
+        engine=LocalEngine(1),
     )
     assert BATCH <= told[0][0] < len(pictures[1])
-    whole = embed_pictures(stage, pictures[1], tmp_path / "whole")
+    whole = embed_images(stage, pictures[1], tmp_path / "whole", engine=LocalEngine(1))
     assert np.array_equal(resumed.vectors, whole.vectors)
     (killed,), (undisturbed,) = (tmp_path / "killed").iterdir(), (tmp_path / "whole").iterdir()
     for name in ("vectors.f32", "manifest.jsonl"):
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that are decoded."""
+    from PIL import Image
+
+    files, open_image = [], Image.open
+
+    def counted(source, *arguments):
+        files.append(sha256_bytes(source.getvalue()))
+        return open_image(source, *arguments)
+
+    monkeypatch.setattr(Image, "open", counted)
+    return files
+
+
+def read_all(pictures, network, work, root=None):
+    root = root or pictures[0]
+    rows = file_rows(root, {row.image_id: row.path for row in pictures[1]})
+    stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
+    facts = {"engine": LocalEngine(2), "journal_dir": work / "journal", "folder": work / "embeddings"}
+    return read_faces(ImageStage(root), stage, rows, **facts)
+
+
+def test_each_image_is_decoded_once_and_the_results_are_those_of_two_stages(pictures, network, tmp_path, decoded):
+    checked, embedded = read_all(pictures, network, tmp_path)
+    assert sorted(decoded) == sorted(row.sha256 for row in pictures[1])
+    assert checked == [
+        ImageStage(pictures[0]).process([row])[0]
+        for row in file_rows(pictures[0], {row.image_id: row.path for row in pictures[1]})
+    ]
+    apart = embed_images(stage_of(pictures, network), pictures[1], tmp_path / "apart", engine=LocalEngine(1))
+    assert embedded.image_ids == apart.image_ids
+    assert np.array_equal(embedded.vectors, apart.vectors)
+    decoded.clear()
+    again, same = read_all(pictures, network, tmp_path)
+    assert decoded == []
+    assert again == checked
+    assert np.array_equal(same.vectors, embedded.vectors)
+
+
+def test_lost_vectors_are_made_again_and_a_broken_file_is_a_row(pictures, network, tmp_path):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures[0], root)
+    broken = pictures[1][3]
+    (root / broken.path).write_bytes(b"no image")
+    checked, embedded = read_all(pictures, network, tmp_path, root)
+    assert [result.image_id for result in checked if result.error is not None] == [broken.image_id]
+    assert checked[3].sha256 == sha256_bytes(b"no image")
+    assert embedded.image_ids == [row.image_id for row in pictures[1] if row is not broken]
+    shutil.rmtree(tmp_path / "embeddings")
+    _, again = read_all(pictures, network, tmp_path, root)
+    assert np.array_equal(again.vectors, embedded.vectors)
+
+
+def test_vectors_that_are_known_are_not_made_again_when_the_journal_is_lost(pictures, network, tmp_path):
+    checked, embedded = read_all(pictures, network, tmp_path)
+    (manifest,) = (tmp_path / "embeddings").glob("*/manifest.jsonl")
+    before = manifest.read_bytes()
+    shutil.rmtree(tmp_path / "journal")
+    again, same = read_all(pictures, network, tmp_path)
+    assert again == checked
+    assert np.array_equal(same.vectors, embedded.vectors)
+    assert manifest.read_bytes() == before
+
+
+def test_an_image_that_changes_between_hash_and_pixels_is_told(pictures, network, tmp_path):
+    root = tmp_path / "pictures"
+    shutil.copytree(pictures[0], root)
+    shutil.copy(root / pictures[1][1].path, root / pictures[1][0].path)
+    stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
+    found = embed_images(stage, pictures[1][:2], tmp_path / "store", engine=LocalEngine(1))
+    assert found.image_ids == [pictures[1][1].image_id]
+    assert "changed since its hash was recorded" in found.errors[pictures[1][0].image_id]
 
 
 def test_an_unknown_crop_is_refused_before_any_work(network, tmp_path):

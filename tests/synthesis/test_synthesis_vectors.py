@@ -73,7 +73,7 @@ def test_yaw_of_ffhq_pictures_is_that_of_ffhq_features(shared):
     names = [f"{n:05d}" for n in (0, 3, 5, 7, 8)]
     told = read_vectors(shared / "ffhq" / "ffhq_features.csv.gz", names, ["yaw"], ["smile"])
     stage = PoseStage(shared / "ffhq", "centerface", {})
-    rows = [{"path": f"{name}.png", "sha256": ""} for name in told.image_ids]
+    rows = [{"path": f"{name}.png", "sha256": sha256_file(shared / "ffhq" / f"{name}.png")} for name in told.image_ids]
     mine = [result["pose"][0] for result in stage.process(rows)]
     assert np.abs(np.array(mine) - told.pose[:, 0]).max() < 7.0
 
@@ -84,7 +84,8 @@ def test_a_picture_without_a_face_is_a_row_with_the_reason(tmp_path):
 
     save_png(tmp_path / "grey.png", np.full((512, 512, 3), 128, np.uint8))
     stage = PoseStage(tmp_path, "centerface", {})
-    found = stage.process([{"path": "grey.png", "sha256": ""}, {"path": "none.png", "sha256": ""}])
+    sha256 = sha256_file(tmp_path / "grey.png")
+    found = stage.process([{"path": "grey.png", "sha256": sha256}, {"path": "none.png", "sha256": ""}])
     assert "no face found" in found[0]["error"]
     assert "no such file" in found[1]["error"]
 

@@ -5,7 +5,7 @@ import torch
 
 from ffhqref.restorers import RestorerInfo
 
-SEEN: list[object] = []
+SEEN = []
 
 
 class Plugin:
