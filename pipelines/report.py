@@ -12,7 +12,7 @@ from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.publish import publish
 from ffhqref.leaderboard.reading import Scored, scored_parts
 from ffhqref.leaderboard.render import print_leaderboard
-from ffhqref.metrics.set_scoring import SET_METRICS
+from ffhqref.metrics.dataset_metrics import DATASET_METRICS
 from ffhqref.store.workspace import Workspace
 
 from ._chosen import named
@@ -59,7 +59,7 @@ def _shown(context: Context, options: ReportOptions, there: Scored) -> dict[str,
     """Return the methods, benchmarks and metrics that the command names, all where it names none."""
     chosen = {group: named(context, group, names, STEPS[group]) for group, names in there.items()}
     gate = [options.gate.metric, *options.quality] if options.gate else []
-    more = [name for name in (*SET_METRICS, *gate) if name in there["metric"] and name not in chosen["metric"]]
+    more = [name for name in (*DATASET_METRICS, *gate) if name in there["metric"] and name not in chosen["metric"]]
     chosen["metric"] += more  # of whole sets, and those of the gate, are shown though not named
     left = {group: [name for name in names if name not in chosen[group]] for group, names in there.items()}
     if any(left.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
-from ffhqref.leaderboard.case_values import CASE, WHOLE_SET
-from ffhqref.metrics import LOWER_IS_BETTER
-from ffhqref.metrics.base import Runtime
-from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics
+from ffhqref.leaderboard.case_values import CASE
+from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET, MetricRuntime
+from ffhqref.metrics.dataset_metrics import dataset_metric_class
+from ffhqref.metrics.dataset_scoring import check_dataset_metrics, dataset_notes, dataset_reasons, score_datasets
+from ffhqref.metrics.scoring import MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
-from ffhqref.metrics.set_scoring import check_set_metrics, score_sets, set_notes, set_reasons
 
 from ._chosen import chosen_cases
 from ._common import Context, embedder_options, group_of, open_context, rows_of
@@ -51,16 +52,16 @@ def make_metrics(context: Context) -> MetricSet:
     return metrics
 
 
-def _runtime(context: Context) -> Runtime:
+def _runtime(context: Context) -> MetricRuntime:
     folder = context.config["weights_dir"]
-    return Runtime(context.stage_device, Path(folder) if folder else None, bool(context.config["download"]))
+    return MetricRuntime(context.stage_device, Path(folder) if folder else None, bool(context.config["download"]))
 
 
 def _set_metrics(context: Context) -> list[str]:
     names = context.config["set_metric"]
     if not isinstance(names, list):
         raise ConfigError(f"set_metric={names}: expected a list, set_metric=[fid,kid]")
-    return check_set_metrics([str(name) for name in names])
+    return check_dataset_metrics([str(name) for name in names])
 
 
 def score(context: Context, metrics: MetricSet) -> int:
@@ -85,18 +86,18 @@ def score(context: Context, metrics: MetricSet) -> int:
         if case is None:
             continue
         output = None if made.output_path is None else str(workspace.file(made.output_path))
-        rows.append(_row(context, made.method, case, output, made.output_sha256, sha256))
+        row = _row(context, made.method, case, output, made.output_sha256, sha256)
+        rows.append(replace(row, usable=made.status == "ok"))
     found = score_rows(rows, metrics, engine=context.engine, journal_dir=workspace.journals, progress=context.reporter)
-    directions = {name: metric.higher_is_better for name, metric in metrics.available.items()}
-    directions.update({name: name not in LOWER_IS_BETTER for name in metrics.unavailable})
-    frame, signatures, unavailable = found.frame, metrics.signatures, dict(metrics.unavailable)
+    directions = metrics.directions
+    frame, signatures, unavailable = found.frame, dict(found.signatures), dict(metrics.unavailable)
     whole = _score_sets(context, rows)
     if whole is not None:
         frame = pd.concat([frame, whole.assign(case_id=WHOLE_SET)[list(frame.columns)]], ignore_index=True)
-        directions |= dict.fromkeys(whole["metric"], False)
+        directions |= {name: dataset_metric_class(name).higher_is_better for name in whole["metric"].unique()}
         signatures |= dict(whole.dropna(subset="signature")[["metric", "signature"]].itertuples(index=False))
-        unavailable |= set_reasons(whole)
-    notes = {} if whole is None else set_notes(whole)
+        unavailable |= dataset_reasons(whole)
+    notes = {} if whole is None else dataset_notes(whole)
     workspace.write(
         "scores",
         frame,
@@ -117,11 +118,11 @@ def _score_sets(context: Context, rows: list[ScoreRow]) -> pd.DataFrame | None:
     names, say = _set_metrics(context), context.reporter.say
     if not names:
         return None
-    found = score_sets(rows, names, engine=context.engine, journal_dir=context.workspace.journals,
+    found = score_datasets(rows, names, engine=context.engine, journal_dir=context.workspace.journals,
                        runtime=_runtime(context), seed=context.seed, progress=context.reporter)  # fmt: skip
-    for name, reason in set_reasons(found).items():
+    for name, reason in dataset_reasons(found).items():
         say(f"metric {name} unavailable: {reason}")
-    for benchmark, notes in set_notes(found).items():
+    for benchmark, notes in dataset_notes(found).items():
         for name, note in notes.items():
             say(f"metric {name} on {benchmark}: {note}")
     return found

@@ -1,4 +1,4 @@
-"""Metrics: each a named, reproducible choice with a signature that says everything its value depends on."""
+"""Metrics: named and reproducible, each with a signature that says everything its value depends on."""
 
 from __future__ import annotations
 
@@ -7,80 +7,68 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.registry import Registry
-from ffhqref.metrics.base import Metric, MetricBatch, Runtime
+from ffhqref.metrics.base import Metric, MetricBatch, MetricFacts, MetricRuntime, as_metric, facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-METRICS: Registry[Callable[..., Metric]] = Registry(
+METRICS: Registry[Callable[..., object]] = Registry(
     "metric",
     {
         "psnr": "ffhqref.metrics.fidelity:PSNR",
-        "psnr_y": "ffhqref.metrics.fidelity:psnr_y",
+        "psnr_y": "ffhqref.metrics.fidelity:LumaPSNR",
         "psnr_matched": "ffhqref.metrics.fidelity:MatchedPSNR",
         "ssim": "ffhqref.metrics.structural:SSIM",
-        "ssim_rgb": "ffhqref.metrics.structural:ssim_rgb",
+        "ssim_rgb": "ffhqref.metrics.structural:ChannelSSIM",
         "ssim_matched": "ffhqref.metrics.structural:MatchedSSIM",
         "ms_ssim": "ffhqref.metrics.structural:MSSSIM",
         "niqe": "ffhqref.metrics.niqe:NIQE",
-        "lpips_vgg": "ffhqref.metrics.perceptual:lpips_vgg",
-        "lpips_alex": "ffhqref.metrics.perceptual:lpips_alex",
+        "lpips_vgg": "ffhqref.metrics.perceptual:VGGLPIPS",
+        "lpips_alex": "ffhqref.metrics.perceptual:AlexLPIPS",
         "dists": "ffhqref.metrics.perceptual:DISTS",
-        "musiq": "ffhqref.metrics.iqa:musiq",
+        "musiq": "ffhqref.metrics.iqa:MUSIQ",
         "lmd": "ffhqref.metrics.faceparts:LMD",
         "flpips_parsenet": "ffhqref.metrics.faceparts:FaceLPIPS",
         "age_error": "ffhqref.metrics.age:AgeError",
-        "ids": "ffhqref.metrics.identity:ids",
-        "ids_ref": "ffhqref.metrics.identity:ids_ref",
-        "ids_ref_best": "ffhqref.metrics.identity:ids_ref_best",
-        "ids_ref_mean": "ffhqref.metrics.identity:ids_ref_mean",
-        "ids_refldm": "ffhqref.metrics.identity:ids_refldm",
-        "ids_grey_r18": "ffhqref.metrics.identity:ids_grey_r18",
+        "ids": "ffhqref.metrics.identity:EmbedderIDS",
+        "ids_ref": "ffhqref.metrics.identity:FirstReferenceIDS",
+        "ids_ref_best": "ffhqref.metrics.identity:BestReferenceIDS",
+        "ids_ref_mean": "ffhqref.metrics.identity:MeanReferenceIDS",
+        "ids_refldm": "ffhqref.metrics.identity:RefldmIDS",
+        "ids_grey_r18": "ffhqref.metrics.identity:GreyAngle",
     },
     "ffhqref.metrics",
 )
-"""Every metric of single cases by name; other packages add theirs through the entry point group ``ffhqref.metrics``.
+"""Metrics of single cases by name; other packages add theirs through the entry point group ``ffhqref.metrics``.
 
-``pyiqa:<name>`` is understood too. Set distances (FID, KID) live in `ffhqref.metrics.sets`.
+``pyiqa:NAME`` works too. Dataset-level metrics (FID, KID): `ffhqref.metrics.dataset_metrics`.
 """
 
-LOWER_IS_BETTER = frozenset(
-    {"age_error", "dists", "flpips_parsenet", "ids_grey_r18", "lmd", "lpips_alex", "lpips_vgg", "niqe"}
-)
-"""Built-in metrics of which less is better: the direction is told even where a metric cannot run."""
-
-__all__ = ["LOWER_IS_BETTER", "METRICS", "Metric", "MetricBatch", "Runtime", "make_metric"]
+__all__ = ["METRICS", "Metric", "MetricBatch", "MetricFacts", "MetricRuntime", "make_metric", "metric_facts"]
 
 
 def make_metric(
     name: str,
     *,
-    runtime: Runtime | None = None,
+    runtime: MetricRuntime | None = None,
     embedder: str | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Metric:
     """Return the metric of that name.
 
     Args:
-        name: a name of `METRICS`, or ``pyiqa:<name>`` for any of pyiqa's single-picture metrics.
+        name: a name of `METRICS`, or ``pyiqa:NAME`` for any of pyiqa's metrics of single images.
         runtime: device and weights folder, for metrics with a network.
-        embedder: a name, or the run's embedder as ``name``, ``crop`` and its own options. A mapping is passed over
-            by metrics that embed nothing; a name is an error there.
+        embedder: a name, or the run's embedder as ``name``, ``crop`` and its own options. Metrics that embed nothing
+            ignore a mapping; a name is an error there.
         options: of the metric.
 
     Raises:
-        ConfigError: unknown name or option.
-        WeightsError: a weight file is absent; the line says which, from where, where to put it.
+        ConfigError: unknown name or option, or a plug-in that is no metric.
+        WeightsError: a weight file is absent; the message says which, its origin, and where to put it.
         DependencyError: a package is not installed.
     """
-    if name.startswith("pyiqa:"):
-        from ffhqref.metrics.iqa import PyiqaMetric
-
-        if options:
-            raise ConfigError(f"metric '{name}' has no options, got '{next(iter(options))}'")
-        return PyiqaMetric(name.removeprefix("pyiqa:"), runtime)
-    factory = METRICS.get(name)
-    known = inspect.signature(factory).parameters
+    factory, known = _factory(name, options)
     if isinstance(embedder, str):
         options, embedder = {**options, "embedder": embedder}, None
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
@@ -93,4 +81,38 @@ def make_metric(
         del options["name"]
     if "runtime" in known and runtime is not None:
         options = {**options, "runtime": runtime}
-    return factory(**options)
+    return as_metric(factory(**options), name)
+
+
+def metric_facts(name: str, options: Mapping[str, object]) -> MetricFacts:
+    """Return direction, needs and role of a metric, without weights.
+
+    Args:
+        name: as for `make_metric`.
+        options: of the metric.
+
+    Raises:
+        ConfigError: unknown name, or the direction is not declared.
+    """
+    if name.startswith(_PYIQA):
+        from ffhqref.metrics.iqa import PyiqaMetric
+
+        return PyiqaMetric.describe({"name": name.removeprefix(_PYIQA)})
+    return facts_of(METRICS.get(name), name, options)
+
+
+_PYIQA = "pyiqa:"
+
+
+def _factory(name: str, options: Mapping[str, object]) -> tuple[Callable[..., object], Mapping[str, inspect.Parameter]]:
+    if not name.startswith(_PYIQA):
+        factory = METRICS.get(name)
+        return factory, inspect.signature(factory).parameters
+    if options:
+        raise ConfigError(f"metric '{name}' has no options, got '{next(iter(options))}'")
+    from functools import partial
+
+    from ffhqref.metrics.iqa import PyiqaMetric
+
+    made = partial(PyiqaMetric, name.removeprefix(_PYIQA))
+    return made, {"runtime": inspect.signature(PyiqaMetric).parameters["runtime"]}

@@ -1,16 +1,16 @@
-"""Age error: how many years older or younger the restored face looks than the ground truth, to one age model."""
+"""Age error: by how many years the apparent age of the output differs from the ground truth's."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.images import SIZE, to_uint8
 from ffhqref.faces.ages import AgeModel, make_age_model
-from ffhqref.metrics.base import MetricBatch, ground_truth
+from ffhqref.metrics.base import Metric, MetricBatch, ground_truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-_REMEMBERED = 4096
-"""Ages of ground truths that are kept: every method is compared with the same ones."""
+_CACHED = 4096
+"""Cached ages of ground truths: every method is compared with the same ones."""
 
 
-class AgeError:
-    """|age(output) - age(ground truth)| in years, both told by the same network.
+class AgeError(Metric):
+    """|age(output) - age(ground truth)| in years, both estimated by one network.
 
-    The model's own error cancels where it errs alike on both pictures; what the person's age is plays no part. Ages
-    are taken as the network says them, also those outside a human life, so that no error is hidden.
+    The model's error cancels where it is the same on both images; the person's true age plays no part. Estimates are
+    not clipped to a human life, so that no error is hidden.
 
     Args:
         model: name in `ffhqref.faces.ages.AGE_MODELS`; None: ``insightface``.
         path: the model's file or folder, where it has one.
 
     Raises:
-        WeightsError: no file is named, or it is not there.
+        WeightsError: no file is named, or it does not exist.
         DependencyError: the model's package is not installed.
     """
 
-    higher_is_better: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
+    higher_is_better = False
+    role = "age"
 
     def __init__(self, model: str | None = None, path: str | Path | None = None) -> None:
         name = model or "insightface"
@@ -58,22 +58,22 @@ class AgeError:
         pairs = zip(batch.output, truth, batch.gt_ids or [""] * len(batch), strict=True)
         return np.array([abs(self._age(output) - self._of_truth(gt, key)) for output, gt, key in pairs], np.float64)
 
-    def _of_truth(self, picture: torch.Tensor, key: str) -> float:
+    def _of_truth(self, image: torch.Tensor, key: str) -> float:
         if key in self._known:
             return self._known[key]
-        age = self._age(picture)
+        age = self._age(image)
         if key:
             self._known[key] = age
-            if len(self._known) > _REMEMBERED:
+            if len(self._known) > _CACHED:
                 self._known.popitem(last=False)
         return age
 
-    def _age(self, picture: torch.Tensor) -> float:
+    def _age(self, image: torch.Tensor) -> float:
         if self._model is None:
             self._model = make_age_model(self._name, **self._options)
-        image = to_uint8(picture[None])[0]
-        if image.shape[:2] != (SIZE, SIZE):
+        levels = to_uint8(image[None])[0]
+        if levels.shape[:2] != (SIZE, SIZE):
             from PIL import Image
 
-            image = np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-        return float(self._model(image[None])[0])
+            levels = np.asarray(Image.fromarray(levels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        return float(self._model(levels[None])[0])

@@ -1,7 +1,7 @@
 """Metrics of face parts: landmark distance, and LPIPS on the face region; networks of facexlib (MIT), optional.
 
-facexlib's own helpers are passed by: its landmark decoding uses names that NumPy dropped, and its loaders download
-without asking. Its network classes are used, its weight files are found through ``ffhqref.weights.files``.
+Only facexlib's network classes are used: its landmark decoding uses names that NumPy dropped, and its loaders
+download without asking. Weight files are found through ``ffhqref.weights.files``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import DependencyError
 from ffhqref.core.images import to_uint8
-from ffhqref.metrics.base import LastTruth, MetricBatch, Runtime, ground_truth
+from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
 from ffhqref.weights import files as weights
 
@@ -29,8 +29,7 @@ _HEATMAP = 64
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
 """Classes of ParseNet's 19 that are face: skin, nose, glasses, eyes, brows, ears, mouth, lips.
 
-These are the parts that ReF-LDM's script counts as face (protocols.md 3.1); hair, hat, earring, necklace, neck and
-cloth are not.
+These are the parts that ReF-LDM's script counts as face; hair, hat, earring, necklace, neck and cloth are not.
 """
 
 
@@ -42,8 +41,8 @@ class Landmarks:
         runtime: where weights lie and the network runs.
     """
 
-    def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
-        self._runtime = runtime or Runtime()
+    def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
+        self._runtime = runtime or MetricRuntime()
         _need_facexlib("lmd")
         file = weights.require(
             "facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
@@ -55,7 +54,7 @@ class Landmarks:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_network": None}
 
-    def __call__(self, picture: torch.Tensor) -> NDArray[np.float64]:
+    def __call__(self, image: torch.Tensor) -> NDArray[np.float64]:
         """Return points [98, 2] (x, y) in pixels from float32 [3, H, W] in 0..1 RGB."""
         import torch
 
@@ -66,20 +65,20 @@ class Landmarks:
             network = FAN(num_modules=4, num_landmarks=98, device=self._runtime.device).eval()
             weights.load_into(network, weights.load_tensors(self._path, wrappers=("state_dict",)), self._path)
             self._network = network.to(self._runtime.device)
-        image = to_uint8(picture[None])[0]
-        small = cv2.resize(image, (256, 256), interpolation=cv2.INTER_LINEAR)
+        levels = to_uint8(image[None])[0]
+        small = cv2.resize(levels, (256, 256), interpolation=cv2.INTER_LINEAR)
         values = torch.from_numpy(small.transpose(2, 0, 1).astype(np.float32) / 255.0)[None]
         with torch.inference_mode():
             heatmaps = self._network(values.to(self._runtime.device))[0][-1][0, :-1].cpu().numpy()
-        scale = np.array([image.shape[1], image.shape[0]], dtype=np.float64) / _HEATMAP
+        scale = np.array([levels.shape[1], levels.shape[0]], dtype=np.float64) / _HEATMAP
         return np.asarray(peaks(heatmaps) * scale)
 
 
 def peaks(heatmaps: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the peak (x, y) of heat maps [N, H, W] in their pixels: centre, a quarter pixel towards the larger side.
 
-    A peak on the border compares with itself there; the published code then moves every point of the face by the
-    values of a corner, or stops, which is a defect and is not repeated.
+    A peak on the border is compared with itself beyond it. The published code has a defect there, which is not
+    reproduced: it moves every point of the face by the values of a corner, or stops.
     """
     height, width = heatmaps.shape[1:]
     at = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
@@ -90,24 +89,24 @@ def peaks(heatmaps: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.stack([x + 0.25 * np.sign(across), y + 0.25 * np.sign(down)], axis=1).astype(np.float64) + 0.5
 
 
-class LMD:
+class LMD(Metric):
     """Landmark distance: mean Euclidean distance in pixels of 98 landmarks between output and ground truth.
 
-    VQFR's ``metric_paper/calculate_landmark_distance.py`` (protocols.md 3.2). Lower is better.
+    As VQFR's ``metric_paper/calculate_landmark_distance.py``. Lower is better.
 
     Args:
         path: see `Landmarks`.
         runtime: see `Landmarks`.
     """
 
-    higher_is_better: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
+    higher_is_better = False
+    role = "fidelity"
 
-    def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
         self._landmarks = Landmarks(path, runtime)
-        self.device = (runtime or Runtime()).device
+        self.device = (runtime or MetricRuntime()).device
         self._last: LastTruth[NDArray[np.float64]] = LastTruth()
-        self.signature = f"lmd|{self._landmarks.signature}|mean L2 px|vs gt|v1"
+        self.signature = f"lmd|{self._landmarks.signature}|border peaks one-sided|mean L2 px|vs gt|v1"
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]."""
@@ -120,12 +119,11 @@ class LMD:
         return np.array(values, dtype=np.float64)
 
 
-class FaceLPIPS:
-    """LPIPS-VGG with everything but the face set to zero in both pictures, over the whole frame.
+class FaceLPIPS(Metric):
+    """LPIPS-VGG over the whole frame, with everything but the face set to zero in both images.
 
-    The recipe of ReF-LDM's fLPIPS (protocols.md 3.1: one map, that of the ground truth, masks both; no division by
-    its area), but with facexlib's ParseNet: the published parser is not named, so the values are not comparable with
-    the paper's.
+    The recipe of ReF-LDM's fLPIPS (the mask of the ground truth for both, no division by its area), but with
+    facexlib's ParseNet. The published parser is not named, so the values are not comparable with the paper's.
 
     Args:
         path: ``parsing_parsenet.pth``; None: found through ``ffhqref.weights.files``.
@@ -133,16 +131,16 @@ class FaceLPIPS:
         runtime: where weights lie and the networks run.
     """
 
-    higher_is_better: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"gt"})
+    higher_is_better = False
+    role = "perceptual"
 
     def __init__(
         self,
         path: str | Path | None = None,
         backbone_path: str | Path | None = None,
-        runtime: Runtime | None = None,
+        runtime: MetricRuntime | None = None,
     ) -> None:
-        self._runtime = runtime or Runtime()
+        self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
         _need_facexlib("flpips_parsenet")
         file = weights.require(
@@ -172,7 +170,7 @@ class FaceLPIPS:
             values.append(float(self._lpips(masked)[0]))
         return np.array(values, dtype=np.float64)
 
-    def _face(self, picture: torch.Tensor) -> torch.Tensor:
+    def _face(self, image: torch.Tensor) -> torch.Tensor:
         """Return 1 where the face is and 0 elsewhere, float32 [H, W], from float32 [3, H, W] in 0..1."""
         import torch
 
@@ -184,7 +182,7 @@ class FaceLPIPS:
             weights.load_into(parser, weights.load_tensors(self._path), self._path)
             self._parser = parser.to(self._runtime.device)
         with torch.inference_mode():
-            scores = self._parser((2.0 * picture[None] - 1.0).to(self._runtime.device))[0]
+            scores = self._parser((2.0 * image[None] - 1.0).to(self._runtime.device))[0]
         classes = scores.argmax(dim=1)[0].cpu()
         return torch.isin(classes, torch.tensor(FACE_CLASSES)).to(torch.float32)
 

@@ -1,4 +1,4 @@
-"""PSNR, and the VQFR family's PSNR after colour matching."""
+"""PSNR, and the PSNR of the VQFR family after colour matching."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 class PSNR(PairMetric):
     """Peak signal-to-noise ratio in dB on a range of 1, with 1e-8 added to the squared error.
 
-    The 1e-8 caps identical pictures at 80 dB; it is pyiqa's, which ReF-LDM's ``scripts/eval.py`` uses
-    (protocols.md 3.1).
+    The 1e-8 caps identical images at 80 dB, as in pyiqa, which ReF-LDM's ``scripts/eval.py`` uses.
 
     Args:
         colour: ``"rgb"``: over all three channels (pyiqa ``psnr``). ``"y"``: over the unrounded YIQ luma (pyiqa
@@ -33,24 +32,31 @@ class PSNR(PairMetric):
         self.signature = f"psnr|{space}|range=1|eps=1e-8|vs gt|dB|v1"
 
     def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
-        """Return the PSNR of two pictures float32 [3, H, W] in 0..1."""
+        """Return the PSNR of two images float32 [3, H, W] in 0..1."""
         if self.colour == "y":
             output, gt = luma(output), luma(gt)
         error = float(np.mean(np.square(output.astype(np.float64) - gt)))
         return 10.0 * float(np.log10(1.0 / (error + 1e-8)))
 
 
-class MatchedPSNR(PairMetric):
-    """The VQFR family's PSNR: RGB, after each channel of the output took on the ground truth's mean and deviation.
+class LumaPSNR(PSNR):
+    """PSNR over luma."""
 
-    Not comparable with plain PSNR (protocols.md 3.2 and 8.5). NaN for an output with a channel of one value, which
-    cannot be matched; infinite for pictures that are equal after matching.
+    def __init__(self) -> None:
+        super().__init__("y")
+
+
+class MatchedPSNR(PairMetric):
+    """PSNR of the VQFR family: RGB, each channel of the output brought to the ground truth's mean and deviation.
+
+    Not comparable with plain PSNR. NaN for an output with a constant channel, which cannot be matched; infinite for
+    images that are equal after matching.
     """
 
-    signature = "psnr|rgb|range=255|output matched to gt mean+std per channel (VQFR metric_paper)|vs gt|dB|v1"
+    signature = "psnr|rgb|range=255|output matched to gt mean+std per channel (VQFR metric_paper)|vs gt|dB|v2"
 
     def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
-        """Return the PSNR of two pictures float32 [3, H, W] in 0..1 after matching."""
+        """Return the PSNR of two images float32 [3, H, W] in 0..1 after matching."""
         error = float(np.mean((match_mean_deviation(output, gt) - gt.astype(np.float64) * 255.0) ** 2))
         return float("inf") if error == 0.0 else 10.0 * float(np.log10(255.0**2 / error))
 
@@ -58,9 +64,9 @@ class MatchedPSNR(PairMetric):
 def match_mean_deviation(output: NDArray[np.float32], gt: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the output in 0..255, [3, H, W], each channel with the mean and deviation of the ground truth's.
 
-    VQFR's ``metric_paper/calculate_psnr_ssim.py`` shifts, then scales about zero, and does both twice: the scaling
-    moves the mean again, the second round mends that, and its scaling is then by 1. So the outcome is the affine map
-    that matches both moments, which is what is done here. The result is neither rounded nor clipped, as there.
+    VQFR's ``metric_paper/calculate_psnr_ssim.py`` shifts, scales about zero, and does both twice. The second round
+    corrects the mean, which the first scaling moved, and scales by 1. The outcome is the affine map that matches both
+    moments, computed here directly. The result is neither rounded nor clipped, as there.
     """
     found, wanted = output.astype(np.float64) * 255.0, gt.astype(np.float64) * 255.0
     mean, deviation = found.mean(axis=(1, 2), keepdims=True), found.std(axis=(1, 2), keepdims=True)
@@ -68,8 +74,3 @@ def match_mean_deviation(output: NDArray[np.float32], gt: NDArray[np.float32]) -
         wanted.std(axis=(1, 2), keepdims=True), deviation, out=np.full_like(deviation, np.nan), where=deviation > 1e-9
     )
     return np.asarray((found - mean) * scale + wanted.mean(axis=(1, 2), keepdims=True))
-
-
-def psnr_y() -> PSNR:
-    """Return PSNR over luma."""
-    return PSNR("y")

@@ -1,7 +1,7 @@
-"""The grey ResNet-18 that the VQFR family measures identity with.
+"""The grey ResNet-18 with which the VQFR family measures identity.
 
 Network of the project ronghuaiyang/arcface-pytorch (file ``resnet18_110.pth``, no squeeze-and-excitation), as VQFR's
-``metric_paper/calculate_cos_dist.py`` uses it: the whole 512 px picture as grey, bilinear to 128x128,
+``metric_paper/calculate_cos_dist.py`` uses it: the whole 512 px image as grey, bilinear to 128x128,
 (x - 127.5) / 127.5, 512 numbers.
 """
 
@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 
 from ffhqref.core.images import to_uint8
-from ffhqref.metrics.base import Runtime
+from ffhqref.metrics._pixels import png_grey
+from ffhqref.metrics.base import MetricRuntime
+from ffhqref.metrics.identity import FaceEmbedder
 from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def grey_resnet18() -> torch.nn.Module:
     from torch import nn
 
     class Block(nn.Module):
-        """Normalise, convolve, activate, convolve, add; one activation's slope serves both places."""
+        """Normalise, convolve, activate, convolve, add; both activations share their slope."""
 
         def __init__(self, before: int, after: int, stride: int) -> None:
             super().__init__()
@@ -77,28 +79,28 @@ def grey_resnet18() -> torch.nn.Module:
     return GreyResNet18().eval()
 
 
-class GreyVectoriser:
-    """Vectors of the grey ResNet-18; see `ffhqref.metrics.identity.Vectoriser`.
+class GreyEmbedder(FaceEmbedder):
+    """Vectors of the grey ResNet-18; see `ffhqref.metrics.identity.FaceEmbedder`.
 
     Args:
         path: the state dict; None: found through ``ffhqref.weights.files`` (``arcface-grey-r18``).
         runtime: where weights lie and the network runs.
     """
 
-    def __init__(self, path: str | Path | None = None, runtime: Runtime | None = None) -> None:
-        self._runtime = runtime or Runtime()
+    def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
+        self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
         file = weights.require(
             "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
         self._path = file.path
         self._network: Any = None
-        self.signature = f"grey-resnet18:{file.signature}|crop=whole picture grey 128 bilinear"
+        self.signature = f"grey-resnet18:{file.signature}|crop=whole image libpng-grey 128 bilinear"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_network": None}
 
-    def __call__(self, picture: torch.Tensor) -> NDArray[np.float32]:
+    def __call__(self, image: torch.Tensor) -> NDArray[np.float32]:
         """Return float32 [512] from float32 [3, H, W] in 0..1 RGB."""
         import torch
 
@@ -106,7 +108,7 @@ class GreyVectoriser:
             network = grey_resnet18()
             weights.load_into(network, weights.load_tensors(self._path, prefix="module."), self._path)
             self._network = network.to(self._runtime.device)
-        grey = cv2.cvtColor(to_uint8(picture[None])[0], cv2.COLOR_RGB2GRAY)
+        grey = png_grey(to_uint8(image[None])[0])
         small = cv2.resize(grey, (128, 128), interpolation=cv2.INTER_LINEAR).astype(np.float32)
         values = torch.from_numpy((small - 127.5) / 127.5)[None, None].to(self._runtime.device)
         with torch.inference_mode():

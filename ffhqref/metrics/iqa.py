@@ -1,6 +1,6 @@
-"""Any metric of pyiqa by name, with its weights found through ``ffhqref.weights.files`` and never fetched unasked.
+"""Metrics of pyiqa by name, with weights found through ``ffhqref.weights.files`` and never fetched unasked.
 
-pyiqa is licensed PolyForm Noncommercial 1.0.0: it is an optional package, imported only when a metric of it is named.
+pyiqa is licensed PolyForm Noncommercial 1.0.0: an optional package, imported only when one of its metrics is named.
 """
 
 from __future__ import annotations
@@ -8,73 +8,101 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 from urllib.parse import urlparse
 
 import numpy as np
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
-from ffhqref.metrics.base import MetricBatch, Runtime, ground_truth
+from ffhqref.metrics.base import Metric, MetricBatch, MetricFacts, MetricRuntime, ground_truth
 from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SETS = {"fid", "sfid", "fid_dinov2", "fid_mmd", "inception_score"}
-"""Metrics of whole sets; see ffhqref.metrics.sets."""
+_WHOLE_SETS = {"fid", "sfid", "fid_dinov2", "fid_mmd", "inception_score"}
+"""Dataset-level metrics; see ffhqref.metrics.dataset_metrics."""
 
-_PLAIN = {name: (name, True) for name in ("musiq", "musiq-ava", "musiq-spaq", "musiq-paq2piq")}
-"""Metrics that look at the output alone and read one registered weight file: (its name, higher is better)."""
+_PLAIN = ("musiq", "musiq-ava", "musiq-spaq", "musiq-paq2piq")
+"""Metrics of the output alone, higher is better, that read the one registered weight file of that name."""
+
+_HIGHER = {
+    *_PLAIN, "clipiqa", "clipiqa+", "cnniqa", "dbcnn", "hyperiqa", "laion_aes", "liqe", "maniqa", "nima", "nrqm",
+    "paq2piq", "qalign", "topiq_nr", "topiq_nr-face", "tres", "unique",
+}  # fmt: skip
+_LOWER = {"brisque", "ilniqe", "niqe", "pi", "piqe"}
+_HIGHER_GT = {"ahiq", "cw_ssim", "fsim", "ms_ssim", "psnr", "psnry", "ssim", "ssimc", "topiq_fr", "vif", "vsi"}
+_LOWER_GT = {"dists", "gmsd", "lpips", "lpips+", "lpips-vgg", "mad", "nlpd", "pieapp", "stlpips"}
+"""Directions of common metrics, for machines without pyiqa; its own metadata is asked where it is installed."""
 
 
-class PyiqaMetric:
-    """One of pyiqa's metrics, picture by picture, with a fixed seed.
+class PyiqaMetric(Metric):
+    """One of pyiqa's metrics, image by image, with a fixed seed.
 
     Args:
         name: pyiqa's name (``musiq``, ``topiq_nr-face``, ``clipiqa``).
         runtime: where weights lie and the network runs.
 
     Raises:
-        ConfigError: pyiqa knows no such metric, or it is one of sets.
+        ConfigError: pyiqa has no such metric, or it is a dataset-level one.
         DependencyError: pyiqa, or a package the metric needs, is not installed.
         WeightsError: a weight file is absent; the line says which and where to put it.
     """
 
-    def __init__(self, name: str, runtime: Runtime | None = None) -> None:
-        self._runtime = runtime or Runtime()
+    higher_is_better = True  # of musiq; each instance has its own
+    role = "quality"
+
+    def __init__(self, name: str, runtime: MetricRuntime | None = None) -> None:
+        self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
         self._network: Any = None
+        self.name = name
         version = _pyiqa_version()
-        if name in _PLAIN:  # importing pyiqa takes seconds: not before there is work to do
-            item, self.higher_is_better = _PLAIN[name]
-            self.name, self.needs = name, frozenset[str]()
-            file = weights.require(item, folder=self._runtime.weights_dir, download=self._runtime.download)
+        facts = self.describe({"name": name})
+        self.higher_is_better, self.needs, self.role = facts.higher_is_better, facts.needs, facts.role
+        if name in _PLAIN:  # importing pyiqa takes seconds: only when there is work to do
+            file = weights.require(name, folder=self._runtime.weights_dir, download=self._runtime.download)
             self.signature = f"pyiqa:{name}|pyiqa {version}|{file.signature}|rgb|v1"
             return
-        configs = _pyiqa_configs()
-        if name not in configs:
-            raise ConfigError(f"pyiqa has no metric '{name}'.{did_you_mean(name, configs)}")
-        if name in _SETS:
-            raise ConfigError(f"pyiqa:{name} measures whole sets of pictures; use the set metrics fid or kid")
-        self.name = name
-        self.higher_is_better = not configs[name].get("lower_better", False)
-        self.needs = frozenset[str]({"gt"} if configs[name]["metric_mode"] == "FR" else ())
         network, files = _build(name, self._here())
         self._network = network if self._here() == self._runtime else None
         against = "|vs gt" if self.needs else ""
         self.signature = "|".join([f"pyiqa:{name}", f"pyiqa {version}", *files, "rgb"]) + f"{against}|v1"
 
-    def _here(self) -> Runtime:
-        """Return what serves to look at the network where it is not run: a cluster's head may have no GPU."""
+    @classmethod
+    def describe(cls, options: Mapping[str, object]) -> MetricFacts:
+        """Return the facts from pyiqa's metadata; of common metrics also where pyiqa is not installed.
+
+        Raises:
+            ConfigError: unknown or dataset-level metric, or one whose direction only pyiqa knows, and it is absent.
+        """
+        name = str(options["name"])
+        if name in _WHOLE_SETS:
+            raise ConfigError(f"pyiqa:{name} is a dataset-level metric: use set_metric=[fid] or [kid]")
+        if name not in _PLAIN and importlib.util.find_spec("pyiqa") is not None:
+            configs = _pyiqa_configs()
+            if name not in configs:
+                raise ConfigError(f"pyiqa has no metric '{name}'.{did_you_mean(name, configs)}")
+            higher = not configs[name].get("lower_better", False)
+            return _facts(higher, configs[name]["metric_mode"] == "FR")
+        for names, higher, full_reference in (
+            (_HIGHER, True, False), (_LOWER, False, False), (_HIGHER_GT, True, True), (_LOWER_GT, False, True),
+        ):  # fmt: skip
+            if name in names:
+                return _facts(higher, full_reference)
+        raise ConfigError(f"pyiqa:{name}: unknown without pyiqa, which is not installed: pip install 'ffhqref[iqa]'")
+
+    def _here(self) -> MetricRuntime:
+        """Return where to inspect the network: the head of a cluster may have no GPU."""
         import torch
 
         usable = not self.device.startswith("cuda") or torch.cuda.is_available()
@@ -92,17 +120,33 @@ class PyiqaMetric:
         gt = ground_truth(batch) if self.needs else None
         values = []
         for index in range(len(batch)):
-            pictures = [batch.output[index : index + 1]] + ([gt[index : index + 1]] if gt is not None else [])
+            images = [batch.output[index : index + 1]] + ([gt[index : index + 1]] if gt is not None else [])
             with torch.random.fork_rng(), torch.inference_mode():
                 torch.manual_seed(0)  # some of them draw crops
-                found = self._network(*(picture.to(self._runtime.device) for picture in pictures))
+                found = self._network(*(image.to(self._runtime.device) for image in images))
             values.append(float(found))
         return np.array(values, dtype=np.float64)
 
 
-def musiq(runtime: Runtime | None = None) -> PyiqaMetric:
-    """Return MUSIQ trained on KonIQ-10k, as ReF-LDM's ``scripts/eval.py`` uses it (protocols.md 3.1)."""
-    return PyiqaMetric("musiq", runtime)
+class MUSIQ(PyiqaMetric):
+    """MUSIQ trained on KonIQ-10k, as ReF-LDM's ``scripts/eval.py`` uses it.
+
+    Args:
+        runtime: where weights lie and the network runs.
+    """
+
+    def __init__(self, runtime: MetricRuntime | None = None) -> None:
+        super().__init__("musiq", runtime)
+
+    @classmethod
+    def describe(cls, options: Mapping[str, object]) -> MetricFacts:
+        """Return the facts."""
+        return super().describe({**options, "name": "musiq"})
+
+
+def _facts(higher: bool, full_reference: bool) -> MetricFacts:
+    needs = frozenset({"gt"} if full_reference else ())
+    return MetricFacts(higher, needs, "perceptual" if full_reference else "quality")
 
 
 def _pyiqa_version() -> str:
@@ -123,7 +167,7 @@ def _pyiqa_configs() -> dict[str, Any]:
     return dict(DEFAULT_CONFIGS)
 
 
-def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
+def _build(name: str, runtime: MetricRuntime) -> tuple[Any, list[str]]:
     """Return pyiqa's metric and the signatures of the weight files it read."""
     ensure_torchvision()
     with contextlib.redirect_stderr(io.StringIO()):
@@ -144,12 +188,22 @@ def _build(name: str, runtime: Runtime) -> tuple[Any, list[str]]:
 
 
 @contextlib.contextmanager
-def _weights_from_registry(runtime: Runtime) -> Iterator[list[str]]:
+def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def _weights_from_registry(runtime: MetricRuntime) -> Iterator[list[str]]:
     """Let pyiqa and torch.hub find their files through `ffhqref.weights.files`, in place of their own downloads.
 
-    They fetch what is missing without asking, wait long when there is no network, and unpickle it with
-    ``weights_only=False``. So their caches are, for as long as the metric is built, an empty folder, into which each
-    file asked for is linked after it was found and shown to hold nothing but tensors.
+    They fetch what is missing without asking, wait long where there is no network, and unpickle with
+    ``weights_only=False``. So while the metric is built their caches are an empty folder, into which each file is
+    linked after it was found and shown to hold nothing but tensors.
     """
     import torch.hub
     from pyiqa.utils import download_util
@@ -162,17 +216,17 @@ def _weights_from_registry(runtime: Runtime) -> Iterator[list[str]]:
             item = weights.WeightFile(item.name, item.filename, sources=(url,), folders=item.folders)
         found = weights.require(item, folder=runtime.weights_dir, download=runtime.download)
         if found.path.suffix in {".pth", ".pt", ".ckpt"}:
-            weights.load_tensors(found.path)  # refuses what would run code when pyiqa unpickles it
+            weights.load_tensors(found.path)  # refuses code that would run when pyiqa unpickles it
         files.append(found.signature)
         Path(destination).parent.mkdir(parents=True, exist_ok=True)
         Path(destination).symlink_to(found.path.resolve())
 
     with tempfile.TemporaryDirectory(prefix="ffhqref-pyiqa-") as folder, contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(torch.hub, "_hub_dir", folder))
-        stack.enter_context(mock.patch.object(torch.hub, "download_url_to_file", provide))
-        stack.enter_context(mock.patch.object(download_util, "download_url_to_file", provide))
-        stack.enter_context(mock.patch.object(download_util, "DEFAULT_CACHE_DIR", folder))
+        stack.enter_context(_replaced(torch.hub, "_hub_dir", folder))
+        stack.enter_context(_replaced(torch.hub, "download_url_to_file", provide))
+        stack.enter_context(_replaced(download_util, "download_url_to_file", provide))
+        stack.enter_context(_replaced(download_util, "DEFAULT_CACHE_DIR", folder))
         if not runtime.download or weights.offline():
             hub = importlib.import_module("huggingface_hub.constants")
-            stack.enter_context(mock.patch.object(hub, "HF_HUB_OFFLINE", True))
+            stack.enter_context(_replaced(hub, "HF_HUB_OFFLINE", True))
         yield files

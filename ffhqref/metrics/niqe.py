@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from ffhqref.metrics._pixels import gaussian_taps, grey_levels, luma
+from ffhqref.metrics.base import Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from ffhqref.metrics.base import MetricBatch
 
 BLOCK = 96
-"""Side in pixels of the blocks whose statistics are taken; half of it at the second scale."""
+"""Size in pixels of the blocks whose statistics are taken; half of it at the second scale."""
 
 
-class NIQE:
-    """Distance of a picture's local statistics from those of pristine photographs; lower is better.
+class NIQE(Metric):
+    """Distance of an image's local statistics from those of pristine photographs; lower is better.
 
-    Needs no ground truth. At least two 96x96 blocks are needed, and pictures without texture have no value: NaN.
+    Needs no ground truth. At least two 96x96 blocks are needed; images without texture have no value (NaN).
     """
 
-    higher_is_better: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()
+    higher_is_better = False
+    needs = frozenset[str]()
+    role = "quality"
 
     def __init__(self) -> None:
         mean, covariance = pristine_model()
@@ -43,13 +45,13 @@ class NIQE:
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]."""
-        pictures = batch.output.detach().cpu().numpy()
-        return np.array([niqe(grey_levels(luma(picture))) for picture in pictures], dtype=np.float64)
+        images = batch.output.detach().cpu().numpy()
+        return np.array([niqe(grey_levels(luma(image))) for image in images], dtype=np.float64)
 
 
 @cache
 def pristine_model() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean [36] and covariance [36, 36] of the features of pristine pictures."""
+    """Return mean [36] and covariance [36, 36] of the features of pristine images."""
     with resources.files("ffhqref.metrics").joinpath("data/niqe_pristine.npz").open("rb") as stream:
         stored = np.load(stream, allow_pickle=False)
         return stored["mean"], stored["covariance"]

@@ -1,8 +1,8 @@
-"""Score outputs: each picture decoded once for all metrics, each (picture, metric) pair computed once for ever.
+"""Score outputs: each image is decoded once for all metrics, each (image, metric) pair is computed once for ever.
 
-The unit of work is one metric on one output. Its content key holds the hashes of the pictures the metric looks at and
+The unit of work is one metric on one output. Its content key holds the hashes of the images that the metric uses and
 the metric's signature, and nothing else: adding a metric computes that metric only, two methods with equal outputs
-share their values, and a ground truth is scored once for all benchmarks it occurs in.
+share their values, and a ground truth is scored once for all its benchmarks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb, to_tensor
 from ffhqref.engine import Engine, Row, Stage, run_stage
 from ffhqref.engine.base import GPU_SHARE
-from ffhqref.metrics import make_metric
-from ffhqref.metrics.base import Metric, MetricBatch, Runtime
-from ffhqref.metrics.identity import share_banks
+from ffhqref.metrics import make_metric, metric_facts
+from ffhqref.metrics.base import GROUND_TRUTH, Metric, MetricBatch, MetricFacts, MetricRuntime
+from ffhqref.metrics.identity import share_caches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.engine.run import Progress
-
-GROUND_TRUTH = "ground-truth"
-"""Method name under which the ground truth itself is scored, as the ceiling of metrics that need none."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +48,31 @@ class ScoreRow:
     reference_paths: tuple[str, ...] = ()
     """In the order of the references table."""
     reference_sha256: tuple[str, ...] = ()
+    usable: bool = True
+    """Whether dataset-level metrics count the output; they leave out failed and pass-through ones."""
 
 
 @dataclass(frozen=True)
 class MetricSet:
-    """Metrics of one run by the name they have in the tables, and those that cannot run here with the reason."""
+    """Metrics of one run by their name in the tables, and those that cannot run here with the reason."""
 
     available: Mapping[str, Metric]
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, MetricFacts] = field(default_factory=dict)
+    """What the classes of the unavailable metrics declare."""
 
     @property
     def signatures(self) -> dict[str, str]:
         """Return the signature of every available metric, for the provenance of the table."""
         return {name: metric.signature for name, metric in self.available.items()}
+
+    @property
+    def directions(self) -> dict[str, bool]:
+        """Return whether higher is better, for every metric."""
+        return {
+            **{name: metric.higher_is_better for name, metric in self.available.items()},
+            **{name: facts.higher_is_better for name, facts in self.facts.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,16 @@ class Scores:
     """Table ``scores``: method, benchmark, case_id, metric, value, status."""
     reasons: Mapping[tuple[str, str], int]
     """How often each (metric, reason) made a value fail."""
+    signatures: Mapping[str, str]
+    """Of every available metric, with the image size where it is not 512 px."""
 
 
 def resolve_metrics(
     requests: Sequence[str | Mapping[str, Any]],
-    runtime: Runtime | None = None,
+    runtime: MetricRuntime | None = None,
     embedder: Mapping[str, Any] | None = None,
 ) -> MetricSet:
-    """Make the metrics of a run; those whose weights or packages are absent are set aside with the reason.
+    """Make the metrics of a run; those whose weights or packages are absent become unavailable with the reason.
 
     Args:
         requests: names of metrics, or mappings with ``name``, an optional ``label`` (its name in the tables) and the
@@ -91,10 +102,12 @@ def resolve_metrics(
             ``crop`` and options. A request that names another must give that one's options itself.
 
     Raises:
-        ConfigError: unknown metric or option, or two metrics of one label.
+        ConfigError: unknown metric or option, two metrics of one label, or an unavailable metric whose direction is
+            not declared.
     """
     available: dict[str, Metric] = {}
     unavailable: dict[str, str] = {}
+    facts: dict[str, MetricFacts] = {}
     for request in requests:
         options = {"name": request} if isinstance(request, str) else dict(request)
         if "name" not in options:
@@ -107,16 +120,16 @@ def resolve_metrics(
             chosen = options.pop("embedder", embedder)
             available[label] = make_metric(name, runtime=runtime, embedder=chosen, **options)
         except (WeightsError, DependencyError) as error:
-            unavailable[label] = str(error)
-    return MetricSet(available, unavailable)
+            unavailable[label], facts[label] = str(error), metric_facts(name, options)
+    return MetricSet(available, unavailable, facts)
 
 
 class _UnreadableError(ImageError):
-    """A file is not what it was; it may come back, for its hash is known. Other errors lie in the picture itself."""
+    """A file changed or cannot be read. It may come back, so it is tried again; other errors lie in the image."""
 
 
 class _References(Sequence["torch.Tensor"]):
-    """References of one case, decoded when looked at: one whose vector is remembered is never read."""
+    """References of one case, decoded on access: one whose vector is cached is never read."""
 
     def __init__(self, stage: ScoreStage, paths: Sequence[str], hashes: Sequence[str]) -> None:
         self._stage, self._paths, self._hashes = stage, paths, hashes
@@ -142,7 +155,7 @@ class ScoreStage(Stage[Row, dict[str, Any]]):
 
     Args:
         metrics: by name.
-        size: pictures of another size are resized to this square (PIL bicubic), as ReF-LDM's ``scripts/eval.py``
+        size: images of another size are resized to this square (PIL bicubic), as ReF-LDM's ``scripts/eval.py``
             does; None: sizes are left, and must agree.
         cases_per_batch: outputs handed to one `process` call with all their metrics.
     """
@@ -153,9 +166,9 @@ class ScoreStage(Stage[Row, dict[str, Any]]):
     def __init__(self, metrics: Mapping[str, Metric], size: int | None = SIZE, cases_per_batch: int = 8) -> None:
         self.metrics, self.size = dict(metrics), size
         self.batch_size = max(1, cases_per_batch * len(self.metrics))
-        on_gpu = any(str(getattr(metric, "device", "cpu")).startswith("cuda") for metric in self.metrics.values())
+        on_gpu = any(metric.device.startswith("cuda") for metric in self.metrics.values())
         self.gpus = GPU_SHARE if on_gpu else 0.0
-        share_banks(list(self.metrics.values()))
+        share_caches(list(self.metrics.values()))
         self._pictures: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -226,7 +239,8 @@ class ScoreStage(Stage[Row, dict[str, Any]]):
 
     def _value(self, metric: Metric, batch: MetricBatch) -> dict[str, Any]:
         try:
-            value = float(metric(batch)[0])
+            values = metric(batch)[:1]
+            value, left_out = float(values[0]), bool(metric.left_out(values)[0])
         except _UnreadableError as error:  # of a reference
             return {"value": None, "status": "failed", "error": str(error), "retry": True}
         except FfhqrefError as error:
@@ -234,8 +248,10 @@ class ScoreStage(Stage[Row, dict[str, Any]]):
         except Exception as error:  # noqa: BLE001 - a metric out of memory or with a defect must not end the run
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             return {"value": None, "status": "failed", "error": reason, "retry": True}
-        if not math.isfinite(value):
-            return {"value": None, "status": "failed", "error": "the metric has no finite value for this picture"}
+        if left_out:
+            return {"value": None, "status": "left_out"}
+        if math.isnan(value):
+            return {"value": None, "status": "failed", "error": "the metric is undefined for this image"}
         return {"value": value, "status": "ok"}
 
     def _read(self, path: str, sha256: str | None) -> NDArray[np.uint8]:
@@ -280,9 +296,10 @@ def score(
 ) -> Scores:
     """Score outputs with every metric and return the table ``scores`` in long form.
 
-    Status: ``ok``; ``failed``: the restoration failed, or the metric has no finite value for this picture (value is
-    null); ``unavailable``: the metric cannot run here, or the case lacks what it compares with. Rows of the method
-    `GROUND_TRUTH` get the metrics that need no ground truth, and only those.
+    Status: ``ok``: there is a value, which may be infinite (PSNR of an output equal to its target); ``failed``: the
+    restoration failed, or the metric is undefined for this image; ``left_out``: the metric's definition leaves the
+    value out of its mean; ``unavailable``: the metric cannot run here, or the case lacks what it compares with. The
+    value is null unless ``ok``. Rows of the method `GROUND_TRUTH` get only the metrics that need no ground truth.
 
     Args:
         rows: the outputs; (method, benchmark, case_id) is unique.
@@ -318,7 +335,13 @@ def score(
             reasons[str(entry["metric"]), str(result["error"])] += 1
     frame = pd.DataFrame(table, columns=["method", "benchmark", "case_id", "metric", "value", "status"])
     frame["value"] = frame["value"].astype("float64")
-    return Scores(frame, dict(reasons))
+    return Scores(frame, dict(reasons), {name: text + _of_size(size) for name, text in metrics.signatures.items()})
+
+
+def _of_size(size: int | None) -> str:
+    if size == SIZE:
+        return ""
+    return "|sizes as they are" if size is None else f"|resized to {size} px"
 
 
 def _lacks(row: ScoreRow, metric: Metric) -> bool:

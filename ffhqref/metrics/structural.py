@@ -1,4 +1,4 @@
-"""SSIM in its two colour conventions, MS-SSIM, and the VQFR family's SSIM after colour matching."""
+"""SSIM in two colour conventions, MS-SSIM, and the SSIM of the VQFR family after colour matching."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def similarity_maps(
     """Return the SSIM map and its contrast-structure part for two planes [H, W] in 0..255.
 
     Window 11, sigma 1.5, no border, population moments. Only the sum of both variances enters the formula, so four
-    filterings do instead of five.
+    filter passes suffice instead of five.
 
     Args:
         x: one plane.
@@ -49,8 +49,8 @@ def similarity_maps(
 class SSIM(PairMetric):
     """Structural similarity, 11x11 Gaussian window of sigma 1.5, valid region, on whole grey levels.
 
-    Equal to pyiqa's, which ReF-LDM's ``scripts/eval.py`` uses (protocols.md 3.1): negative contrast-structure counts
-    as 0, no downsampling. Pictures with a side below 11 have no value (NaN).
+    Equal to pyiqa's, which ReF-LDM's ``scripts/eval.py`` uses: negative contrast-structure counts as 0, no
+    downsampling. Images with a side below 11 have no value (NaN).
 
     Args:
         colour: ``"y"``: rounded YIQ luma (pyiqa ``ssim``); ``"rgb"``: mean over the three channels (pyiqa ``ssimc``).
@@ -64,7 +64,7 @@ class SSIM(PairMetric):
         self.signature = f"ssim|{space}|gauss 11 sigma 1.5 valid|range=255|negative cs=0|vs gt|v1"
 
     def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
-        """Return the SSIM of two pictures float32 [3, H, W] in 0..1."""
+        """Return the SSIM of two images float32 [3, H, W] in 0..1."""
         if min(output.shape[1:]) < _WINDOW:
             return float("nan")
         if self.colour == "y":
@@ -74,10 +74,17 @@ class SSIM(PairMetric):
         return float(np.mean([similarity_maps(x, y)[0].mean() for x, y in planes]))
 
 
-class MatchedSSIM(PairMetric):
-    """The VQFR family's SSIM: BasicSR's formula on RGB after each channel took on the ground truth's moments.
+class ChannelSSIM(SSIM):
+    """SSIM as the mean over the three channels."""
 
-    Not comparable with plain SSIM (protocols.md 3.2 and 8.5). Negative contrast-structure is kept, as in BasicSR.
+    def __init__(self) -> None:
+        super().__init__("rgb")
+
+
+class MatchedSSIM(PairMetric):
+    """SSIM of the VQFR family: BasicSR's formula on RGB, each channel brought to the ground truth's moments first.
+
+    Not comparable with plain SSIM. Negative contrast-structure is kept, as in BasicSR.
     """
 
     signature = (
@@ -86,7 +93,7 @@ class MatchedSSIM(PairMetric):
     )
 
     def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
-        """Return the SSIM of two pictures float32 [3, H, W] in 0..1 after matching."""
+        """Return the SSIM of two images float32 [3, H, W] in 0..1 after matching."""
         if min(output.shape[1:]) < _WINDOW:
             return float("nan")
         pairs = zip(match_mean_deviation(output, gt), gt.astype(np.float64) * 255.0, strict=True)
@@ -96,14 +103,14 @@ class MatchedSSIM(PairMetric):
 class MSSSIM(PairMetric):
     """Multi-scale SSIM over five scales of the rounded YIQ luma, as pyiqa ``ms_ssim``.
 
-    Scales are halved by 2x2 means; an odd side is first padded with zeros at both ends, as pyiqa does. Pictures too
+    Scales are halved by 2x2 means; an odd side is first padded with zeros at both ends, as pyiqa does. Images too
     small for an 11x11 window at the fifth scale have no value (NaN): the shorter side must be 161 or more.
     """
 
     signature = "ms_ssim|yiq-luma rounded|5 scales, product|gauss 11 sigma 1.5 valid|range=255|vs gt|v1"
 
     def value(self, output: NDArray[np.float32], gt: NDArray[np.float32]) -> float:
-        """Return the MS-SSIM of two pictures float32 [3, H, W] in 0..1."""
+        """Return the MS-SSIM of two images float32 [3, H, W] in 0..1."""
         x, y = grey_levels(luma(output)), grey_levels(luma(gt))
         result = 1.0
         for scale, weight in enumerate(_SCALE_WEIGHTS):
@@ -123,8 +130,3 @@ def _halve(plane: NDArray[np.float64]) -> NDArray[np.float64]:
         plane = cv2.copyMakeBorder(plane, rows, rows, columns, columns, cv2.BORDER_CONSTANT, value=0.0)
     plane = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
     return np.asarray((plane[::2, ::2] + plane[1::2, ::2] + plane[::2, 1::2] + plane[1::2, 1::2]) / 4.0)
-
-
-def ssim_rgb() -> SSIM:
-    """Return SSIM as the mean over the three channels."""
-    return SSIM("rgb")

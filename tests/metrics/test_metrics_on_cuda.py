@@ -13,7 +13,7 @@ import torch
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.faces.ages import AGE_MODELS
-from ffhqref.metrics import METRICS, MetricBatch, Runtime, make_metric, sets
+from ffhqref.metrics import METRICS, MetricBatch, MetricRuntime, dataset_metrics, make_metric
 from ffhqref.metrics.grey_arcface import grey_resnet18
 
 
@@ -192,7 +192,7 @@ def test_a_cuda_device_gives_the_values_of_the_cpu(batch, weights, cuda, request
         batch = MetricBatch(batch.output[:1], batch.gt[:1], batch.references[:1])
 
     def metric(device):
-        return make_metric(name, runtime=Runtime(device, folder), **options)
+        return make_metric(name, runtime=MetricRuntime(device, folder), **options)
 
     expected, there = metric("cpu")(batch), metric(cuda)
     second = "second_device" in request.fixturenames
@@ -212,7 +212,9 @@ def test_set_metrics_on_a_cuda_device_have_the_features_of_the_cpu(weights, cuda
     pictures = [read_rgb(file) for file in sorted(sample_folder.glob("*.jpg"))[:2]] + [
         np.full((64, 51, 3), 9, np.uint8)
     ]
-    here, there = (sets.InceptionFeatures(runtime=Runtime(device, folder))(pictures) for device in ("cpu", cuda))
+    here, there = (
+        dataset_metrics.InceptionFeatures(runtime=MetricRuntime(device, folder))(pictures) for device in ("cpu", cuda)
+    )
     second = "second_device" in request.fixturenames
     np.testing.assert_allclose(there, here, rtol=1e-5 if second else 0.02, atol=1e-5 if second else 0.02)
     if second:

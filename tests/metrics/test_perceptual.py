@@ -11,7 +11,7 @@ import torch
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, ImageError, WeightsError
 from ffhqref.core.images import read_rgb, to_tensor
-from ffhqref.metrics import MetricBatch, Runtime, make_metric
+from ffhqref.metrics import MetricBatch, MetricRuntime, make_metric
 from ffhqref.metrics.perceptual import lpips_heads
 
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
@@ -237,7 +237,7 @@ def test_a_weights_folder_of_the_run_is_looked_into(hub, tmp_path):
     folder = tmp_path / "run-weights"
     folder.mkdir()
     torch.save(random_backbone("alex"), folder / FILES["alex"])
-    assert make_metric("lpips_alex", runtime=Runtime(weights_dir=folder)).signature
+    assert make_metric("lpips_alex", runtime=MetricRuntime(weights_dir=folder)).signature
     with pytest.raises(WeightsError):
         make_metric("lpips_alex")
 
@@ -261,5 +261,5 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
 
 def test_lpips_on_a_gpu(pairs, hub, cuda):
     torch.save(random_backbone("alex"), hub / "checkpoints" / FILES["alex"])
-    there = make_metric("lpips_alex", runtime=Runtime(device=cuda))(pairs)
+    there = make_metric("lpips_alex", runtime=MetricRuntime(device=cuda))(pairs)
     np.testing.assert_allclose(there, make_metric("lpips_alex")(pairs), rtol=2e-3)

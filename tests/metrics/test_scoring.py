@@ -10,12 +10,12 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
-from ffhqref.metrics import MetricBatch, scoring
+from ffhqref.metrics import Metric, MetricBatch, scoring
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics, score
 from ffhqref.store.tables import to_arrow
 
 
-class Mean:
+class Mean(Metric):
     """A metric that counts its calls and needs only what it is told."""
 
     higher_is_better = True
@@ -82,7 +82,7 @@ def test_pictures_of_another_size_are_brought_to_512(world, tmp_path):
     assert np.isfinite(scores.frame["value"]).all()  # at 64 px it has no value
     small = run(world[:1], resolve_metrics(["ms_ssim"]), tmp_path / "journal")
     assert list(small.frame["status"]) == ["failed"]
-    assert small.reasons == {("ms_ssim", "the metric has no finite value for this picture"): 1}
+    assert small.reasons == {("ms_ssim", "the metric is undefined for this image"): 1}
 
 
 def test_failures_and_absences_are_rows(world, tmp_path, monkeypatch):

@@ -118,32 +118,6 @@ def test_modules_run_from_a_checkout_as_the_command_does(tmp_path):
     assert "unknown key 'rot'" in done.stderr
 
 
-def test_directions_of_metrics_that_cannot_run_are_those_they_have():
-    """The list that stands in for metrics without weights agrees with what the factories make."""
-    from ffhqref.metrics import LOWER_IS_BETTER, METRICS, identity, make_metric, perceptual
-
-    for name in (
-        "psnr",
-        "psnr_y",
-        "psnr_matched",
-        "ssim",
-        "ssim_rgb",
-        "ssim_matched",
-        "ms_ssim",
-        "niqe",
-        "ids",
-        "ids_ref",
-    ):
-        assert make_metric(name).higher_is_better == (name not in LOWER_IS_BETTER), name
-    without_weights = {"dists": perceptual.DISTS, "lpips_vgg": perceptual.LPIPS, "lpips_alex": perceptual.LPIPS}
-    for name in ("flpips_parsenet", "lmd"):
-        without_weights[name] = METRICS.get(name)
-    for name, cls in without_weights.items():
-        assert cls.higher_is_better == (name not in LOWER_IS_BETTER), name
-    bank = identity.ids().bank
-    assert identity.IDS(bank, "gt", "degrees").higher_is_better == ("ids_grey_r18" not in LOWER_IS_BETTER)
-
-
 def printed_commands():
     """Return the commands that the README and the docs print, as lists of arguments."""
     found = []

@@ -10,7 +10,7 @@ import torch
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.images import read_rgb
-from ffhqref.metrics import Runtime, sets
+from ffhqref.metrics import MetricRuntime, dataset_metrics
 from ffhqref.store import tables
 
 from .test_cli import one_line
@@ -50,7 +50,7 @@ def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
     options = (*OPTIONS, "set_metric=[fid,kid,fid_ffhq]", f"weights_dir={weights}")
     done = ffhqref("score", *options)
     assert done.returncode == 0, done.stderr
-    assert "metric fid on severe: n=2: set distances of fewer than 10000 pictures" in done.stderr
+    assert "metric fid on severe: n=2: dataset-level metrics of fewer than 10000 images" in done.stderr
     assert "metric fid_ffhq unavailable" in done.stderr
 
     scores, facts = tables.read_table(root, "scores"), tables.read_metadata(root, "scores")
@@ -61,10 +61,12 @@ def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
         for metric in ("fid", "kid", "fid_ffhq")
     } | {("ground-truth", "fid_ffhq"): "unavailable"}
     made, cases = tables.read_table(root, "restorations"), tables.read_table(root, "cases")
-    network = sets.InceptionFeatures(runtime=Runtime(weights_dir=weights))
+    network = dataset_metrics.InceptionFeatures(runtime=MetricRuntime(weights_dir=weights))
     truths = network([read_rgb(path, 512) for path in _truths(root, cases)])
     mine = [read_rgb(root / path, 512) for path in made.loc[made["method"] == "bicubic", "output_path"]]
-    assert whole.loc[("bicubic", "fid"), "value"] == pytest.approx(sets.fid(network(mine), truths).value, rel=1e-3)
+    assert whole.loc[("bicubic", "fid"), "value"] == pytest.approx(
+        dataset_metrics.fid(network(mine), truths).value, rel=1e-3
+    )
     assert [facts["directions"][name] for name in ("fid", "kid", "fid_ffhq")] == [False] * 3
     assert "inception-v3" in facts["signatures"]["fid"]
     assert "fid_ffhq" not in facts["signatures"]
@@ -74,7 +76,7 @@ def test_set_distances_are_rows_with_their_warning(built, ffhqref, weights):
     done = ffhqref("report", *options)
     assert done.returncode == 0, done.stderr
     page = (root / "report" / "report.html").read_text()
-    assert "<strong>fid</strong>: n=2: set distances of fewer than 10000" in page
+    assert "<strong>fid</strong>: n=2: dataset-level metrics of fewer than 10000" in page
     assert "unavailable: age_error: no age model named" in page
     board = tables.read_table(root, "leaderboard").set_index(["method", "metric"])
     assert sorted(board.loc[[("lq", "fid"), ("bicubic", "fid")], "rank"]) == [1, 2]

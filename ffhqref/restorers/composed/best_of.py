@@ -12,7 +12,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.core.seeding import case_seed
 from ffhqref.metrics import make_metric
-from ffhqref.metrics.base import Metric, MetricBatch, Runtime
+from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
 from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
 
@@ -101,7 +101,7 @@ def _criterion(by: Any, device: str) -> tuple[str, Metric]:
     name = options.pop("name", None)
     if not name:
         raise ConfigError("best_of: by names no metric: by=niqe, or by.name=ids_ref with its options beside it")
-    metric = make_metric(str(name), runtime=Runtime(device), **options)
+    metric = make_metric(str(name), runtime=MetricRuntime(device), **options)
     if "gt" in metric.needs:
         raise ConfigError(f"best_of: by={name} compares with the ground truth, which no restorer may see")
     return str(name), metric

@@ -42,10 +42,10 @@ class FacexlibLandmarks:
     def __init__(self, files: Mapping[str, Path], device: str = "cpu") -> None:
         if importlib.util.find_spec("facexlib") is None:
             raise DependencyError("restorer 'dmdnet' needs the package facexlib: pip install 'ffhqref[facexlib]'")
-        from ffhqref.metrics.base import Runtime
+        from ffhqref.metrics.base import MetricRuntime
         from ffhqref.metrics.faceparts import Landmarks
 
-        self._points = Landmarks(files[ALIGNMENT], Runtime(device=device))
+        self._points = Landmarks(files[ALIGNMENT], MetricRuntime(device=device))
         self._path, self._device = files[DETECTOR], device
         self._detector: Any = None
 

@@ -1,4 +1,4 @@
-"""FID and KID against matrix roots, plain loops, closed forms, and pyiqa's own pipeline on random weights."""
+"""FID and KID against matrix roots, plain loops, closed forms, and two packages on random weights."""
 
 import importlib.util
 
@@ -11,9 +11,10 @@ from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
-from ffhqref.metrics import Runtime, sets
+from ffhqref.metrics import MetricRuntime, dataset_metrics
+from ffhqref.metrics.dataset_metrics import DATASET_METRICS, ImageFeatures
+from ffhqref.metrics.dataset_scoring import dataset_notes, dataset_reasons, score_datasets
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
-from ffhqref.metrics.set_scoring import score_sets, set_notes, set_reasons
 
 
 @pytest.fixture(scope="module")
@@ -26,35 +27,40 @@ def features():
 def test_the_frechet_distance_equals_the_matrix_root(features):
     from scipy.linalg import sqrtm
 
-    (mean_a, cov_a), (mean_b, cov_b) = (sets.moments(values) for values in features)
+    (mean_a, cov_a), (mean_b, cov_b) = (dataset_metrics.moments(values) for values in features)
     expected = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
-    found = sets.fid(features[0], features[1])
+    found = dataset_metrics.fid(features[0], features[1])
     assert found.value == pytest.approx(expected, rel=1e-9)
     assert (found.n, found.n_reference) == (60, 45)
-    stored = sets.fid(features[0], statistics=sets.moments(features[1]))
+    stored = dataset_metrics.fid(features[0], statistics=dataset_metrics.moments(features[1]))
     assert stored.value == pytest.approx(expected, rel=1e-9)
     assert stored.n_reference is None
 
 
 def test_the_frechet_distance_of_diagonal_gaussians_is_its_closed_form():
     one, two = np.array([1.0, 4.0, 0.0]), np.array([9.0, 0.25, 0.0])  # the third is singular in both
-    found = sets.frechet_distance((np.zeros(3), np.diag(one)), (np.full(3, 2.0), np.diag(two)))
+    found = dataset_metrics.frechet_distance((np.zeros(3), np.diag(one)), (np.full(3, 2.0), np.diag(two)))
     assert found == pytest.approx(12.0 + ((np.sqrt(one) - np.sqrt(two)) ** 2).sum())
 
 
 def test_few_pictures_make_a_singular_covariance_and_still_a_number():
     generator = np.random.default_rng(1)
-    found = sets.fid(generator.normal(size=(5, 64)), generator.normal(size=(7, 64)))
+    found = dataset_metrics.fid(generator.normal(size=(5, 64)), generator.normal(size=(7, 64)))
     assert np.isfinite(found.value)
     assert found.value > 0
     assert "n=5" in found.warning
     same = generator.normal(size=(9, 64))
-    assert sets.fid(same, same).value == pytest.approx(0.0, abs=1e-5)
+    assert dataset_metrics.fid(same, same).value == pytest.approx(0.0, abs=1e-5)
 
 
 def test_large_sets_carry_no_warning():
     generator = np.random.default_rng(2)
-    assert sets.fid(generator.normal(size=(sets.SMALL, 2)), generator.normal(size=(sets.SMALL, 2))).warning is None
+    assert (
+        dataset_metrics.fid(
+            generator.normal(size=(dataset_metrics.SMALL, 2)), generator.normal(size=(dataset_metrics.SMALL, 2))
+        ).warning
+        is None
+    )
 
 
 def test_kid_of_whole_sets_equals_plain_loops(features):
@@ -65,70 +71,116 @@ def test_kid_of_whole_sets_equals_plain_loops(features):
 
     within = sum(kernel(z[i], z[j]) for z in (x, y) for i in range(20) for j in range(20) if i != j) / (20 * 19)
     between = sum(kernel(one, two) for one in x for two in y) / 400
-    assert sets.kid(x, y).value == pytest.approx(within - 2 * between, rel=1e-9)
+    assert dataset_metrics.kid(x, y).value == pytest.approx(within - 2 * between, rel=1e-9)
 
 
 def test_kid_subsets_are_drawn_by_seed(features):
-    first = sets.kid(*features, subsets=20, subset_size=30, seed=1)
-    assert sets.kid(*features, subsets=20, subset_size=30, seed=1) == first
-    assert sets.kid(*features, subsets=20, subset_size=30, seed=2).value != first.value
+    first = dataset_metrics.kid(*features, subsets=20, subset_size=30, seed=1)
+    assert dataset_metrics.kid(*features, subsets=20, subset_size=30, seed=1) == first
+    assert dataset_metrics.kid(*features, subsets=20, subset_size=30, seed=2).value != first.value
 
 
 def test_wrong_calls_are_one_line(features, tmp_path):
     with pytest.raises(ConfigError, match="one of the two"):
-        sets.fid(features[0])
-    with pytest.raises(ConfigError, match="at least two pictures"):
-        sets.fid(features[0][:1], features[1])
+        dataset_metrics.fid(features[0])
+    with pytest.raises(ConfigError, match="at least two images"):
+        dataset_metrics.fid(features[0][:1], features[1])
     with pytest.raises(ConfigError, match="same network"):
-        sets.fid(features[0], features[1][:, :5])
+        dataset_metrics.fid(features[0], features[1][:, :5])
     (tmp_path / "x.npz").write_bytes(b"nothing")
     with pytest.raises(WeightsError, match="no FID statistics"):
-        sets.stored_statistics(str(tmp_path / "x.npz"))
+        dataset_metrics.stored_statistics(str(tmp_path / "x.npz"))
 
 
 def test_stored_statistics_are_found_where_pyiqa_puts_them(features, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "empty"))
     (tmp_path / "hub" / "pyiqa").mkdir(parents=True)
-    mean, covariance = sets.moments(features[0])
+    mean, covariance = dataset_metrics.moments(features[0])
     np.savez(tmp_path / "hub" / "pyiqa" / "ffhq_clean_trainval70k_512.npz", mu=mean, sigma=covariance)
-    found = sets.stored_statistics("ffhq-fid-statistics")
-    assert sets.fid(features[0], statistics=found).value == pytest.approx(0.0, abs=1e-6)
+    found = dataset_metrics.stored_statistics("ffhq-fid-statistics")
+    assert dataset_metrics.fid(features[0], statistics=found).value == pytest.approx(0.0, abs=1e-6)
 
 
-def test_inception_features_and_fid_equal_those_of_pyiqa(tmp_path, monkeypatch, sample_folder):
-    """Random weights where pyiqa would have put the real ones; its own folder pipeline in clean mode beside ours."""
+NAME = "weights-inception-2015-12-05-6726825d.pth"
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory):
+    """Random weights of FID's Inception-v3 in a folder, under torch-fidelity's file name."""
     ensure_torchvision()
+    pytest.importorskip("torch_fidelity")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, state, *_, **__):
+            """Keep the random weights."""
+
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "none.pth")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Untrained("fid", ["2048"], feature_extractor_weights_path=str(folder / "none.pth"))
+    torch.save(network.state_dict(), folder / NAME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(sample_folder):
+    return [read_rgb(file) for file in sorted(sample_folder.rglob("*.jpg"))[:4]]
+
+
+def test_inception_features_equal_those_of_pyiqa(tmp_path, monkeypatch, images, random_inception):
+    """pyiqa's folder pipeline in clean mode, on the same weights."""
     pytest.importorskip("pyiqa")
     from pyiqa.archs import fid_arch, inception
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path / "empty"))
-    with pytest.raises(WeightsError, match="pt_inception-2015-12-05"):
-        sets.InceptionFeatures()
-    (tmp_path / "hub" / "pyiqa").mkdir(parents=True)
-    with monkeypatch.context() as patch, torch.random.fork_rng():
-        torch.manual_seed(0)
-        patch.setattr(inception, "load_pretrained_network", lambda *_, **__: None)
-        network = inception.fid_inception_v3()
-        torch.save(network.state_dict(), tmp_path / "hub" / "pyiqa" / "pt_inception-2015-12-05-6726825d.pth")
-        patch.setattr(inception, "fid_inception_v3", lambda: network)
+    state = torch.load(random_inception / NAME, weights_only=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(inception, "load_pretrained_network", lambda network, *_, **__: network.load_state_dict(state))
         theirs = inception.InceptionV3(output_blocks=[3]).eval()
-    pictures = [read_rgb(file) for file in sorted(sample_folder.rglob("*.jpg"))[:4]]
-    (tmp_path / "pictures").mkdir()
-    for number, picture in enumerate(pictures):
-        save_png(tmp_path / "pictures" / f"{number}.png", picture)
+    for number, image in enumerate(images):
+        save_png(tmp_path / f"{number}.png", image)
     expected = fid_arch.get_folder_features(
-        str(tmp_path / "pictures"), theirs, num_workers=0, device="cpu", mode="clean", verbose=False
+        str(tmp_path), theirs, num_workers=0, device="cpu", mode="clean", verbose=False
     )
-    ours = sets.InceptionFeatures(runtime=Runtime())
-    found = ours(pictures)
+    ours = dataset_metrics.InceptionFeatures(runtime=MetricRuntime(weights_dir=random_inception))
+    found = ours(images)
     assert found.shape == (4, 2048)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert "clean bicubic 299" in ours.signature
 
 
-class Colour:
+def test_inception_features_of_images_of_299_px_equal_those_of_torch_fidelity(images, random_inception):
+    """Nothing is resized, so the whole extractor is comparable."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    crops = [image[:299, :299] for image in images]
+    whole = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(random_inception / NAME))
+    expected = whole(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))[0].numpy()
+    found = dataset_metrics.InceptionFeatures(runtime=MetricRuntime(weights_dir=random_inception))(crops)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_file_of_pytorch_fid_is_the_same_file(tmp_path, monkeypatch, random_inception):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="weights-inception-2015-12-05"):
+        dataset_metrics.InceptionFeatures()
+    (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes((random_inception / NAME).read_bytes())
+    assert "not the published file" in dataset_metrics.InceptionFeatures().signature
+
+
+def test_a_file_of_another_network_is_one_line(tmp_path):
+    pytest.importorskip("torch_fidelity")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "x.pth")
+    features = dataset_metrics.InceptionFeatures(path=tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="no Inception-v3") as caught:
+        features([np.zeros((64, 64, 3), np.uint8)])
+    assert "\n" not in str(caught.value)
+
+
+class Colour(ImageFeatures):
     """Mean and spread of each channel in the place of Inception's features."""
 
     signature = "colour"
@@ -157,33 +209,35 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
         rows.append(ScoreRow(GROUND_TRUTH, "moderate", str(case), *truth, *truth))
     Colour.calls = 0
     options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
-    frame = score_sets(rows, **options)
+    frame = score_datasets(rows, DATASET_METRICS.names(), **options)
     assert Colour.calls == 17  # every picture once
     found = {(row.method, row.metric): row for row in frame.itertuples()}
     vectors = {name: Colour()([pictures[name, case] for case in range(6)]) for name in ("gt", "a", "b")}
-    assert found["a", "fid"].value == pytest.approx(sets.fid(vectors["a"], vectors["gt"]).value, rel=1e-4)
-    assert found["b", "kid"].value == pytest.approx(sets.kid(vectors["b"][1:], vectors["gt"]).value, rel=1e-4)
+    assert found["a", "fid"].value == pytest.approx(dataset_metrics.fid(vectors["a"], vectors["gt"]).value, rel=1e-4)
+    assert found["b", "kid"].value == pytest.approx(
+        dataset_metrics.kid(vectors["b"][1:], vectors["gt"]).value, rel=1e-4
+    )
     assert (found["b", "fid"].n, found["b", "fid"].n_reference) == (5, 6)
     assert "n=5" in found["b", "fid"].note
     assert found["a", "fid_ffhq"].status == "unavailable"
     assert "ffhq_clean_trainval70k_512.npz" in found["a", "fid_ffhq"].note
     assert not isinstance(found["a", "fid_ffhq"].signature, str)
-    assert list(set_reasons(frame)) == ["fid_ffhq"]
-    notes = set_notes(frame)["moderate"]
+    assert list(dataset_reasons(frame)) == ["fid_ffhq"]
+    notes = dataset_notes(frame)["moderate"]
     assert list(notes) == ["fid", "kid"]
     assert notes["fid"].startswith("a: n=6: ")
     assert "; b: n=5: " in notes["fid"]
     assert (GROUND_TRUTH, "fid") not in found
     assert "vs gt" in found["a", "fid"].signature
     calls = Colour.calls
-    assert score_sets(rows[::-1], **options).equals(frame)
+    assert score_datasets(rows[::-1], DATASET_METRICS.names(), **options).equals(frame)
     assert Colour.calls == calls
     save_png(tmp_path / "a0.png", pictures["gt", 0])  # changed behind the table's back
-    fresh = score_sets(rows, ["fid"], **{**options, "journal_dir": tmp_path / "fresh"}).set_index("method")
+    fresh = score_datasets(rows, ["fid"], **{**options, "journal_dir": tmp_path / "fresh"}).set_index("method")
     assert fresh["n"].to_dict() == {"a": 5, "b": 5}, "a changed picture is not taken for the recorded one"
     save_png(tmp_path / "a0.png", pictures["a", 0])
     np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
-    stored = score_sets(rows, ["fid_ffhq"], **options).set_index("method")
+    stored = score_datasets(rows, ["fid_ffhq"], **options).set_index("method")
     assert list(stored["status"]) == ["ok"] * 3
     assert "vs ffhq 70k at 512 ffhq_clean_trainval70k_512.npz@" in stored.loc["a", "signature"]
     assert stored.loc[GROUND_TRUTH, "value"] < stored.loc["b", "value"]
@@ -196,13 +250,15 @@ def test_sets_without_the_network_or_enough_pictures_are_rows(tmp_path, monkeypa
     picture = str(tmp_path / "x.png"), sha256_file(tmp_path / "x.png")
     rows = [ScoreRow("a", "moderate", "0", *picture, *picture)]
     options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal"}
-    if importlib.util.find_spec("pyiqa"):
-        frame = score_sets(rows, **options)
+    if importlib.util.find_spec("torch_fidelity"):
+        frame = score_datasets(rows, DATASET_METRICS.names(), **options)
         assert set(frame["status"]) == {"unavailable"}
-        assert frame["note"].str.contains("pt_inception").all()
-    few = score_sets([*rows, ScoreRow("b", "moderate", "0", None, None)], ["fid", "kid"], features=Colour(), **options)
+        assert frame["note"].str.contains("weights-inception").all()
+    few = score_datasets(
+        [*rows, ScoreRow("b", "moderate", "0", None, None)], ["fid", "kid"], features=Colour(), **options
+    )
     assert dict(zip(few["method"] + few["metric"], few["status"], strict=True)) == {
         "afid": "failed", "akid": "failed", "bfid": "unavailable", "bkid": "unavailable",
     }  # fmt: skip
     with pytest.raises(ConfigError, match="Did you mean 'fid'"):
-        score_sets(rows, ["fidd"], **options)
+        score_datasets(rows, ["fidd"], **options)
