@@ -183,11 +183,11 @@ def processes() -> int:
 def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:
     from ffhqref.training.faceme.start import encode_prompt, latest_checkpoint, load_networks
     from ffhqref.training.faceme.task import FaceMeTask
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
 
     options = context.config["train"]["faceme"]
     before = latest_checkpoint(plan.folder / "stage1") if settings.stage == 2 else None
-    runtime = Runtime.for_run(context.device, settings.run.precision)
+    runtime = TrainingRuntime(context.device, settings.run.precision)
     prompt = encode_prompt(plan.base, options["prompt"], options["key_word"], device=str(runtime.device))
     networks = load_networks(
         plan.base,

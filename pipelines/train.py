@@ -185,10 +185,10 @@ def _task(name: str, plan: Plan, device: str) -> VQGANTask | DiffusionTask:
     from ffhqref.training.refldm.diffusion import DiffusionTask
     from ffhqref.training.refldm.settings import VQGANSettings
     from ffhqref.training.refldm.vqgan import VQGANTask
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
 
     settings, config = plan.settings[name], plan.architecture
-    seed, runtime = settings.run.seed, Runtime.for_run(device, settings.run.precision)
+    seed, runtime = settings.run.seed, TrainingRuntime(device, settings.run.precision)
     if isinstance(settings, VQGANSettings):
         perceptual = _lpips(device) if settings.perceptual_weight else None
         first_stage = (

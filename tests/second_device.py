@@ -83,7 +83,7 @@ class SecondTensor(torch.Tensor):
 
     held: torch.Tensor
     block: Any
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def __torch_dispatch__(cls, func, _types, args=(), kwargs=None):
@@ -126,7 +126,7 @@ class SecondGenerator(torch._C.Generator):
     def __init__(self) -> None:
         self._seed = 0
         self.manual_seed(67280421310721)
-        _generators[self._cdata] = self
+        _generators[self._cdata] = self  # type: ignore[attr-defined]
 
     def manual_seed(self, seed):
         self._seed = int(seed)
@@ -303,7 +303,7 @@ def _drawing(func: Any, leaves: list[Any], place: torch.device) -> Iterator[None
 
 
 def _same_place(generator: torch._C.Generator, place: torch.device) -> None:
-    own = "cuda" if generator._cdata in _generators else "cpu"
+    own = "cuda" if generator._cdata in _generators else "cpu"  # type: ignore[attr-defined]
     if own != place.type:
         raise RuntimeError(f"Expected a '{place.type}' device type for generator but found '{own}'")
 

@@ -24,7 +24,7 @@ from ffhqref.training.finished import mark_finished
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
     from ffhqref.training.settings import RunSettings
 
 S = TypeVar("S", covariant=True)
@@ -46,7 +46,7 @@ class Task(Protocol[T]):
     """One kind of training: its networks, its optimisers, and a step of it."""
 
     run: RunSettings
-    runtime: Runtime
+    runtime: TrainingRuntime
     curve: tuple[str, ...]
     settings: Any
     config: Any
@@ -169,7 +169,7 @@ def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(unit.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy())
 
 
-def _resume(task: Task[Any], path: Path, identity: str, runtime: Runtime) -> int:
+def _resume(task: Task[Any], path: Path, identity: str, runtime: TrainingRuntime) -> int:
     if not path.is_file():
         return 0
     try:

@@ -62,7 +62,7 @@ def test_a_number_is_no_text():
 
 
 class Theirs:
-    def __init__(self, amount: int = 1, helper: Unknown | None = None, json: str = "a", implicit: int = None, **more):  # fmt: skip # noqa: E501, RUF013
+    def __init__(self, amount: int = 1, helper: Unknown | None = None, json: str = "a", implicit: int = None, **more):  # type: ignore[assignment]  # fmt: skip # noqa: RUF013
         pass
 
 
@@ -77,7 +77,7 @@ def test_options_of_a_constructor_are_its_parameters():
 
 class Report(Options):
     failures: Literal["worst", "excluded"] = "worst"
-    cases: int = Field(3, ge=1)
+    cases: int = Field(default=3, ge=1)
     page: Path | None = None
     quality: tuple[str, ...] = ("niqe",)
     clusters: tuple[int, int] = (3, 3)

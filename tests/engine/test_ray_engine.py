@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import signal
 import sys
@@ -87,7 +88,7 @@ def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plug in")
     (folder / "cluster_stages.py").write_text(STAGES)
     sys.path.insert(0, str(folder))
-    import cluster_stages
+    cluster_stages = importlib.import_module("cluster_stages")
 
     yield cluster_stages
     sys.path.remove(str(folder))

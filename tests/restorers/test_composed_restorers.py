@@ -23,7 +23,7 @@ from ffhqref.restorers.colour import adain_transfer, wavelet_transfer
 from ffhqref.restorers.composed.tiled import starts
 from ffhqref.restorers.runner import RestoreStage
 
-SEEN = []
+SEEN: list[RestorationBatch] = []
 
 
 class Noisy:

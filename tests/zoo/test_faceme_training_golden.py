@@ -20,7 +20,7 @@ from ffhqref.training.faceme.references import PoolRules, pick, pool_of
 from ffhqref.training.faceme.settings import FaceMeSettings
 from ffhqref.training.faceme.start import controlnet_of, encode_prompt, load_networks
 from ffhqref.training.faceme.task import Draws, FaceMeTask
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.faceme.config import MixConfig
 from ffhqref.zoo.faceme.mix import Mix
@@ -114,7 +114,7 @@ class Case:
             seed=case["seed"],
         )
         settings = {"stage": case["stage"], "resolution": case["resolution"], "identity_share": case["null_prompt_p"]}
-        return FaceMeTask(FaceMeSettings(run, **{**settings, **changed}), networks, Runtime())
+        return FaceMeTask(FaceMeSettings(run, **{**settings, **changed}), networks, TrainingRuntime())
 
 
 def cases(golden: Path) -> list[Case]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ffhqref.training.faceme.data import FaceMeBatch
     from ffhqref.training.faceme.settings import FaceMeSettings
     from ffhqref.training.faceme.start import Networks
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -109,7 +109,7 @@ class FaceMeTask:
 
     curve: tuple[str, ...] = ("loss", "identity", "references")
 
-    def __init__(self, settings: FaceMeSettings, networks: Networks, runtime: Runtime) -> None:
+    def __init__(self, settings: FaceMeSettings, networks: Networks, runtime: TrainingRuntime) -> None:
         self.settings = settings
         self.run = settings.run
         self.runtime = runtime

@@ -22,7 +22,7 @@ from ffhqref.zoo.refldm.schedule import alphas_cumprod
 if TYPE_CHECKING:
     from ffhqref.training.refldm.data import TrainingBatch
     from ffhqref.training.refldm.settings import DiffusionSettings
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
     from ffhqref.zoo.refldm.config import RefLDMConfig
     from ffhqref.zoo.refldm.first_stage import FirstStage
     from ffhqref.zoo.refldm.unet import UNet
@@ -70,7 +70,7 @@ class DiffusionTask:
         settings: DiffusionSettings,
         first_stage: FirstStage,
         unet: UNet,
-        runtime: Runtime,
+        runtime: TrainingRuntime,
         embed: Embed | None = None,
     ) -> None:
         if settings.identity_weight and embed is None:

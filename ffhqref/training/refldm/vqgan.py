@@ -22,7 +22,7 @@ from ffhqref.zoo.refldm.layers import laid_out
 if TYPE_CHECKING:
     from ffhqref.training.refldm.data import TrainingBatch
     from ffhqref.training.refldm.settings import VQGANSettings
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
     from ffhqref.zoo.refldm.config import RefLDMConfig
     from ffhqref.zoo.refldm.first_stage import FirstStage
 
@@ -67,7 +67,7 @@ class VQGANTask:
         config: RefLDMConfig,
         settings: VQGANSettings,
         first_stage: FirstStage,
-        runtime: Runtime,
+        runtime: TrainingRuntime,
         perceptual: Perceptual | None = None,
     ) -> None:
         if settings.perceptual_weight and perceptual is None:

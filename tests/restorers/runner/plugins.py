@@ -5,7 +5,7 @@ import torch
 
 from ffhqref.restorers import RestorerInfo
 
-SEEN = []
+SEEN: list[object] = []
 
 
 class Plugin:

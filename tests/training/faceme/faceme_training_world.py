@@ -17,7 +17,7 @@ from ffhqref.training.faceme.small import CROSS, write_small_base
 from ffhqref.training.faceme.start import Networks, encode_prompt, load_networks
 from ffhqref.training.faceme.task import FaceMeTask
 from ffhqref.training.faces import unrounded_degradation
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.faceme.config import MixConfig
 
@@ -89,7 +89,7 @@ class World:
             ),
             **{"resolution": SIDE, **settings},
         )
-        return FaceMeTask(made, networks or self.networks(), runtime or Runtime())
+        return FaceMeTask(made, networks or self.networks(), runtime or TrainingRuntime())
 
 
 def state(task: FaceMeTask) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ffhqref.training.faceme.data import BatchRules
 from ffhqref.training.loop import train
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 
 
 def test_a_cuda_device_takes_the_steps_of_the_cpu(world, tmp_path, cuda):
@@ -21,7 +21,7 @@ def test_a_cuda_device_takes_the_steps_of_the_cpu(world, tmp_path, cuda):
     more = {"ema_decay": 0.9, "cached_latents": 2, "gradient_checkpointing": True, "sample_steps": 1}
 
     def go(device, until=None):
-        task = world.task(run=run, runtime=Runtime(device), **more)
+        task = world.task(run=run, runtime=TrainingRuntime(device), **more)
         return train(task, source, tmp_path / device, look=source(0, 0, 1), until=until)
 
     with sdpa_kernel(SDPBackend.MATH):
@@ -41,6 +41,6 @@ def test_a_cuda_device_takes_the_steps_of_the_cpu(world, tmp_path, cuda):
 
 
 def test_bfloat16_trains_on_a_cuda_device(world, cuda):
-    task = world.task(run={"precision": "bfloat16"}, runtime=Runtime(cuda, "bfloat16"))
+    task = world.task(run={"precision": "bfloat16"}, runtime=TrainingRuntime(cuda, "bfloat16"))
     source = world.source(BatchRules(2, seed=4))
     assert all(np.isfinite(task.step([source(step, 0, 1)], 1e-3, torch.Generator())["loss"]) for step in range(2))

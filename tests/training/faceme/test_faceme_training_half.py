@@ -13,7 +13,7 @@ import torch
 
 from ffhqref.training.faceme.data import BatchRules
 from ffhqref.training.loop import train
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 
 from .faceme_training_world import state
 
@@ -24,12 +24,12 @@ def half():
     accelerate = pytest.importorskip("accelerate")
 
     def made():
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-        accelerator = accelerate.Accelerator(cpu=True, mixed_precision="no")
+        runtime = TrainingRuntime()
+        accelerator = runtime.accelerator
         accelerator.state._mixed_precision = "fp16"
         accelerator.native_amp = True
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
-        return Runtime(accelerator=accelerator)
+        return runtime
 
     yield made
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
@@ -66,12 +66,12 @@ def test_float16_keeps_what_is_trained_and_the_vae_in_float32_and_follows_float3
 
 def test_gradients_that_overflow_are_skipped_and_the_scale_falls(world, half):
     runtime = half()
-    runtime._accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    runtime.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     task = world.task(run={"precision": "float16"}, runtime=runtime)
     before = state(task)
     loss = task.step([world.source(BatchRules(2, seed=4))(0, 0, 1)], 1e-3, torch.Generator())["loss"]
     assert np.isfinite(loss)
-    assert runtime._accelerator.scaler.get_scale() < 2.0**40
+    assert runtime.accelerator.scaler.get_scale() < 2.0**40
     assert all(torch.equal(value, before[name]) for name, value in task.trained)
 
 

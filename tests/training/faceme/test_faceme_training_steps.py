@@ -13,7 +13,7 @@ from ffhqref.training.faceme.data import BatchRules, FaceMeBatch
 from ffhqref.training.faceme.small import CROSS
 from ffhqref.training.faceme.start import encode_prompt, load_networks
 from ffhqref.training.faceme.task import Draws
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.zoo.faceme.config import MixConfig
 from ffhqref.zoo.faceme.lora import lora_shapes
 
@@ -174,7 +174,7 @@ def test_cached_latents_are_the_encoded_ones(world, monkeypatch):
 
 
 def test_bfloat16_keeps_what_is_trained_and_the_vae_in_float32(world):
-    exact, rough = world.task(), world.task(run={"precision": "bfloat16"}, runtime=Runtime("cpu", "bfloat16"))
+    exact, rough = world.task(), world.task(run={"precision": "bfloat16"}, runtime=TrainingRuntime("cpu", "bfloat16"))
     batch = world.source(BatchRules(batch_size=2))(0, 0, 1)
     losses = [task.step([batch], 1e-3, torch.Generator())["loss"] for task in (exact, rough)]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -24,7 +24,7 @@ from ffhqref.training.refldm.start import (
     unet_of_ldm,
 )
 from ffhqref.training.refldm.vqgan import VQGANTask
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.refldm import RefLDM
 
@@ -141,11 +141,11 @@ def test_the_three_trainings_follow_each_other_and_sample(small_config, tmp_path
     (vq_ckpt,) = train(vqgan(small_config, run), faces, tmp_path / "vqgan", look=faces(9, 0, 1))
     first_stage = trained_first_stage(small_config, vq_ckpt)
     settings = DiffusionSettings(run, references=0, identity_weight=0.0)
-    ldm = DiffusionTask(small_config, settings, first_stage, fresh_unet(small_config, 3), Runtime())
+    ldm = DiffusionTask(small_config, settings, first_stage, fresh_unet(small_config, 3), TrainingRuntime())
     ldm_ckpt, _ = train(ldm, faces, tmp_path / "ldm")
     unet = unet_of_ldm(small_config, ldm_ckpt, vq_ckpt)
     assert all(torch.equal(v, ldm.unet.state_dict()[k]) for k, v in unet.state_dict().items())
-    task = DiffusionTask(small_config, replace(settings, references=2), first_stage, unet, Runtime())
+    task = DiffusionTask(small_config, replace(settings, references=2), first_stage, unet, TrainingRuntime())
     checkpoint, config = train(task, data, tmp_path / "refldm", look=data(9, 0, 1))
 
     model = RefLDM.from_checkpoint(checkpoint, vq_ckpt, config)
@@ -221,10 +221,10 @@ def test_missing_networks_and_references_are_named(small_config):
             DiffusionSettings(RUN),
             fresh_first_stage(small_config, 0),
             fresh_unet(small_config, 0),
-            Runtime(),
+            TrainingRuntime(),
         )
     with pytest.raises(ConfigError, match="LPIPS"):
-        VQGANTask(small_config, VQGANSettings(RUN), fresh_first_stage(small_config, 0), Runtime())
+        VQGANTask(small_config, VQGANSettings(RUN), fresh_first_stage(small_config, 0), TrainingRuntime())
     with pytest.raises(ConfigError, match="have no reference, for instance a"):
         FaceBatches([TrainingItem("a")], smooth, blurred, batch_size=1, references=1)
     with pytest.raises(ConfigError, match="no picture"):
@@ -233,29 +233,15 @@ def test_missing_networks_and_references_are_named(small_config):
 
 def test_bfloat16_trains(small_config):
     task = diffusion(small_config, run=replace(RUN, precision="bfloat16"))
-    task.runtime = Runtime(precision="bfloat16")
+    task.runtime = TrainingRuntime(precision="bfloat16")
     losses = task.step([source(2)(0, 0, 1)], 1e-3, torch.Generator().manual_seed(0))
     assert math.isfinite(losses["loss"])
     assert all(p.dtype == torch.float32 for p in task.unet.parameters())
 
 
-def test_accelerate_gives_the_same_steps(small_config):
-    """An Accelerator of one process takes the same steps as no accelerator."""
-    accelerate = pytest.importorskip("accelerate")
-    plain = diffusion(small_config)
-    settings = plain.settings
-    other = DiffusionTask(
-        small_config,
-        settings,
-        fresh_first_stage(small_config, 1),
-        fresh_unet(small_config, 2),
-        Runtime(accelerator=accelerate.Accelerator(cpu=True)),
-    )
-    for step in range(2):
-        losses = [
-            task.step([source(2)(step, 0, 1)], 1e-3, torch.Generator().manual_seed(step)) for task in (plain, other)
-        ]
-        assert losses[0] == losses[1]
+def test_float16_without_a_gpu_is_refused():
+    with pytest.raises(ConfigError, match="float16 needs a GPU"):
+        TrainingRuntime("cpu", "float16")
 
 
 def test_grid_puts_cases_in_rows():

@@ -16,7 +16,7 @@ from ffhqref.training.refldm.start import (
     fresh_unet,
 )
 from ffhqref.training.refldm.vqgan import VQGANTask
-from ffhqref.training.runtime import Runtime
+from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.training.settings import RunSettings
 
 RUN = RunSettings(steps=6, batch_size=2, learning_rate=1e-3, warmup=2, save_every=3, sample_every=0)
@@ -57,17 +57,15 @@ def embedder() -> torch.nn.Module:
 
 
 def diffusion(config, references=2, run=RUN, device="cpu", **settings) -> DiffusionTask:
-    settings = DiffusionSettings(run, references=references, **{"identity_weight": 0.0, **settings})
-    embed = embedder().to(device) if settings.identity_weight else None
-    runtime = Runtime(device, run.precision)
-    return DiffusionTask(config, settings, fresh_first_stage(config, 1), fresh_unet(config, 2), runtime, embed)
+    chosen = DiffusionSettings(run, references=references, **{"identity_weight": 0.0, **settings})
+    embed = embedder().to(device) if chosen.identity_weight else None
+    runtime = TrainingRuntime(device, run.precision)
+    return DiffusionTask(config, chosen, fresh_first_stage(config, 1), fresh_unet(config, 2), runtime, embed)
 
 
 def vqgan(config, run=RUN, device="cpu", **settings) -> VQGANTask:
-    settings = VQGANSettings(
-        run, perceptual_weight=0.0, **{"adversarial_start": 2, "discriminator_width": 8, **settings}
-    )
-    return VQGANTask(config, settings, fresh_first_stage(config, 1), Runtime(device, run.precision))
+    chosen = VQGANSettings(run, perceptual_weight=0.0, **{"adversarial_start": 2, "discriminator_width": 8, **settings})
+    return VQGANTask(config, chosen, fresh_first_stage(config, 1), TrainingRuntime(device, run.precision))
 
 
 def rows(folder) -> list[list[str]]:
