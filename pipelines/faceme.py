@@ -137,7 +137,7 @@ def _info(context: Context, plan: Plan) -> dict[str, Any]:
         "licence": f"that of base, embedder and pictures ({origin.get('licence') or 'not stated'})",
         "commercial_use": False,
         "weights": (),
-        "proved_against": "trained here; the training's steps against the published script's",
+        "verified_against": "trained here; the training's steps against the published script's",
     }
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError
 from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.runner import RestoreStage
-from ffhqref.store.schemas import SPECS
+from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before
 
 from ._chosen import chosen_cases
-from ._common import Context, group_of, open_context, rows_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ._common import Context, group_of, open_context
 
 
 def execute(config: Any) -> int:
@@ -54,25 +51,26 @@ def dry_run(stages: list[RestoreStage]) -> int:
     """Run every restorer on synthetic cases and print what is wrong; needs no tables and writes none."""
     status = 0
     for stage in stages:
-        problems = check_restorer(stage.restorer)
-        status |= int(bool(problems))
-        for problem in problems or ["ok"]:
+        found = check_restorer(stage.restorer)
+        status |= int(bool(found))
+        for problem in found or ["ok"]:
             sys.stdout.write(f"{stage.method}: {problem}\n")
     return status
 
 
 def restore(context: Context, stages: list[RestoreStage]) -> int:
     """Write ``restorations``."""
-    import pandas as pd
-
     workspace, say = context.workspace, context.reporter.say
     workspace.check_current("cases")
     cases = chosen_cases(context, workspace, workspace.read("cases"))
-    results = [result for stage in stages for result in context.map(stage, _rows(context, cases, stage.method))]
-    made = pd.DataFrame(results)[list(SPECS["restorations"].columns)]
-    made["peak_memory_bytes"] = made["peak_memory_bytes"].astype("Int64")
+    results = [
+        result
+        for stage in stages
+        for result in context.map(stage, restore_rows(workspace, cases, stage.method, context.seed))
+    ]
+    made = restorations(results)
     infos = {stage.method: asdict(stage.restorer.info) for stage in stages}
-    weights = {stage.method: getattr(stage.restorer, "weights_sha256", None) or {} for stage in stages}
+    weights = {stage.method: dict(stage.restorer.weights_sha256) for stage in stages}
     workspace.write(
         "restorations",
         made,
@@ -82,41 +80,14 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         weights=weights,
         seed=context.seed,
     )
-    for (method, status), group in made[made["status"] != "ok"].groupby(["method", "status"]):
-        first = group.iloc[0]
-        where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"
-        say(f"{method}: {len(group)} of {(made['method'] == method).sum()} cases {status}, {where}")
+    for line in problems(made):
+        say(line)
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
-    others = [name for name in _restored_before(context) if name not in infos]
+    others = [name for name in restored_before(workspace) if name not in infos]
     if others:
         say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")
     return int(bool(bad))
-
-
-def _restored_before(context: Context) -> list[str]:
-    """Return the methods whose outputs lie in the workspace."""
-    folder, journals = context.workspace.root / "outputs", context.workspace.journals
-    return sorted(path.name for path in folder.glob("*/") if (journals / f"restore-{path.name}.jsonl").is_file())
-
-
-def _rows(context: Context, cases: pd.DataFrame, method: str) -> list[dict[str, Any]]:
-    workspace = context.workspace
-    sha256 = workspace.picture_hashes()
-    return [
-        {
-            "benchmark": case.benchmark,
-            "case_id": case.case_id,
-            "lq_path": case.lq_path,
-            "lq_sha256": sha256(case.lq_path),
-            "reference_paths": [str(workspace.image(path)) for path in case.reference_paths],
-            "reference_sha256": [sha256(path) for path in case.reference_paths],
-            "seed": context.seed,
-            "age": case.age,
-            "out_path": f"outputs/{method}/{case.benchmark}/{case.case_id}.png",
-        }
-        for case in rows_of(cases)
-    ]
 
 
 if __name__ == "__main__":

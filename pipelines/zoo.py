@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.text import Text
 
     shown = ["method", "references", "licence", "trained_on", "leak", "here"]
-    shown += ["seconds", "memory_mb"] if options.measure else ["proved_against"]
+    shown += ["seconds", "memory_mb"] if options.measure else ["verified_against"]
     table = Table(caption="†: weights saw the people of FFHQ-Ref's test split", caption_justify="left")
     for name in shown:
         table.add_column(name, overflow="fold")

@@ -1,4 +1,4 @@
-"""The zoo: the protocol, the registry, and one module or folder for each restorer."""
+"""Restorers: the interface, the registry, and the code that runs them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
 from ffhqref.core.options import check_options
 from ffhqref.core.registry import Registry, load_attribute
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.duck_typed import as_restorer
 
 __all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "RestorerInfo", "make_restorer"]
 
@@ -67,16 +68,9 @@ def make_restorer(name: str, device: str | None = None, **options: Any) -> Resto
         if device is not None and "device" in inspect.signature(factory).parameters:
             options["device"] = device
         check_options(factory, f"restorer '{name}'", options)
-        restorer = factory(**options)
+        made = factory(**options)
     except FfhqrefError:
         raise
     except Exception as error:  # a plug-in may fail in any way
         raise ConfigError(f"restorer '{name}' does not start: {one_line(error)}") from error
-    if not isinstance(getattr(restorer, "info", None), RestorerInfo) or not callable(
-        getattr(restorer, "restore", None)
-    ):
-        raise ConfigError(
-            f"restorer '{name}' is no restorer: {type(restorer).__name__} needs `info`, a "
-            "ffhqref.restorers.RestorerInfo, and `restore(batch)`"
-        )
-    return restorer
+    return as_restorer(made, name)

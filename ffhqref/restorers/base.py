@@ -1,10 +1,11 @@
-"""What a restorer is: the protocol, its description, and the batch it sees."""
+"""The restorer interface: base class, description, and the batch it sees."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import FfhqrefError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RestorerInfo:
-    """Facts about a restorer that the runner, the leaderboard and the zoo page use."""
+    """Facts about a restorer for the runner, the leaderboard and the zoo page."""
 
     name: str
     summary: str = ""
@@ -23,7 +24,7 @@ class RestorerInfo:
     max_references: int | None = 0
     """At most this many, in the order of the references table; None: all of them."""
     input_size: int | None = 512
-    """Side of the square input and output in pixels; None: any size."""
+    """Size of the square input and output in pixels; None: any."""
     deterministic: bool = True
     """Same input, seed and device give the same output."""
     uses_seed: bool = False
@@ -33,12 +34,12 @@ class RestorerInfo:
     licence: str = "Apache-2.0"
     commercial_use: bool = True
     trained_on: tuple[str, ...] = ()
-    """Data sets whose pictures the weights have seen; FFHQ there means a leak mark on FFHQ-Ref."""
+    """Data sets whose images the weights have seen; FFHQ there means a leak mark on FFHQ-Ref."""
     paper: str | None = None
     weights: tuple[str, ...] = ()
     """Names in the weight registry (ffhqref.weights.files)."""
-    proved_against: str = ""
-    """What the implementation's exactness was tested against."""
+    verified_against: str = ""
+    """What the implementation was tested against."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RestorationBatch:
     references: list[torch.Tensor]
     """B tensors float32 [N_i, 3, H, W] in 0..1 RGB, in the order of the references table."""
     seeds: list[int]
-    """One seed a case, keyed by case and not by order."""
+    """One seed a case, derived from the case, not from its position."""
     case_ids: list[str] = field(default_factory=list)
     ages: list[float | None] | None = None
     """Age of the target in years, where known."""
@@ -58,23 +59,41 @@ class RestorationBatch:
     def __len__(self) -> int:
         return int(self.lq.shape[0])
 
+    def subset(
+        self, indices: Sequence[int], *, lq: torch.Tensor | None = None, max_references: int | None = None
+    ) -> RestorationBatch:
+        """Return some cases, with copies of their images.
+
+        Args:
+            indices: of the wanted cases.
+            lq: other inputs for all cases of this batch.
+            max_references: keep at most this many of each case; None: all.
+        """
+        return RestorationBatch(
+            lq=(self.lq if lq is None else lq)[list(indices)],
+            references=[self.references[index][:max_references].clone() for index in indices],
+            seeds=[self.seeds[index] for index in indices],
+            case_ids=[self.case_ids[index] for index in indices] if self.case_ids else [],
+            ages=None if self.ages is None else [self.ages[index] for index in indices],
+        )
+
 
 @dataclass(frozen=True)
 class PartialResult:
-    """What `Restorer.restore` may return in place of a tensor when it knows which cases of the batch failed, and why.
+    """Result of `Restorer.restore` where some cases failed for a known reason.
 
-    Those become failure rows with the reason, and are not tried again. (A restorer that raises is called again for
-    each case alone.)
+    They become failure rows with that reason and are not tried again. (When `restore` raises, each case is tried
+    again alone.)
     """
 
-    pictures: torch.Tensor
-    """float32 [B, 3, H, W] in 0..1 RGB; whatever it likes where a case failed."""
+    images: torch.Tensor
+    """float32 [B, 3, H, W] in 0..1 RGB; undefined where a case failed."""
     reasons: Mapping[int, str]
     """Index in the batch to the reason, one line."""
 
 
 def complete(result: torch.Tensor | PartialResult) -> torch.Tensor:
-    """Return the pictures of a result in which no case failed, for callers that want all or nothing.
+    """Return the images of a result in which no case failed.
 
     Raises:
         FfhqrefError: a case failed; with the first reason.
@@ -82,38 +101,45 @@ def complete(result: torch.Tensor | PartialResult) -> torch.Tensor:
     if isinstance(result, PartialResult):
         for reason in result.reasons.values():
             raise FfhqrefError(reason)
-        return result.pictures
+        return result.images
     return result
 
 
-@runtime_checkable
-class Restorer(Protocol):
-    """A method under test. Heavy work (loading weights) belongs in the constructor or the first call.
+class Restorer:
+    """Base class of a method under test. A subclass sets `info` and writes `restore`; the rest has defaults.
 
-    The runner also looks at these attributes where a restorer has them:
-
-    - ``device``: where it works, told in the results (else ``"cpu"``). A constructor that takes ``device`` is given
-      the run's; the tensors of a batch come on the CPU, and the result may lie anywhere.
-    - ``batch_size``: cases of one call (else 1).
-    - ``version``: changes when results change (else ``"1"``); part of every content key, like the options and, for
-      restorers of other packages, the source file of the class.
-    - ``weights_sha256``: hashes of the weight files by name, in an order that stays; the hashes are part of every
-      content key.
-    - ``eight_bit_rule``: ``"round"`` (else) or ``"truncate"``, for the PNG.
-    - ``neutral_options``: names of options that change no result, such as those of speed, and of files that
-      ``weights_sha256`` tells. The others but ``device`` are part of every content key; one that names a file counts
-      by the file's content, one that names a folder by its name.
-    - ``key_options``: what takes the place of the options in content keys, where they do not tell it.
-    - ``one_at_a_time``: whether only one process may use it (else: when ``device`` is a GPU).
-    - ``in_process``: False: a program of its own does the work, and its memory cannot be told.
-    - ``groups_references``: True: cases that have the same references are put next to one another.
+    Load weights in the constructor or in the first call. A class of another package need not derive from this one:
+    `ffhqref.restorers.make_restorer` fills in the defaults.
     """
 
+    info: RestorerInfo
+    """The description. It must not change during a run."""
+    version: str = "1"
+    """Part of every content key: raise it when results change. Of plug-ins the source file counts too."""
+    batch_size: int = 1
+    """Cases of one call."""
+    device: str = "cpu"
+    """Where it works, stored in the results. A constructor that takes ``device`` is given the run's. Tensors of a batch
+    are on the CPU; the result may be anywhere."""
+    weights_sha256: Mapping[str, str] = MappingProxyType({})
+    """SHA-256 of the weight files by role, in a fixed order. The hashes are part of every content key."""
+    quantization: str = "round"
+    """From 0..1 to 8 bit: ``round`` or ``truncate``."""
+    cache_ignored_options: tuple[str, ...] = ()
+    """Options that change no result (speed), or name files that `weights_sha256` covers. All others but ``device`` are
+    part of every content key: one that names a file by its content, one that names a folder by its name."""
+    cache_key_options: Mapping[str, Any] | None = None
+    """Takes the place of the options in content keys; None: the options themselves."""
+    in_process: bool = True
+    """False: another program does the work, so that its memory is unknown and each of its calls starts it anew."""
+    groups_references: bool = False
+    """Put cases with the same references next to each other."""
+
     @property
-    def info(self) -> RestorerInfo:
-        """Return the description; it must not change during a run."""
-        ...
+    def exclusive(self) -> bool:
+        """Whether only one process may use it at a time; by default on a GPU, whose memory is not for all cores."""
+        return self.device.startswith("cuda")
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor | PartialResult:
-        """Return float32 [B, 3, H, W] in 0..1 RGB, one picture for each case, in the batch's order."""
-        ...
+        """Return float32 [B, 3, H, W] in 0..1 RGB, one image for each case, in the batch's order."""
+        raise NotImplementedError

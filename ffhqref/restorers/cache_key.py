@@ -1,7 +1,7 @@
-"""What makes two runs of a restorer the same run: the part of a content key that is not the case's.
+"""Cache key of a restorer, without the case.
 
-It is made of contents, never of places: a moved workspace, weight folder or checkout is the same, and a file that was
-replaced under its name is another.
+Made of contents, never of places: a moved workspace, weight folder or checkout changes nothing, a file replaced under
+its name does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.hashing import sha256_file
+from ffhqref.restorers.duck_typed import DuckTyped
 from ffhqref.weights.files import file_sha256
 
 if TYPE_CHECKING:
@@ -22,29 +23,26 @@ if TYPE_CHECKING:
 def restorer_identity(name: str, options: Mapping[str, Any], restorer: Restorer) -> list[Any]:
     """Return everything but the case that an output depends on, JSON-like.
 
-    Weight files count by their hashes in the order in which the restorer tells them: what they are called does not.
+    Weight files count by their hashes in the restorer's order, whatever they are called.
 
     Args:
         name: under which it is registered.
         options: of its constructor.
         restorer: made of them.
     """
-    weights = getattr(restorer, "weights_sha256", None) or {}
     identity = [
-        name, key_options(options, restorer), str(getattr(restorer, "version", "1")),
-        str(getattr(restorer, "eight_bit_rule", "round")), list(weights.values()),
+        name, _options(options, restorer), str(restorer.version), str(restorer.quantization),
+        list((restorer.weights_sha256 or {}).values()),
     ]  # fmt: skip
     source = _plug_in_source(restorer)
     return identity if source is None else [*identity, source]
 
 
-def key_options(options: Mapping[str, Any], restorer: Restorer) -> Any:
-    """Return what of a restorer's options its results depend on; see `Restorer`."""
-    own = getattr(restorer, "key_options", None)
-    if own is not None:
-        return own
-    neutral = {"device", *getattr(restorer, "neutral_options", ())}
-    return {key: by_content(value) for key, value in options.items() if key not in neutral}
+def _options(options: Mapping[str, Any], restorer: Restorer) -> Any:
+    if restorer.cache_key_options is not None:
+        return restorer.cache_key_options
+    ignored = {"device", *restorer.cache_ignored_options}
+    return {key: by_content(value) for key, value in options.items() if key not in ignored}
 
 
 def by_content(value: Any, root: Path | None = None) -> Any:
@@ -60,8 +58,9 @@ def by_content(value: Any, root: Path | None = None) -> Any:
         return [by_content(item, root) for item in value]
     if isinstance(value, (str, Path)) and (file := _file(value, root)) is not None:
         return {"sha256": file_sha256(file)}
-    signature = getattr(value, "signature", None)  # such as that of the face finder that a program hands over
-    return signature if isinstance(signature, str) else value
+    if hasattr(value, "signature") and isinstance(value.signature, str):  # an object such as a face finder
+        return value.signature
+    return value
 
 
 def _file(value: str | Path, root: Path | None) -> Path | None:
@@ -77,11 +76,11 @@ def _file(value: str | Path, root: Path | None) -> Path | None:
 
 
 def _plug_in_source(restorer: Restorer) -> str | None:
-    """Return the hash of the module that a plug-in's class lies in; None for built-in ones, which have a ``version``.
+    """Return the hash of the module of a plug-in's class; None for built-in ones.
 
-    Who works on a method of their own edits it between runs and does not think of a version.
+    Plug-in authors forget to raise `version`, so the source is hashed.
     """
-    kind = type(restorer)
+    kind = type(restorer.plug_in if isinstance(restorer, DuckTyped) else restorer)
     if kind.__module__.partition(".")[0] == "ffhqref":
         return None
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "method", "summary", "references", "licence", "commercial_use", "trained_on", "leak", "weights", "here", "seconds",
-    "memory_mb", "proved_against", "paper",
+    "memory_mb", "verified_against", "paper",
 )  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def describe(name: str) -> RestorerInfo:
     Raises:
         ConfigError: unknown name, or a class of another package that does not carry its description as ``info``.
     """
-    found = getattr(RESTORERS.get(name), "info", None)
+    factory: Any = RESTORERS.get(name)
+    found = factory.info if hasattr(factory, "info") else None
     if not isinstance(found, RestorerInfo):
         raise ConfigError(f"restorer '{name}' has no class attribute `info`, a ffhqref.restorers.RestorerInfo")
     return found
@@ -77,7 +78,7 @@ def zoo_frame(
                 "here": measured.get("error", here),
                 "seconds": measured.get("seconds"),
                 "memory_mb": measured.get("memory_mb"),
-                "proved_against": info.proved_against,
+                "verified_against": info.verified_against,
                 "paper": info.paper or "",
             }
         )
@@ -130,7 +131,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     from ffhqref.restorers.base import RestorationBatch, complete
 
     info = restorer.info
-    device = str(getattr(restorer, "device", "cpu"))
+    device = str(restorer.device)
     unit = 1.0 if sys.platform == "darwin" else 1024.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     generator = torch.Generator().manual_seed(0)

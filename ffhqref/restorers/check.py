@@ -8,6 +8,7 @@ import numpy as np
 
 from ffhqref.core.errors import FfhqrefError, one_line
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
+from ffhqref.restorers.duck_typed import as_restorer
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def check_values(picture: torch.Tensor) -> None:
         raise WrongOutputError(f"values from {low:.3g} to {high:.3g}, expected 0..1 (clamp, or convert the range)")
 
 
-def check_restorer(restorer: Restorer, size: int | None = None) -> list[str]:
+def check_restorer(restorer: Any, size: int | None = None) -> list[str]:
     """Run a restorer on synthetic cases and return what is wrong with it; an empty list when nothing is.
 
     Checked: it runs with as many references as it says, from the fewest to the most; type, shape, number type and
@@ -67,11 +68,12 @@ def check_restorer(restorer: Restorer, size: int | None = None) -> list[str]:
     they were; a description that does not change.
 
     Args:
-        restorer: what to check.
+        restorer: a `Restorer`, or a plug-in with its members.
         size: side of the synthetic pictures; the restorer's own, or 64 where it takes any.
     """
     import torch
 
+    restorer = as_restorer(restorer, "checked")
     info = restorer.info
     side = size or info.input_size or 64
     try:
@@ -134,12 +136,12 @@ def _run(restorer: Restorer, batch: RestorationBatch) -> torch.Tensor:
 
     shape = tuple(batch.lq.shape)
     with torch.no_grad():
-        output = restorer.restore(batch)
-    if isinstance(output, PartialResult):
-        for index, reason in output.reasons.items():
+        made = restorer.restore(batch)
+    if isinstance(made, PartialResult):
+        for index, reason in made.reasons.items():
             raise WrongOutputError(f"the case '{batch.case_ids[index]}' failed: {reason}")
-        output = output.pictures
-    output = checked_batch(output, shape)
+        made = made.images
+    output = checked_batch(made, shape)
     for picture in output:
         check_values(picture)
     return output

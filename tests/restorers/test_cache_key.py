@@ -101,7 +101,7 @@ class Mine:
     """A restorer of another package, with a file and a folder among its options."""
 
     info = RestorerInfo(name="mine")
-    neutral_options = ("workers",)
+    cache_ignored_options = ("workers",)
 
     def __init__(self, checkpoint=None, words="plain", workers=1, nested=None, device="cpu"):
         self.device = device

@@ -12,7 +12,7 @@ def test_every_restorer_has_a_row_without_its_weights(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     frame = zoo_frame()
     assert list(frame["method"]) == RESTORERS.names()
-    assert (frame["proved_against"] != "").all()
+    assert (frame["verified_against"] != "").all()
     row = frame.set_index("method").loc["refldm"]
     assert row["here"] == "ffhqref weights fetch refldm refldm-vqgan"
     assert row["references"] == "1 to 5"

@@ -21,7 +21,7 @@ from ffhqref.metrics.base import MetricBatch
 from ffhqref.restorers import PartialResult, RestorationBatch, RestorerInfo, make_restorer
 from ffhqref.restorers.colour import adain_transfer, wavelet_transfer
 from ffhqref.restorers.composed.tiled import starts
-from ffhqref.restorers.runner import RestoreStage
+from ffhqref.restorers.runner import RestoreRow, RestoreStage
 
 SEEN: list[RestorationBatch] = []
 
@@ -34,7 +34,7 @@ class Noisy:
         weights=("noisy-1",), paper="Noise (2020)",
     )  # fmt: skip
     batch_size = 3
-    eight_bit_rule = "truncate"
+    quantization = "truncate"
 
     def __init__(self, amount=0.05, sha256="aa"):
         self.amount = amount
@@ -188,7 +188,7 @@ def test_a_failing_case_fails_alone_and_is_told_with_its_step():
     assert {case for seen in SEEN if seen.lq.shape[0] == 1 for case in seen.case_ids} >= {"0", "4"}
     alone = make_restorer("chain", steps=[part(Noisy), part(Half)]).restore(batch_of(5))
     for index in (0, 4):
-        assert torch.equal(made.pictures[index], alone[index])
+        assert torch.equal(made.images[index], alone[index])
 
 
 def test_whole_is_described_by_its_parts():
@@ -197,14 +197,14 @@ def test_whole_is_described_by_its_parts():
     assert info == RestorerInfo(
         name="chain", summary="Noisy, then Half, then Noisy", min_references=1, max_references=2, input_size=64,
         uses_seed=True, licence="MIT; S-Lab", commercial_use=False, trained_on=("FFHQ", "A", "B"),
-        paper="Noise (2020)", weights=("noisy-1", "half-1"), proved_against="Noisy: ; Half: ",
+        paper="Noise (2020)", weights=("noisy-1", "half-1"), verified_against="Noisy: ; Half: ",
     )  # fmt: skip
-    assert whole.eight_bit_rule == "truncate"
+    assert whole.quantization == "truncate"
     assert whole.batch_size == 3
     assert whole.weights_sha256 == {"noisy-1": "aa", "noisy-1 (part 2)": "cc", "half-1": "bb", "noisy-1 (part 3)": "dd"}
     assert make_restorer("chain", device="cuda:1", steps=["lq", part(Half)]).device == "cuda:1"
-    assert make_restorer("chain", device="cuda:1", steps=["lq", part(Half)]).one_at_a_time
-    assert not make_restorer("chain", device="cuda:1", steps=["lq", "tv"]).one_at_a_time
+    assert make_restorer("chain", device="cuda:1", steps=["lq", part(Half)]).exclusive
+    assert not make_restorer("chain", device="cuda:1", steps=["lq", "tv"]).exclusive
     assert make_restorer("chain", steps=["lq", "lq"]).info.passthrough
     assert make_restorer("chain", steps=["lq", "reference"]).info.min_references == 1
 
@@ -216,7 +216,7 @@ def test_whole_is_described_by_its_parts():
         ("chain", {"steps": "tv"}, r"expected steps=\["),
         ("chain", {"steps": ["tv", "bicubik"]}, "unknown restorer 'bicubik'. Did you mean 'bicubic'"),
         ("chain", {"steps": [{"factor": 2}]}, r"steps\[0\] names no restorer"),
-        ("chain", {"steps": [{"name": "bicubic", "factr": 2}]}, "'factr'; its options: factor"),
+        ("chain", {"steps": [{"name": "bicubic", "factr": 2}]}, "unknown option 'factr'. Did you mean 'factor'"),
         ("tiled", {}, "of names no restorer"),
         ("tiled", {"of": "tv", "size": 32, "overlap": 32}, "expected whole numbers, 0 <= overlap < size"),
         ("tiled", {"of": {"_target_": "half"}, "size": 32, "overlap": 4}, "names no module: package.module.Class"),
@@ -288,7 +288,7 @@ def test_best_of_ranks_undefined_values_last_and_fails_where_all_seeds_do(monkey
     made = make_restorer("best_of", of=part(Noisy), n=3, by="mine").restore(batch)
     seeds = [case_seed(10, "best_of", 1), case_seed(11, "best_of", 2)]
     for index, seed in enumerate(seeds):
-        assert torch.equal(made.pictures[index], (batch.lq[index] + 0.05 * noise(seed, (3, 64, 64))).clamp(0, 1))
+        assert torch.equal(made.images[index], (batch.lq[index] + 0.05 * noise(seed, (3, 64, 64))).clamp(0, 1))
     assert made.reasons == {2: "two"}
 
 
@@ -371,6 +371,10 @@ def rows(tmp_path, sample_folder):
     return made
 
 
+def typed(rows):
+    return [RestoreRow(**row) for row in rows]
+
+
 def test_failures_inside_become_rows_and_a_second_run_does_nothing(tmp_path, rows):
     picture = read_rgb(rows[1]["lq_path"])
     picture[0, 0] = 2
@@ -381,11 +385,11 @@ def test_failures_inside_become_rows_and_a_second_run_does_nothing(tmp_path, row
 
     def run():
         stage = RestoreStage(tmp_path, "mine", options, restorer="chain")
-        return run_stage(stage, rows, engine=LocalEngine(1), journal_dir=tmp_path / "journal")
+        return run_stage(stage, typed(rows), engine=LocalEngine(1), journal_dir=tmp_path / "journal")
 
     results = run()
-    assert [result["status"] for result in results] == ["ok", "failed", "ok"]
-    assert results[1]["error"] == "step 2 (Noisy): two"
+    assert [result.status for result in results] == ["ok", "failed", "ok"]
+    assert results[1].error == "step 2 (Noisy): two"
     count = len(SEEN)
     assert run() == results
     assert len(SEEN) == count
@@ -393,7 +397,7 @@ def test_failures_inside_become_rows_and_a_second_run_does_nothing(tmp_path, row
 
 def test_key_follows_the_parts(tmp_path, rows):
     def key(kind="chain", **options):
-        return RestoreStage(tmp_path, "mine", options, restorer=kind).key(rows[0])
+        return RestoreStage(tmp_path, "mine", options, restorer=kind).key(RestoreRow(**rows[0]))
 
     keys = [
         key(steps=["tv", part(Noisy)]), key(steps=[part(Noisy), "tv"]), key(steps=["tv", part(Noisy, amount=0.1)]),
@@ -410,8 +414,8 @@ def test_plain_restorers_may_return_partial_results_too(tmp_path, rows):
     picture[0, 0] = 2
     save_png(rows[1]["lq_path"], picture)
     rows[1]["lq_sha256"] = None
-    results = RestoreStage(tmp_path, "mine", part(Noisy)).process(rows)
-    assert [result["error"] for result in results] == [None, "two", None]
+    results = RestoreStage(tmp_path, "mine", part(Noisy)).process(typed(rows))
+    assert [result.error for result in results] == [None, "two", None]
     assert [len(seen) for seen in SEEN] == [3], "and are not called again for them"
 
 
@@ -420,6 +424,6 @@ def test_cases_with_the_same_references_share_batches(tmp_path, rows, monkeypatc
     monkeypatch.setattr(Noisy, "batch_size", 2)
     same = [{**rows[number % 2], "case_id": f"{number}", "out_path": f"out/{number}.png"} for number in range(4)]
     stage = RestoreStage(tmp_path, "mine", part(Noisy))
-    results = run_stage(stage, same, engine=LocalEngine(1), journal_dir=tmp_path / "journal")
-    assert [result["case_id"] for result in results] == ["0", "1", "2", "3"], "in the order of the rows"
+    results = run_stage(stage, typed(same), engine=LocalEngine(1), journal_dir=tmp_path / "journal")
+    assert [result.case_id for result in results] == ["0", "1", "2", "3"], "in the order of the rows"
     assert sorted(seen.case_ids for seen in SEEN) == [["0", "2"], ["1", "3"]]

@@ -92,7 +92,7 @@ def test_reference_is_the_first_one_whatever_its_size(faces, lows):
         (
             "bicubic",
             {"facto": 4},
-            "^restorer 'bicubic': got an .* argument 'facto'; its options: factor",
+            "^restorer 'bicubic': unknown option 'facto'. Did you mean 'factor'",
         ),
         ("nlm", {"strength": -1}, "strength=-1"),
         ("tv", {"weight": 0}, "weight=0"),

@@ -85,7 +85,7 @@ def test_description_is_complete(name, tmp_path):
     assert info.name == name
     assert info.summary
     assert info.licence
-    assert info.proved_against
+    assert info.verified_against
     assert info.max_references is None or info.max_references >= info.min_references
 
 

@@ -62,7 +62,7 @@ def settings(folder, config, case):
 def test_restorer_gives_the_published_picture(cases):
     for case, stored, restorer, picture, _ in cases:
         assert relative(picture, stored["image"]) < TOLERANCE, case
-        levels = to_uint8(picture, restorer.eight_bit_rule)[0].astype(int) - stored["image_u8"].numpy()
+        levels = to_uint8(picture, restorer.quantization)[0].astype(int) - stored["image_u8"].numpy()
         assert np.abs(levels).max() <= 1, case
 
 

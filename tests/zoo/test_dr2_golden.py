@@ -59,7 +59,7 @@ def test_restorer_gives_the_published_pictures(cases):
         removed = steps[-1].x0
         assert relative(removed, stored["dr2_out"]) < TOLERANCE, case
         for ours, theirs in (((removed + 1) / 2, "dr2_u8"), (made, "image_u8")):
-            levels = to_uint8(ours, restorer.eight_bit_rule)[0].astype(int) - stored[theirs].numpy()
+            levels = to_uint8(ours, restorer.quantization)[0].astype(int) - stored[theirs].numpy()
             assert np.abs(levels).max() <= 1, (case, theirs)
         if "image" in stored:
             assert relative(made, stored["image"]) < ENHANCED_TOLERANCE

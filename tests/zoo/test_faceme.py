@@ -213,7 +213,7 @@ def test_a_reference_without_a_face_is_an_error_of_the_case(options):
 
 def test_a_reference_without_a_face_is_a_failure_row_and_its_neighbours_are_restored(options, tmp_path):
     from ffhqref.core.images import save_png
-    from ffhqref.restorers.runner import RestoreStage
+    from ffhqref.restorers.runner import RestoreRow, RestoreStage
 
     class OneBlind(type(options["faces"])):
         def __call__(self, picture):
@@ -231,11 +231,11 @@ def test_a_reference_without_a_face_is_a_failure_row_and_its_neighbours_are_rest
         for name in ("face.png", "black.png")
     ]  # fmt: skip
     stage = RestoreStage(tmp_path, "faceme", {**options, "faces": OneBlind(), "steps": 1}, batch_size=2)
-    good, blind = stage.process(rows)
-    assert good["status"] == "ok"
-    assert (tmp_path / good["output_path"]).is_file()
-    assert blind["status"] == "failed"
-    assert blind["error"] == "no face found in reference 1 of 1 (centre)"
+    good, blind = stage.process([RestoreRow(**row) for row in rows])
+    assert good.status == "ok"
+    assert (tmp_path / good.output_path).is_file()
+    assert blind.status == "failed"
+    assert blind.error == "no face found in reference 1 of 1 (centre)"
 
 
 def test_half_precision_is_near(options):

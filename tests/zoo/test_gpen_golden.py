@@ -78,7 +78,7 @@ def test_layers(run):
 def test_output(run):
     stored, _, _, raw, made, restorer = run
     assert off(raw, stored_as(stored, "raw_output")) < TOLERANCE
-    check_levels(to_uint8(made, restorer.eight_bit_rule)[0], stored_as(stored, "output_rgb_u8"))
+    check_levels(to_uint8(made, restorer.quantization)[0], stored_as(stored, "output_rgb_u8"))
 
 
 def test_layout_of_the_files(golden):

@@ -213,7 +213,7 @@ def test_dr2_with_an_enhancer_of_the_zoo(small):
     assert "S-Lab" in nested.info.licence
     assert "MS1MV3" in nested.info.trained_on
     assert nested.info.name == "dr2"
-    assert nested.eight_bit_rule == "truncate"
+    assert nested.quantization == "truncate"
     assert {"dr2", "enhancer pgdiff-arcface"} <= set(nested.weights_sha256)
 
 

@@ -69,7 +69,7 @@ def cases(folder):
 
 def test_restorer_gives_the_published_picture(cases):
     for case, stored, batch, restorer, (made, picture, _) in cases:
-        levels = to_uint8(made, restorer.eight_bit_rule)[0].astype(int) - stored["image_u8"].numpy()
+        levels = to_uint8(made, restorer.quantization)[0].astype(int) - stored["image_u8"].numpy()
         assert np.abs(levels).max() <= 1, case
         assert picture.shape == batch.lq.shape
         if picture.shape == made.shape:

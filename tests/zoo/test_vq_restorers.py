@@ -16,7 +16,7 @@ from ffhqref.core.errors import ConfigError, ImageError, WeightsError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png, to_tensor
 from ffhqref.restorers import RestorationBatch, make_restorer
-from ffhqref.restorers.runner import RestoreStage
+from ffhqref.restorers.runner import RestoreRow, RestoreStage
 from ffhqref.zoo.dmdnet.boxes import part_boxes
 from ffhqref.zoo.dmdnet.landmarks import SCORE, FacexlibLandmarks
 
@@ -186,17 +186,19 @@ def test_a_case_that_cannot_be_done_is_a_row_and_takes_no_neighbour_along(tmp_pa
             }
         )  # fmt: skip
     stage = RestoreStage(tmp_path, "dmdnet", options, batch_size=len(rows))
-    results = {result["case_id"]: result for result in stage.process(rows)}
-    assert {case: result["status"] for case, result in results.items()} == {
+    results = {result.case_id: result for result in stage.process([RestoreRow(**row) for row in rows])}
+    assert {case: result.status for case, result in results.items()} == {
         "a": "ok", "grey": "failed", "black": "failed", "bad reference": "failed", "one reference": "failed", "b": "ok",
     }  # fmt: skip
-    assert results["grey"]["error"] == "the LQ picture: no face found"
-    assert "left eye" in results["black"]["error"]
-    assert results["bad reference"]["error"] == "reference 2: no face found"
-    assert "1 of at least 2" in results["one reference"]["error"]
-    alone = RestoreStage(tmp_path, "dmdnet", options).process([{**rows[0], "out_path": "out/alone.png"}])[0]
-    assert alone["output_sha256"] == results["a"]["output_sha256"]
-    assert results["a"]["output_sha256"] != results["b"]["output_sha256"]
+    assert results["grey"].error == "the LQ picture: no face found"
+    assert "left eye" in results["black"].error
+    assert results["bad reference"].error == "reference 2: no face found"
+    assert "1 of at least 2" in results["one reference"].error
+    alone = RestoreStage(tmp_path, "dmdnet", options).process([RestoreRow(**{**rows[0], "out_path": "out/alone.png"})])[
+        0
+    ]
+    assert alone.output_sha256 == results["a"].output_sha256
+    assert results["a"].output_sha256 != results["b"].output_sha256
 
 
 def test_references_count_and_the_generic_mode_needs_none(tmp_path):

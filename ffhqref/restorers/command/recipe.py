@@ -223,7 +223,7 @@ def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
             raise _wrong(f"info has no '{key}'.{did_you_mean(str(key), known)} Known: {', '.join(known)}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     registered = tuple(name for name in weights.values() if name in registry())
-    defaults: dict[str, Any] = {"name": "command", "weights": registered, "proved_against": "not tested"}
+    defaults: dict[str, Any] = {"name": "command", "weights": registered, "verified_against": "not tested"}
     return RestorerInfo(**{**defaults, **values})
 
 

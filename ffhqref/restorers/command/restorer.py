@@ -71,7 +71,7 @@ class CommandRestorer:
 
     info = RestorerInfo(
         name="command", summary="any method through its own program (docs/restorers.md)", max_references=None,
-        input_size=None, licence="that of the method", proved_against="programs that fail in every way we thought of",
+        input_size=None, licence="that of the method", verified_against="programs that fail in every way we thought of",
     )  # fmt: skip
     """Of the kind; an instance's own is its recipe's."""
     version = "1"
@@ -113,7 +113,7 @@ class CommandRestorer:
         root = self._checkout or Path.cwd()
         self.weights_sha256 = hash_weights(self.recipe, root, self._values)
         fields = {key: value for key, value in dataclasses.asdict(self.recipe).items() if key not in NO_PART_OF_RESULTS}
-        self.key_options = {
+        self.cache_key_options = {
             "recipe": by_content(fields, root), "parameters": by_content(given, root),
             "python": environment_state(self._python), "code": code_state(self.recipe, root, self._check_programs()),
         }  # fmt: skip

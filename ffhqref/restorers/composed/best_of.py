@@ -41,7 +41,7 @@ class BestOf(Composed):
 
     info = RestorerInfo(
         name="best_of", summary="the best of several seeds of a restorer, picked without ground truth",
-        max_references=None, input_size=None, licence="that of its parts", proved_against="its draws judged by hand",
+        max_references=None, input_size=None, licence="that of its parts", verified_against="its draws judged by hand",
     )  # fmt: skip
     """Of the kind; an instance's own follows from its parts."""
 
@@ -90,7 +90,7 @@ class BestOf(Composed):
         return bool(value > than if self.metric.higher_is_better else value < than)
 
     def _judge(self, made: torch.Tensor, batch: RestorationBatch) -> NDArray[np.float64]:
-        written = to_tensor(to_uint8(made, self.eight_bit_rule))
+        written = to_tensor(to_uint8(made, self.quantization))
         needed = "references" in self.metric.needs
         references = [list(pictures) for pictures in batch.references] if needed else []
         return np.asarray(self.metric(MetricBatch(output=written, references=references)), dtype=np.float64)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
-from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part, subset
+from ffhqref.restorers.composed.parts import Composed, make_part, result, run_part
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class Chain(Composed):
 
     info = RestorerInfo(
         name="chain", summary="restorers one after the other", max_references=None, input_size=None,
-        licence="that of its parts", proved_against="its steps run by hand",
+        licence="that of its parts", verified_against="its steps run by hand",
     )  # fmt: skip
     """Of the kind; an instance's own follows from its parts."""
 
@@ -50,7 +50,7 @@ class Chain(Composed):
         for number, part in enumerate(self.parts, 1):
             if not alive:
                 break
-            made, failed = run_part(part, subset(batch, alive, lq=current))
+            made, failed = run_part(part, batch.subset(alive, lq=current))
             for position, reason in failed.items():
                 reasons[alive[position]] = f"step {number} ({part.name}): {reason}"
             pictures[alive] = made

@@ -31,7 +31,7 @@ class ColourTransfer(Composed):
 
     info = RestorerInfo(
         name="colour_transfer", summary="a restorer's result in its input's colours", max_references=None,
-        input_size=None, licence="that of its parts", proved_against="wavelets: SciPy; AdaIN: closed form",
+        input_size=None, licence="that of its parts", verified_against="wavelets: SciPy; AdaIN: closed form",
     )  # fmt: skip
     """Of the kind; an instance's own follows from its parts."""
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.errors import ConfigError, one_line
-from ffhqref.core.seeding import seeded_generators
+from ffhqref.core.errors import ConfigError
 from ffhqref.restorers import make_restorer
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 from ffhqref.restorers.cache_key import restorer_identity
-from ffhqref.restorers.check import WrongOutputError, check_values, checked_batch
+from ffhqref.restorers.run_cases import run_cases
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +31,8 @@ class Part:
         """The restorer's own description."""
         return self.restorer.info
 
-    @property
-    def batch_size(self) -> int:
-        """Cases it takes at once."""
-        return int(getattr(self.restorer, "batch_size", 1))
 
-
-class Composed:
+class Composed(Restorer):
     """Base of restorers that consist of parts; all that is told of the whole follows from them.
 
     Args:
@@ -58,41 +52,21 @@ class Composed:
         facts: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.parts = tuple(parts)
-        self.batch_size = batch_size or max(part.batch_size for part in parts)
+        self.batch_size = batch_size or max(part.restorer.batch_size for part in parts)
         self.info = dataclasses.replace(joint_info(name, summary, parts), **(facts or {}))
-        self.key_options = {
+        self.cache_key_options = {
             "parts": [restorer_identity(part.name, part.options, part.restorer) for part in parts], **own
         }  # fmt: skip
-        self.eight_bit_rule = str(getattr(parts[-1].restorer, "eight_bit_rule", "round"))
-        self.groups_references = any(getattr(part.restorer, "groups_references", False) for part in parts)
-        self.in_process = all(getattr(part.restorer, "in_process", True) for part in parts)
+        self.quantization = parts[-1].restorer.quantization
+        self.groups_references = any(part.restorer.groups_references for part in parts)
+        self.in_process = all(part.restorer.in_process for part in parts)
+        self.device = next((part.restorer.device for part in parts if part.restorer.device != "cpu"), "cpu")
+        self.weights_sha256 = _joint_weights(parts)
 
     @property
-    def device(self) -> str:
-        """Where the first part works that is not on the CPU, else ``cpu``."""
-        places = [str(getattr(part.restorer, "device", "cpu")) for part in self.parts]
-        return next((place for place in places if place != "cpu"), "cpu")
-
-    @property
-    def one_at_a_time(self) -> bool:
+    def exclusive(self) -> bool:
         """Whether any part asks for it."""
-        return any(
-            getattr(part.restorer, "one_at_a_time", str(getattr(part.restorer, "device", "cpu")).startswith("cuda"))
-            for part in self.parts
-        )
-
-    @property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the parts' weight files by name; the part is told where two parts name one file differently."""
-        found: dict[str, str] = {}
-        for index, part in enumerate(self.parts, 1):
-            for name, sha256 in (getattr(part.restorer, "weights_sha256", None) or {}).items():
-                found[name if found.get(name, sha256) == sha256 else f"{name} (part {index})"] = sha256
-        return found
-
-    def restore(self, batch: RestorationBatch) -> torch.Tensor | PartialResult:
-        """Return float32 [B, 3, H, W] in 0..1 RGB; see `base.Restorer`."""
-        raise NotImplementedError
+        return any(part.restorer.exclusive for part in self.parts)
 
 
 def make_part(spec: Any, where: str, device: str) -> Part:
@@ -116,10 +90,7 @@ def make_part(spec: Any, where: str, device: str) -> Part:
 
 
 def run_part(part: Part, batch: RestorationBatch) -> tuple[torch.Tensor, dict[int, str]]:
-    """Run a part over a batch, in pieces of the size it takes.
-
-    As in a run of its own, the global generators are seeded for each piece, and a piece that fails is run again case
-    by case.
+    """Run a part over a batch, in pieces of its batch size, as in a run of its own.
 
     Args:
         part: which gets as many of the references as it takes.
@@ -130,70 +101,26 @@ def run_part(part: Part, batch: RestorationBatch) -> tuple[torch.Tensor, dict[in
     """
     import torch
 
-    pictures, reasons = torch.zeros_like(batch.lq, device="cpu"), dict[int, str]()
-    size = max(1, part.batch_size)
+    images, reasons = torch.zeros_like(batch.lq, device="cpu"), dict[int, str]()
+    size = max(1, part.restorer.batch_size)
     for start in range(0, len(batch), size):
         indices = range(start, min(start + size, len(batch)))
-        reasons |= _run(part, batch, indices, pictures)
-    return pictures, reasons
+        piece = batch.subset(indices, max_references=part.info.max_references)
+        for index, outcome in zip(indices, run_cases(part.restorer.restore, piece), strict=True):
+            if outcome.image is not None:
+                images[index] = outcome.image.clamp(0.0, 1.0)
+            else:
+                reasons[index] = str(outcome.error)
+    return images, reasons
 
 
-def _run(part: Part, batch: RestorationBatch, indices: Sequence[int], pictures: torch.Tensor) -> dict[int, str]:
-    """Fill in the pictures of these cases, and return the reasons of those that failed alone."""
-    import torch
-
-    from ffhqref.zoo.refldm.batching import out_of_memory, release_memory
-
-    piece = subset(batch, indices, references=part.info.max_references)
-    reasons: dict[int, str] = {}
-    try:
-        with seeded_generators(piece.seeds[0]), torch.no_grad():
-            made = part.restorer.restore(piece)
-        if isinstance(made, PartialResult):
-            reasons = {indices[index]: reason for index, reason in made.reasons.items()}
-            made = made.pictures
-        made = checked_batch(made, tuple(piece.lq.shape))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may fail in any way
-        memory = out_of_memory(error)
-        why = f"out of memory: {one_line(error)}" if memory else one_line(error)
-    else:
-        for index, picture in zip(indices, made, strict=True):
-            if index not in reasons:
-                try:
-                    check_values(picture)
-                except WrongOutputError as error:
-                    alone = len(indices) == 1
-                    reasons |= {index: str(error)} if alone else _run(part, batch, [index], pictures)
-                else:
-                    pictures[index] = picture.clamp(0.0, 1.0)
-        return reasons
-    # outside the handler, where its traceback holds no tensors any more
-    if memory:
-        release_memory()
-    if len(indices) == 1:
-        return {indices[0]: why}
-    return {key: reason for index in indices for key, reason in _run(part, batch, [index], pictures).items()}
-
-
-def subset(
-    batch: RestorationBatch, indices: Sequence[int], *, lq: torch.Tensor | None = None, references: int | None = None
-) -> RestorationBatch:
-    """Return some cases of a batch, with copies of their pictures.
-
-    Args:
-        batch: all cases.
-        indices: of the wanted ones.
-        lq: other inputs for all cases of ``batch``.
-        references: keep at most this many of each case; None: all.
-    """
-    inputs = batch.lq if lq is None else lq
-    return RestorationBatch(
-        lq=inputs[list(indices)],
-        references=[batch.references[index][:references].clone() for index in indices],
-        seeds=[batch.seeds[index] for index in indices],
-        case_ids=[batch.case_ids[index] for index in indices] if batch.case_ids else [],
-        ages=None if batch.ages is None else [batch.ages[index] for index in indices],
-    )
+def _joint_weights(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the parts' weight hashes by name, with the part's number where two parts name different files alike."""
+    found: dict[str, str] = {}
+    for index, part in enumerate(parts, 1):
+        for name, sha256 in (part.restorer.weights_sha256 or {}).items():
+            found[name if found.get(name, sha256) == sha256 else f"{name} (part {index})"] = sha256
+    return found
 
 
 def result(pictures: torch.Tensor, reasons: Mapping[int, str]) -> torch.Tensor | PartialResult:
@@ -226,7 +153,7 @@ def joint_info(name: str, summary: str, parts: Sequence[Part]) -> RestorerInfo:
         trained_on=_unique(name for info in infos for name in info.trained_on),
         paper=_joined(info.paper for info in infos if info.paper) or None,
         weights=_unique(name for info in infos for name in info.weights),
-        proved_against=_joined(f"{part.name}: {part.info.proved_against}" for part in parts),
+        verified_against=_joined(f"{part.name}: {part.info.verified_against}" for part in parts),
     )
 
 

@@ -33,7 +33,7 @@ class Tiled(Composed):
 
     info = RestorerInfo(
         name="tiled", summary="a restorer on overlapping tiles", max_references=None, input_size=None,
-        licence="that of its parts", proved_against="pointwise restorers, unchanged by tiling",
+        licence="that of its parts", verified_against="pointwise restorers, unchanged by tiling",
     )  # fmt: skip
     """Of the kind; an instance's own follows from its parts."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
 from ffhqref.zoo.shared.arrays import map_pictures
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class NonLocalMeans:
+class NonLocalMeans(Restorer):
     """Non-local means in CIELAB (Buades et al. 2011), by OpenCV on 8-bit values; about 0.5 s a face on one core.
 
     Args:
@@ -29,7 +29,7 @@ class NonLocalMeans:
 
     info = RestorerInfo(
         name="nlm", summary="non-local means denoising (OpenCV)", input_size=None, paper="10.5201/ipol.2011.bcm_nlm",
-        proved_against="OpenCV's fastNlMeansDenoisingColored",
+        verified_against="OpenCV's fastNlMeansDenoisingColored",
     )  # fmt: skip
     batch_size = 4
 
@@ -51,7 +51,7 @@ class NonLocalMeans:
         return made[..., ::-1].astype(np.float32) / 255
 
 
-class TotalVariation:
+class TotalVariation(Restorer):
     """Total-variation denoising (Chambolle 2004), by scikit-image; about 0.4 s a face on one core.
 
     Args:
@@ -60,7 +60,7 @@ class TotalVariation:
 
     info = RestorerInfo(
         name="tv", summary="total-variation denoising (scikit-image)", input_size=None,
-        paper="10.1023/B:JMIV.0000011325.36760.1e", proved_against="scikit-image's denoise_tv_chambolle",
+        paper="10.1023/B:JMIV.0000011325.36760.1e", verified_against="scikit-image's denoise_tv_chambolle",
     )  # fmt: skip
     batch_size = 4
 

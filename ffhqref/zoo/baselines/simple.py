@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
 from ffhqref.zoo.shared.arrays import map_pictures, reduce_by
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class LowQuality:
+class LowQuality(Restorer):
     """Returns the LQ picture: the floor that every method has to beat."""
 
     info = RestorerInfo(
         name="lq", summary="the low-quality input, unchanged", input_size=None, passthrough=True,
-        proved_against="bit-equal to its input",
+        verified_against="bit-equal to its input",
     )  # fmt: skip
     batch_size = 16
 
@@ -28,7 +28,7 @@ class LowQuality:
         return batch.lq.clone()
 
 
-class Bicubic:
+class Bicubic(Restorer):
     """Bicubic enlargement of a small picture, as the baseline of super-resolution papers.
 
     An LQ file is already 512x512: the degradation enlarged it bilinearly from 1/r of that (protocols.md 2.3), and r
@@ -43,7 +43,7 @@ class Bicubic:
 
     info = RestorerInfo(
         name="bicubic", summary="averaged down by 4, enlarged bicubically", input_size=None,
-        proved_against="OpenCV's resize",
+        verified_against="OpenCV's resize",
     )  # fmt: skip
     batch_size = 16
 
@@ -63,12 +63,12 @@ class Bicubic:
         return cv2.resize(reduce_by(picture, self.factor), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-class FirstReference:
+class FirstReference(Restorer):
     """Returns the first reference: a control that shows what identity metrics alone reward."""
 
     info = RestorerInfo(
         name="reference", summary="the first reference, whatever the input", min_references=1, max_references=1,
-        input_size=None, proved_against="bit-equal to the reference",
+        input_size=None, verified_against="bit-equal to the reference",
     )  # fmt: skip
     batch_size = 16
 

@@ -56,7 +56,7 @@ class CodeFormer(AlignedRestorer):
         trained_on=("FFHQ",),
         paper="arXiv:2206.11253",
         weights=("codeformer",),
-        proved_against="outputs of the published code on random weights: within 1e-4 relative",
+        verified_against="outputs of the published code on random weights: within 1e-4 relative",
     )
 
     def __init__(

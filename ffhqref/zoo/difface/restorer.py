@@ -39,7 +39,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="Yue and Loy, DifFace, arXiv 2212.06512",
     weights=("difface-diffusion", "difface-swinir"),
-    proved_against="outputs of the published code (January 2025) on random weights and stored draws: within 1e-4",
+    verified_against="outputs of the published code (January 2025) on random weights and stored draws: within 1e-4",
 )
 
 # What spandrel's class does not build otherwise, or what the published class is always given.
@@ -131,7 +131,7 @@ class DifFace(DiffusionRestorer):
     """
 
     info = INFO
-    neutral_options = ("path", "swinir_path", "batch_size")
+    cache_ignored_options = ("path", "swinir_path", "batch_size")
 
     def __init__(
         self,

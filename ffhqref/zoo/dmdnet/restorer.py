@@ -41,7 +41,7 @@ INFO = RestorerInfo(
     trained_on=("CelebRef-HQ", "FFHQ"),
     paper="Li et al., DMDNet, TPAMI 2022, arXiv 2210.08160",
     weights=(WEIGHTS, ALIGNMENT, DETECTOR),
-    proved_against="outputs of the published code on random weights and given landmarks, full size, within 1e-4 "
+    verified_against="outputs of the published code on random weights and given landmarks, full size, within 1e-4 "
     "relative; the landmark network is another than the published script's",
 )
 
@@ -70,7 +70,7 @@ class DMDNetRestorer(NetworkRestorer):
     """
 
     info = INFO
-    neutral_options = ("path", "alignment_path", "detector_path")
+    cache_ignored_options = ("path", "alignment_path", "detector_path")
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="Wang et al., DR2, CVPR 2023, arXiv 2303.06885",
     weights=("dr2", "dr2-sparnethd"),
-    proved_against="outputs of the published code (April 2023) on random weights and stored draws: DR2 within 1e-4, "
+    verified_against="outputs of the published code (April 2023) on random weights and stored draws: DR2 within 1e-4, "
     "with SPARNetHD within 1e-3",
 )
 
@@ -101,7 +101,7 @@ class DR2(DiffusionRestorer):
         self.diffusion_side = side
         self.info = replace(INFO, input_size=input_size(self.config.sr_size), weights=tuple(self.files))
         self.enhancer: Restorer | None = None
-        self.key_options: dict[str, Any] = {"config": asdict(self.config), "N": N, "tau": tau}
+        self.cache_key_options = {"config": asdict(self.config), "N": N, "tau": tau}
         if not own:
             self._use(enhancer, dict(enhancer_options or {}))
         elif enhancer_options:
@@ -113,14 +113,17 @@ class DR2(DiffusionRestorer):
         if name == INFO.name:
             raise ConfigError(f"dr2: enhancer '{name}' would be itself; choose '{OWN_ENHANCER}' or another restorer")
         self.enhancer = make_restorer(name, **{"device": self.device, **options})
-        self.key_options["enhancer"] = restorer_identity(name, options, self.enhancer)
+        identity = restorer_identity(name, options, self.enhancer)
+        self.cache_key_options = {**(self.cache_key_options or {}), "enhancer": identity}
         theirs = self.enhancer.info
         if theirs.input_size not in (None, self.config.sr_size):
             raise ConfigError(
                 f"dr2: enhancer '{name}' takes pictures of side {theirs.input_size}, not sr_size {self.config.sr_size}"
             )
-        self.eight_bit_rule = getattr(self.enhancer, "eight_bit_rule", "round")
-        self.version = f"{self.version}+{name} {getattr(self.enhancer, 'version', '1')}"
+        self.quantization = self.enhancer.quantization
+        self.version = f"{self.version}+{name} {self.enhancer.version}"
+        of_enhancer = {f"enhancer {file}": digest for file, digest in self.enhancer.weights_sha256.items()}
+        self.weights_sha256 = {**self.weights_sha256, **of_enhancer}
         self.info = replace(
             self.info,
             min_references=theirs.min_references,
@@ -130,14 +133,8 @@ class DR2(DiffusionRestorer):
             commercial_use=INFO.commercial_use and theirs.commercial_use,
             trained_on=tuple(dict.fromkeys((*INFO.trained_on, *theirs.trained_on))),
             weights=(*self.info.weights, *theirs.weights),
-            proved_against=f"{INFO.proved_against}; {name}: {theirs.proved_against}",
+            verified_against=f"{INFO.verified_against}; {name}: {theirs.verified_against}",
         )
-
-    @property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in use, by name; the enhancer's too."""
-        theirs = getattr(self.enhancer, "weights_sha256", None) or {}
-        return {**super().weights_sha256, **{f"enhancer {name}": digest for name, digest in theirs.items()}}
 
     @cached_property
     def unet(self) -> UNet:

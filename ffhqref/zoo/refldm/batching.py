@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-import torch
+from ffhqref.restorers.run_cases import out_of_memory, release_memory
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ def in_batches(work: Callable[[Sequence[int]], T], count: int, size: int) -> lis
         batch = range(start, min(start + size, count))
         try:
             results.append(work(batch))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or len(batch) == 1:
                 raise
             size = (len(batch) + 1) // 2
@@ -41,21 +40,6 @@ def in_batches(work: Callable[[Sequence[int]], T], count: int, size: int) -> lis
         # Only here, outside the handler, are the failed batch's tensors no longer held by its traceback.
         release_memory()
     return results
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error of torch says that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def release_memory() -> None:
-    """Hand memory that torch keeps for reuse back to the device."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 class BoundedStore(Generic[T]):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffhqref.core.errors import ConfigError, WeightsError, did_you_mean
 from ffhqref.core.images import SIZE
-from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
 from ffhqref.weights.files import file_sha256, require
 from ffhqref.zoo.refldm.config import RefLDMConfig
 from ffhqref.zoo.refldm.schedule import ddim_timesteps
@@ -32,7 +31,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ-Ref train",),
     paper="Hsiao et al., ReF-LDM, NeurIPS 2024, arXiv 2412.05043",
     weights=("refldm", "refldm-vqgan"),
-    proved_against="outputs of the published code (commit af6690c) on random weights: latents within 1e-4 relative",
+    verified_against="outputs of the published code (commit af6690c) on random weights: latents within 1e-4 relative",
 )
 
 
@@ -53,7 +52,7 @@ PRESETS = {
 """`paper`: scripts/inference_dataset.py, which made the paper's tables; `demo`: inference.py."""
 
 
-class RefLDMRestorer:
+class RefLDMRestorer(Restorer):
     """ReF-LDM as a restorer. Weights are loaded on the first call of `restore`.
 
     Pictures of another side than the model's are resized to it, and the result back, bicubic with antialiasing.
@@ -88,9 +87,8 @@ class RefLDMRestorer:
     """
 
     info = INFO
-    version = "1"
-    neutral_options = ("refldm_ckpt", "vqgan_ckpt", "batch_size", "cache_dir")
-    eight_bit_rule = "truncate"
+    cache_ignored_options = ("refldm_ckpt", "vqgan_ckpt", "batch_size", "cache_dir")
+    quantization = "truncate"
     """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
 
     def __init__(
@@ -135,6 +133,8 @@ class RefLDMRestorer:
         self.seed = seed
         self.noise_device = noise_device
         self._files = _files(refldm_ckpt, vqgan_ckpt)
+        named = zip(INFO.weights, self._files, strict=True)
+        self.weights_sha256 = {name: file_sha256(path) for name, path in named if path is not None}
         self.config = _architecture(*self._files, config)
         ddim_timesteps(self.steps, self.spacing, self.config.timesteps)  # refuses now what would fail later
         self.batch_size = batch_size
@@ -153,11 +153,6 @@ class RefLDMRestorer:
             self.info = dataclasses.replace(type(self).info, **facts)
         except TypeError as error:
             raise ConfigError(f"refldm: info has an unknown entry: {error}") from None
-
-    @cached_property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in use, by name."""
-        return {Path(path).name: file_sha256(path) for path in self._files if path is not None}
 
     @property
     def model(self) -> RefLDM:

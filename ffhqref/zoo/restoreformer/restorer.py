@@ -109,7 +109,7 @@ class RestoreFormer(AlignedRestorer):
         trained_on=("FFHQ",),
         paper="arXiv:2201.06374",
         weights=("restoreformer", "restoreformer-ckpt"),
-        proved_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
+        verified_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
     )
     _architecture: type[RestoreFormerConfig] = RestoreFormerConfig
 

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ffhqref.restorers.base import Restorer
 from ffhqref.weights.files import Weights, load_into, require
 
 if TYPE_CHECKING:
     import torch
 
-    from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-
     M = TypeVar("M", bound=torch.nn.Module)
 
 
-class NetworkRestorer:
+class NetworkRestorer(Restorer):
     """Base of native restorers. Files are found and hashed by the constructor, networks are built on first use.
 
     Args:
@@ -27,24 +26,12 @@ class NetworkRestorer:
         WeightsError: a file is missing, damaged, or not the published one.
     """
 
-    info: RestorerInfo
-    version = "1"
-    batch_size = 1
-    eight_bit_rule = "round"
-    neutral_options: tuple[str, ...] = ("path",)
+    cache_ignored_options: tuple[str, ...] = ("path",)
 
     def __init__(self, files: Mapping[str, str | Path | None], device: str = "auto") -> None:
         self.files: dict[str, Weights] = {name: require(name, path=path) for name, path in files.items()}
         self.device = best_device() if device == "auto" else device
-
-    @property
-    def weights_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in use, by registry name."""
-        return {name: weights.sha256 for name, weights in self.files.items()}
-
-    def restore(self, batch: RestorationBatch) -> torch.Tensor:
-        """Return float32 [B, 3, H, W] in 0..1 RGB; see `base.Restorer`."""
-        raise NotImplementedError
+        self.weights_sha256 = {name: weights.sha256 for name, weights in self.files.items()}
 
 
 def ready(network: M, tensors: Mapping[str, torch.Tensor], path: Path, device: str) -> M:

@@ -36,7 +36,7 @@ INFO = RestorerInfo(
     trained_on=("FFHQ",),
     paper="Gu et al., VQFR, ECCV 2022, arXiv 2205.06803",
     weights=("vqfr-v2",),
-    proved_against="outputs of the published code on random weights of a reduced network, within 1e-5 relative",
+    verified_against="outputs of the published code on random weights of a reduced network, within 1e-5 relative",
 )
 
 INFO_V1 = replace(
@@ -44,7 +44,7 @@ INFO_V1 = replace(
     name="vqfr_v1",
     summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
     weights=("vqfr-v1",),
-    proved_against="outputs of the published code on random weights of a reduced network, within 2e-5 relative",
+    verified_against="outputs of the published code on random weights of a reduced network, within 2e-5 relative",
 )
 
 

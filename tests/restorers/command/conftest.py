@@ -165,7 +165,7 @@ def outcome(restorer, batch):
     """Return the 8-bit pictures and the reasons."""
     made = restorer.restore(batch)
     if isinstance(made, PartialResult):
-        return to_uint8(made.pictures), dict(made.reasons)
+        return to_uint8(made.images), dict(made.reasons)
     return to_uint8(made), {}
 
 

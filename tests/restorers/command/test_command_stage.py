@@ -9,7 +9,7 @@ import pytest
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import save_png
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.restorers.runner import RestoreStage
+from ffhqref.restorers.runner import RestoreRow, RestoreStage
 
 from .conftest import PROGRAM, RECIPE, calls, faults, pictures
 
@@ -41,13 +41,15 @@ def test_results_go_through_the_checks_of_all_and_resume(checkout, interpreter, 
 
     def run(**options):
         stage = stage_of(checkout, interpreter, tmp_path, **options)
-        return run_stage(stage, rows, engine=LocalEngine(2), journal_dir=tmp_path / "journal")
+        return run_stage(
+            stage, [RestoreRow(**row) for row in rows], engine=LocalEngine(2), journal_dir=tmp_path / "journal"
+        )
 
     results = run()
-    assert [result["status"] for result in results] == ["ok", "passthrough", "failed", "ok"]
-    assert "equals the input" in results[1]["error"]
-    assert "No face in 00002.png" in results[2]["error"]
-    assert {result["peak_memory_bytes"] for result in results} == {None}
+    assert [result.status for result in results] == ["ok", "passthrough", "failed", "ok"]
+    assert "equals the input" in results[1].error
+    assert "No face in 00002.png" in results[2].error
+    assert {result.peak_memory_bytes for result in results} == {None}
     for number in (0, 3):
         wanted = cv2.bilateralFilter(cv2.imread(rows[number]["lq_path"]), 5, 20, 5)
         assert np.array_equal(cv2.imread(str(tmp_path / "out" / f"{number}.png")), wanted)
@@ -71,7 +73,7 @@ def test_key_follows_weights_watched_files_and_commit(checkout, interpreter, tmp
 
     def key():
         recipe = {"weights": {"net.pth": "nowhere"}, "watch": ["lib/*.py"]}
-        return stage_of(checkout, interpreter, tmp_path, recipe=recipe).key(rows[0])
+        return stage_of(checkout, interpreter, tmp_path, recipe=recipe).key(RestoreRow(**rows[0]))
 
     keys = [key()]
     weights.unlink()

@@ -1,5 +1,7 @@
 """Five cases, and one run of the restore stage over them."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import save_png
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.restorers.runner import RestoreStage
+from ffhqref.restorers.runner import RestoreRow, RestoreStage
 from ffhqref.store import schemas
 
 from .plugins import SEEN, Plugin, target
@@ -34,15 +36,20 @@ def rows(tmp_path):
     return made
 
 
+def typed(rows):
+    """Return rows given as mappings as the stage takes them."""
+    return [RestoreRow(**row) for row in rows]
+
+
 def run(tmp_path, rows, kind=Plugin, options=None, workers=1, **more):
     stage = RestoreStage(tmp_path, "mine", {**target(kind), **(options or {})}, **more)
     first = []
     SEEN.clear()
     results = run_stage(
-        stage, rows, engine=LocalEngine(workers), journal_dir=tmp_path / "journal",
+        stage, typed(rows), engine=LocalEngine(workers), journal_dir=tmp_path / "journal",
         progress=lambda name, done, total: first.append(done),
     )  # fmt: skip
-    return results, first[0]
+    return [asdict(result) for result in results], first[0]
 
 
 def frame(results):

@@ -58,7 +58,7 @@ class Faulty(Plugin):
 
 
 class Truncating(Plugin):
-    eight_bit_rule = "truncate"
+    quantization = "truncate"
 
     def restore(self, batch):
         return torch.full_like(batch.lq, 100.9 / 255)

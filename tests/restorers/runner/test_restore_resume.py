@@ -2,14 +2,15 @@
 
 import importlib
 import sys
+from dataclasses import asdict
 
 import numpy as np
 
 from ffhqref.core.images import read_rgb
 from ffhqref.engine import LocalEngine, run_stage
-from ffhqref.restorers.runner import RestoreStage
+from ffhqref.restorers.runner import RestoreRow, RestoreStage
 
-from .conftest import frame, rows_at, run
+from .conftest import frame, rows_at, run, typed
 from .plugins import Drawing, Faulty, Plugin, Versioned, Weighted, target
 
 
@@ -26,8 +27,10 @@ def test_draws_follow_the_case_and_not_the_order_or_the_worker(tmp_path, rows):
 def test_two_workers_give_the_same_table(tmp_path, rows):
     def table(root, workers):
         stage = RestoreStage(root, "bicubic", batch_size=1)
-        results = run_stage(stage, rows_at(rows, tmp_path), engine=LocalEngine(workers), journal_dir=root / "journal")
-        return frame(results).drop(columns="seconds")
+        results = run_stage(
+            stage, typed(rows_at(rows, tmp_path)), engine=LocalEngine(workers), journal_dir=root / "journal"
+        )
+        return frame([asdict(result) for result in results]).drop(columns="seconds")
 
     assert table(tmp_path / "one", 1).equals(table(tmp_path / "two", 2))
 
@@ -49,7 +52,7 @@ def test_resumes_by_content_and_mends_touched_files(tmp_path, rows):
 def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
     def key(kind=Plugin, options=None, method="mine", device="cpu", **changes):
         stage = RestoreStage(tmp_path, method, {**target(kind), **(options or {})}, device=device)
-        return stage.key({**rows[4], **changes})
+        return stage.key(RestoreRow(**{**rows[4], **changes}))
 
     hashes = rows[4]["reference_sha256"]
     different = [
@@ -77,15 +80,15 @@ def test_an_edited_plug_in_restores_again_and_built_in_ones_go_by_version(tmp_pa
         sys.modules.pop("ffhqref_mine", None)  # another run is another process
         importlib.invalidate_caches()
         stage = RestoreStage(tmp_path, "mine", {"_target_": "ffhqref_mine.Mine"})
-        (result,) = run_stage(stage, rows[:1], engine=LocalEngine(1), journal_dir=tmp_path / "journal")
+        (result,) = run_stage(stage, typed(rows[:1]), engine=LocalEngine(1), journal_dir=tmp_path / "journal")
         return result
 
     first = restore(0.1)
     assert restore(0.1) == first, "seconds and all: nothing was done"
     expected = np.round(np.clip(read_rgb(tmp_path / rows[0]["lq_path"]) + 51.0, 0, 255))
-    assert restore(0.2)["output_sha256"] != first["output_sha256"]
+    assert restore(0.2).output_sha256 != first.output_sha256
     assert np.abs(read_rgb(tmp_path / "out/0.png") - expected).max() <= 1
 
-    before = RestoreStage(tmp_path, "bicubic").key(rows[0])
+    before = RestoreStage(tmp_path, "bicubic").key(RestoreRow(**rows[0]))
     monkeypatch.setattr("ffhqref.restorers.cache_key.sha256_file", lambda path: "another")
-    assert RestoreStage(tmp_path, "bicubic").key(rows[0]) == before
+    assert RestoreStage(tmp_path, "bicubic").key(RestoreRow(**rows[0])) == before

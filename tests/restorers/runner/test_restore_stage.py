@@ -12,7 +12,7 @@ from ffhqref.core.seeding import case_seed
 from ffhqref.restorers.runner import RestoreStage
 from ffhqref.store import tables
 
-from .conftest import frame, rows_at, run
+from .conftest import frame, rows_at, run, typed
 from .plugins import (
     SEEN,
     Faulty,
@@ -83,7 +83,7 @@ def test_its_own_input_is_told_unless_that_is_what_it_does(tmp_path, rows):
     assert results[2]["output_path"] == "out/2.png"
     assert "equals the input" in results[2]["error"]
     stage = RestoreStage(tmp_path, "lq")
-    assert {result["status"] for result in stage.process(rows)} == {"ok"}
+    assert {result.status for result in stage.process(typed(rows))} == {"ok"}
 
 
 def test_references_are_cut_in_table_order_and_counted(tmp_path, rows):
@@ -114,7 +114,7 @@ def test_restorer_sees_input_seeds_and_ages_but_no_truth(tmp_path, rows):
     assert SEEN[1].ages is None
 
 
-def test_eight_bit_rule_and_clamping(tmp_path, rows):
+def test_quantization_and_clamping(tmp_path, rows):
     run(tmp_path, rows[:1], Truncating)
     assert (read_rgb(tmp_path / "out/0.png") == 100).all()
     results, _ = run(tmp_path, rows[:1], Overshooting)
@@ -161,14 +161,14 @@ def test_cases_too_many_for_the_memory_are_done_one_by_one(tmp_path, rows, secon
 
 
 def test_only_a_write_that_is_refused_ends_the_run(tmp_path, rows, monkeypatch):
-    def refuse(path, *arguments):
+    def refuse(path, *arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("ffhqref.restorers.runner.sha256_file", refuse)
-        (result,) = RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])
-    assert result["status"] == "failed"
-    assert "Permission denied" in result["error"]
+        patch.setattr("ffhqref.restorers.runner.read_rgb", refuse)
+        (result,) = RestoreStage(tmp_path, "mine", target(Plugin)).process(typed(rows[:1]))
+    assert result.status == "failed"
+    assert "Permission denied" in result.error
     monkeypatch.setattr("ffhqref.restorers.runner.save_png", refuse)
     with pytest.raises(PermissionError):
-        RestoreStage(tmp_path, "mine", target(Plugin)).process(rows[:1])
+        RestoreStage(tmp_path, "mine", target(Plugin)).process(typed(rows[:1]))

@@ -44,7 +44,7 @@ def test_presets_are_the_published_ones(weights):
     assert paper.info.max_references == 5
     assert demo.info.max_references is None
     assert paper.info.input_size is None  # the small model's side is not the field's 512; it resizes
-    assert paper.eight_bit_rule == "truncate"
+    assert paper.quantization == "truncate"
 
 
 @pytest.mark.parametrize("noise", ["shared", "case"])
@@ -116,7 +116,7 @@ def test_released_files_come_from_the_weight_registry(tmp_path, monkeypatch):
 
 
 def test_weights_are_named_by_their_hash(weights):
-    assert RefLDMRestorer(weights).weights_sha256 == {weights.name: sha256_file(weights)}
+    assert RefLDMRestorer(weights).weights_sha256 == {"refldm": sha256_file(weights)}
 
 
 def test_pictures_of_another_side_are_resized_and_back(weights, faces):

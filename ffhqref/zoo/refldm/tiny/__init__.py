@@ -23,7 +23,7 @@ FACTS: dict[str, Any] = {
     "trained_on": ("embedded sample: train and val", "Face Research Lab London Set"),
     "paper": None,
     "weights": (),
-    "proved_against": "measured on the embedded sample, see ffhqref/zoo/refldm/tiny/README.md",
+    "verified_against": "measured on the embedded sample, see ffhqref/zoo/refldm/tiny/README.md",
 }
 
 

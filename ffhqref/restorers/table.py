@@ -1,0 +1,63 @@
+"""Table ``restorations``: its rows from the cases, its frame from the results, and what to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ffhqref.restorers.runner import RestoreResult, RestoreRow
+from ffhqref.store.schemas import SPECS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ffhqref.store.workspace import Workspace
+
+
+def restore_rows(workspace: Workspace, cases: pd.DataFrame, method: str, seed: int) -> list[RestoreRow]:
+    """Return the work of one restorer.
+
+    Args:
+        workspace: of the cases.
+        cases: rows of table ``cases``.
+        method: name of the restorer in this run.
+        seed: of the run.
+    """
+    sha256 = workspace.picture_hashes()
+    return [
+        RestoreRow(
+            benchmark=case["benchmark"],
+            case_id=case["case_id"],
+            lq_path=case["lq_path"],
+            lq_sha256=sha256(case["lq_path"]),
+            reference_paths=tuple(str(workspace.image(path)) for path in case["reference_paths"]),
+            reference_sha256=tuple(sha256(path) for path in case["reference_paths"]),
+            seed=seed,
+            age=case["age"],
+            out_path=f"outputs/{method}/{case['benchmark']}/{case['case_id']}.png",
+        )
+        for case in cases.to_dict("records")
+    ]
+
+
+def restorations(results: Sequence[RestoreResult]) -> pd.DataFrame:
+    """Return the results as table ``restorations``."""
+    import pandas as pd
+
+    frame = pd.DataFrame([asdict(result) for result in results])[list(SPECS["restorations"].columns)]
+    return frame.astype({"peak_memory_bytes": "Int64"})
+
+
+def problems(table: pd.DataFrame) -> Iterator[str]:
+    """Yield one line for each method and kind of failure."""
+    for (method, status), group in table[table["status"] != "ok"].groupby(["method", "status"]):
+        first = group.iloc[0]
+        where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"
+        yield f"{method}: {len(group)} of {(table['method'] == method).sum()} cases {status}, {where}"
+
+
+def restored_before(workspace: Workspace) -> list[str]:
+    """Return the restorers whose outputs are in a workspace."""
+    folder, journals = workspace.root / "outputs", workspace.journals
+    return sorted(path.name for path in folder.glob("*/") if (journals / f"restore-{path.name}.jsonl").is_file())
