@@ -180,7 +180,7 @@ def published(way: str, folder: Path, options: argparse.Namespace) -> list[tuple
     from torch.nn import functional as F
 
     from ffhqref.core.images import read_rgb
-    from ffhqref.degradation import draw, get_preset, steps
+    from ffhqref.degradation import draw, get_degradation, steps
     from ffhqref.training.faceme.lists import read_samples
     from ffhqref.training.faceme.small import CROSS
     from ffhqref.training.faceme.start import controlnet_of
@@ -190,7 +190,7 @@ def published(way: str, folder: Path, options: argparse.Namespace) -> list[tuple
     from ffhqref.zoo.faceme.mix import Mix, MixConfig
     from ffhqref.zoo.faceme.prompt import PROMPT, TextEncoders
 
-    base, rng, rules = folder / "base", np.random.default_rng(0), get_preset("faceme")
+    base, rng, rules = folder / "base", np.random.default_rng(0), get_degradation("faceme")
     unet, vae, scheduler = load_unet(base), load_vae(base), load_scheduler(base)
     unet.requires_grad_(False)
     vae.requires_grad_(False)

@@ -89,12 +89,12 @@ def set_threads(context: Context) -> None:
 
 def check_train(context: Context) -> Plan:
     """Check the config of ReF-LDM's models, and read who is to be trained on."""
-    from ffhqref.degradation import get_preset
+    from ffhqref.degradation import get_degradation
     from ffhqref.zoo.refldm.config import RefLDMConfig
 
     options = context.config["train"]
     models = _models(context)
-    get_preset(options["degradation"])
+    get_degradation(options["degradation"])
     folder = Path(options["folder"])
     settings = {name: _settings(name, options, context.seed) for name in REFLDM}
     if processes() > 1 and len(models) > 1:

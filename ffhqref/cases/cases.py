@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.cases.reference_folder import LAYOUTS
-from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.core.errors import DatasetError
 from ffhqref.core.seeding import case_seed
 from ffhqref.reference_sets.groups import component_labels, number_groups
 from ffhqref.store.schemas import SPECS
@@ -17,125 +13,6 @@ from ffhqref.store.workspace import OWN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-SPLITS = ("train", "val", "test")
-AGES = ("same", "cross")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What a benchmark is made of. Its low-quality pictures are synthesised, or taken from a folder."""
-
-    name: str
-    degradation: str | None = None
-    """Preset that makes the low-quality pictures from the targets, or None when they come from ``lq_folder``."""
-    lq_folder: str | None = None
-    """Folder of published low-quality pictures, matched to the targets by file stem."""
-    split: str | None = None
-    """Split whose targets are the cases; None: every picture of ``lq_folder``, without ground truth."""
-    references: int | None = 5
-    """At most this many references a case, the first by rank; None: all."""
-    reference_folder: str | None = None
-    """Folder of references of the pictures in ``lq_folder``, where those are no targets of a split."""
-    reference_list: str | None = None
-    """CSV that says which reference is whose (`ffhqref.cases.reference_list`); None: the folder's layout says it."""
-    reference_layout: str | None = None
-    """A key of `ffhqref.cases.reference_folder.LAYOUTS`; None: the one that fits."""
-    reference_source: str = "unknown"
-    """What those references are: ``real``, ``synthetic:<renderer>`` or ``unknown``."""
-    people: int | None = None
-    """That many people of the split, one target each, drawn by the run's seed; None: every target."""
-    reference_counts: tuple[int, int] | None = None
-    """Least and most references of a case; how many and which are drawn by the run's seed, as FaceMe's CelebRef-HQ
-    test does (1 to 4). None: the first ``references`` by rank."""
-    ages: str | None = None
-    """``same`` or ``cross``: references of that side of the age sets (`ffhqref.reference_sets.agesets`), chosen
-    from all direct neighbours; None: the references table."""
-    published_set: str | None = None
-    """Name that papers give to this very set of pictures; only then are published numbers shown beside."""
-    published_degradation: str = ""
-    """Level as papers print it."""
-    counts: tuple[int, ...] = ()
-    """Numbers of pictures that sources state for this set; more than one when they disagree."""
-
-    @classmethod
-    def of(cls, name: str, options: Mapping[str, Any]) -> Benchmark:  # noqa: C901 -- rewritten with issue 12
-        """Make a benchmark from its config, checked.
-
-        Raises:
-            ConfigError: an unknown key, a wrong value, or a contradiction between keys.
-        """
-        known = [field.name for field in fields(cls) if field.name != "name"]
-        for key in options:
-            if key not in known:
-                raise ConfigError(f"unknown key 'benchmark.{name}.{key}'.{did_you_mean(key, known)} Known: {known}")
-        drawn = options.get("reference_counts")
-        pairs = {"counts": tuple(options.get("counts") or ()), "reference_counts": tuple(drawn) if drawn else None}
-        made = cls(name, **{**options, **pairs})
-        if made.split is not None and made.split not in SPLITS:
-            hint = did_you_mean(made.split, SPLITS)
-            raise ConfigError(f"benchmark.{name}.split={made.split}: unknown split.{hint} Known: {', '.join(SPLITS)}")
-        if made.ages is not None and made.ages not in AGES:
-            hint = did_you_mean(str(made.ages), AGES)
-            raise ConfigError(f"benchmark.{name}.ages={made.ages}: expected same or cross, or null.{hint}")
-        if made.ages is not None and made.split is None:
-            raise ConfigError(
-                f"benchmark.{name}.split: expected one of {', '.join(SPLITS)} to choose references by age"
-            )
-        if made.references is not None and (not isinstance(made.references, int) or made.references < 1):
-            raise ConfigError(f"benchmark.{name}.references={made.references}: expected 1 or more, or null for all")
-        if made.people is not None and (not isinstance(made.people, int) or made.people < 1 or made.split is None):
-            raise ConfigError(f"benchmark.{name}.people={made.people}: expected 1 or more, of a split; or null for all")
-        numbers = made.reference_counts
-        if numbers is not None and not (
-            len(numbers) == 2 and all(isinstance(n, int) for n in numbers) and 1 <= numbers[0] <= numbers[1]
-        ):
-            raise ConfigError(
-                f"benchmark.{name}.reference_counts={list(numbers)}: expected [LEAST, MOST], for instance [1, 4]"
-            )
-        if (made.degradation is None) == (made.lq_folder is None):
-            raise ConfigError(
-                f"benchmark '{name}' needs its low-quality pictures: benchmark.{name}.lq_folder=FOLDER of published "
-                f"ones, or benchmark.{name}.degradation=PRESET to make them (one of the two)"
-            )
-        if made.degradation is not None and made.split is None:
-            raise ConfigError(f"benchmark.{name}.split: expected one of {', '.join(SPLITS)} to degrade the targets of")
-        if made.lq_folder is not None and not Path(str(made.lq_folder)).expanduser().is_dir():
-            raise ConfigError(f"benchmark.{name}.lq_folder: no such folder: {made.lq_folder}")
-        made._check_given_references("reference_folder" in options)
-        return made
-
-    @property
-    def gives_references(self) -> bool:
-        """Whether references come from a folder or list of their own, not from the table ``references``."""
-        return self.reference_folder is not None or self.reference_list is not None
-
-    def _check_given_references(self, expected: bool) -> None:
-        key = f"benchmark.{self.name}"
-        if expected and not self.gives_references and self.split is None:
-            raise ConfigError(
-                f"benchmark '{self.name}' needs the references of its pictures: {key}.reference_folder=FOLDER, or "
-                f"{key}.reference_list=CSV"
-            )
-        if self.gives_references and self.split is not None:
-            raise ConfigError(
-                f"{key}.reference_folder: the references of a split come from the reference set; give one of "
-                f"{key}.split and {key}.reference_folder"
-            )
-        if self.gives_references and self.reference_counts is not None:
-            raise ConfigError(f"{key}.reference_counts: only drawn for a split; use {key}.references=NUMBER")
-        if self.reference_layout is not None and self.reference_layout not in LAYOUTS:
-            hint = did_you_mean(str(self.reference_layout), LAYOUTS)
-            raise ConfigError(
-                f"{key}.reference_layout={self.reference_layout}: unknown layout.{hint} Known: {', '.join(LAYOUTS)}"
-            )
-        if self.reference_layout is not None and self.reference_list is not None:
-            raise ConfigError(f"{key}.reference_layout: a list says which reference is whose; leave out one of the two")
-        if not re.fullmatch(r"unknown|real|synthetic(:.+)?", str(self.reference_source)):
-            raise ConfigError(
-                f"{key}.reference_source={self.reference_source}: expected unknown, real, or synthetic:NAME"
-            )
 
 
 def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str, limit: int | None = None) -> list[str]:

@@ -14,12 +14,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ffhqref import __version__
+from ffhqref.core.conf import PACKAGE, conf_folder
 from ffhqref.core.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
 
 if TYPE_CHECKING:
     from ffhqref.core.registry import Registry
-
-PACKAGE = Path(__file__).parent.parent
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -210,12 +209,6 @@ def pipeline_module(name: str) -> ModuleType:
         sys.modules["ffhqref.pipelines"] = package
         spec.loader.exec_module(package)
     return importlib.import_module(f"ffhqref.pipelines.{name}")
-
-
-def conf_folder() -> Path:
-    """Return the folder of the Hydra configs, in a wheel or a checkout."""
-    packaged = PACKAGE / "conf"
-    return packaged if packaged.is_dir() else PACKAGE.parent / "conf"
 
 
 def _register_plugins(config_folder: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from ffhqref.core.conf import conf_folder
 from ffhqref.core.errors import ConfigError, DependencyError, did_you_mean, one_line
 from ffhqref.core.options import check_options
 
@@ -21,13 +23,17 @@ class Registry(Generic[T]):
         kind: what is registered, in the words of an error message ("restorer").
         entries: name to ``"module:attribute"``.
         entry_point_group: group through which other packages add names. A built-in name cannot be replaced.
+        conf: group of config files, conf/<group>/*.yaml, which are built-in names too: `get` returns what a file holds.
 
     The object is immutable after construction, apart from reading the entry points once on first use.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], entry_point_group: str | None = None) -> None:
+    def __init__(
+        self, kind: str, entries: Mapping[str, str], entry_point_group: str | None = None, conf: str | None = None
+    ) -> None:
         self.kind = kind
-        self._builtin = dict(entries)
+        files = (conf_folder() / conf).glob("*.yaml") if conf else ()
+        self._builtin = {**entries, **{file.stem: str(file) for file in files}}
         self._group = entry_point_group
         self._plugins: dict[str, importlib.metadata.EntryPoint] | None = None
 
@@ -66,6 +72,8 @@ class Registry(Generic[T]):
             ConfigError: no such name (with the nearest one), or the plug-in does not import.
             DependencyError: a package that the built-in entry needs is not installed.
         """
+        if self._builtin.get(name, "").endswith(".yaml"):
+            return cast("T", read_yaml(Path(self._builtin[name]), self.kind))
         if name in self._builtin:
             return cast("T", load_attribute(self._builtin[name], f"{self.kind} '{name}'"))
         points = self._entry_points()
@@ -90,6 +98,29 @@ class Registry(Generic[T]):
         factory = self.get(name)
         check_options(factory, f"{self.kind} '{name}'", options)
         return factory(**options)
+
+
+def read_yaml(file: Path, what: str) -> dict[str, Any]:
+    """Return the named options that a YAML file holds.
+
+    Args:
+        file: to read.
+        what: it describes, for messages.
+
+    Raises:
+        ConfigError: no such file, no YAML, or no named options.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{what}: no such file: {file}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{what}: {file} cannot be read as YAML ({one_line(error)})") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{what}: {file} holds no named options, expected lines KEY: VALUE")
+    return {str(key): value for key, value in found.items()}
 
 
 def load_attribute(target: str, what: str) -> Any:

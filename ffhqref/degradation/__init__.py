@@ -1,8 +1,8 @@
 """Synthetic low-quality pictures: parameters drawn first, then applied."""
 
 from ffhqref.degradation.legacy import legacy_sequence
+from ffhqref.degradation.model import DEGRADATIONS, Degradation, get_degradation
 from ffhqref.degradation.parameters import Parameters, draw
-from ffhqref.degradation.presets import PRESETS, Preset, get_preset
 from ffhqref.degradation.steps import apply
 
-__all__ = ["PRESETS", "Parameters", "Preset", "apply", "draw", "get_preset", "legacy_sequence"]
+__all__ = ["DEGRADATIONS", "Degradation", "Parameters", "apply", "draw", "get_degradation", "legacy_sequence"]

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.degradation.model import Degradation, get_degradation
 from ffhqref.degradation.parameters import Parameters, Stream, draw_after_noise, draw_before_noise
-from ffhqref.degradation.presets import Preset, get_preset
 from ffhqref.degradation.steps import degrade, finish, noise_shape, reduced_size
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def legacy_sequence(
-    images: Iterable[NDArray[np.uint8]], preset: str | Preset, seed: int
+    images: Iterable[NDArray[np.uint8]], preset: str | Degradation, seed: int
 ) -> Iterator[tuple[NDArray[np.uint8], Parameters]]:
     """Degrade pictures one after another, drawing as the published code does.
 
@@ -29,7 +29,7 @@ def legacy_sequence(
 
     Args:
         images: uint8 RGB [H, W, 3] each, in the published order.
-        preset: a name of `PRESETS`, or a preset of your own.
+        preset: a name of `DEGRADATIONS`, or an own degradation.
         seed: what the script gave to ``random.seed`` and ``numpy.random.seed``, 0..2**32 - 1.
 
     Yields:
@@ -39,7 +39,7 @@ def legacy_sequence(
         ConfigError: unknown preset, a seed NumPy would refuse, a preset whose order of draws cannot be followed, or
             more pictures than a grid has cells.
     """
-    preset = get_preset(preset)
+    preset = get_degradation(preset)
     if not preset.legacy:
         raise ConfigError(f"degradation '{preset.name}' has no legacy sequence: {preset.notes}")
     if not 0 <= seed < 2**32:
@@ -48,7 +48,7 @@ def legacy_sequence(
 
 
 def _sequence(
-    images: Iterable[NDArray[np.uint8]], preset: Preset, seed: int
+    images: Iterable[NDArray[np.uint8]], preset: Degradation, seed: int
 ) -> Iterator[tuple[NDArray[np.uint8], Parameters]]:
     chooser = random.Random(seed)  # noqa: S311 - the published generator, not a secret
     stream = Stream(seed)

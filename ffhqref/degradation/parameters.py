@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ffhqref.core.seeding import case_seed
-from ffhqref.degradation.presets import Preset, get_preset
+from ffhqref.degradation.model import Degradation, get_degradation
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ def _optional(value: Any) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def draw(preset: str | Preset, seed: int, image_id: str) -> Parameters:
+def draw(preset: str | Degradation, seed: int, image_id: str) -> Parameters:
     """Draw the parameters of one picture, keyed by (seed, preset, image) and by nothing else.
 
     Args:
-        preset: a name of `PRESETS`, or a preset of your own.
+        preset: a name of `DEGRADATIONS`, or an own degradation.
         seed: the run's seed.
         image_id: names the picture.
 
     Raises:
         ConfigError: unknown preset.
     """
-    preset = get_preset(preset)
+    preset = get_degradation(preset)
     key = case_seed(seed, preset.name, image_id)
     stream = Stream(key)
     drawn = draw_before_noise(preset, stream, stream.uniform)
@@ -163,7 +163,7 @@ class Stream:
         return values
 
 
-def draw_before_noise(preset: Preset, stream: Stream, kernel_uniform: Callable[[], float]) -> dict[str, Any]:
+def draw_before_noise(preset: Degradation, stream: Stream, kernel_uniform: Callable[[], float]) -> dict[str, Any]:
     """Draw what the published code draws before the noise, in its order.
 
     Args:
@@ -205,7 +205,7 @@ def draw_before_noise(preset: Preset, stream: Stream, kernel_uniform: Callable[[
     }
 
 
-def draw_after_noise(preset: Preset, stream: Stream) -> dict[str, Any]:
+def draw_after_noise(preset: Degradation, stream: Stream) -> dict[str, Any]:
     """Draw what the published code draws after the noise, in its order; see `draw_before_noise`."""
     drawn: dict[str, Any] = {}
     if preset.grid is None:
@@ -220,7 +220,7 @@ def draw_after_noise(preset: Preset, stream: Stream) -> dict[str, Any]:
     return drawn
 
 
-def _draw_number(preset: Preset, stream: Stream, name: str, bounds: tuple[float, float]) -> float:
+def _draw_number(preset: Degradation, stream: Stream, name: str, bounds: tuple[float, float]) -> float:
     if name in preset.integers:
         return float(math.floor(stream.uniform(bounds[0], bounds[1] + 1)))
     return stream.uniform(*bounds)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ffhqref.core.errors import ConfigError, FfhqrefError, cannot_write, did_you_mean, one_line
+from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png
+from ffhqref.degradation.model import Degradation, get_degradation
 from ffhqref.degradation.parameters import draw
-from ffhqref.degradation.presets import PRESETS, Preset
 from ffhqref.degradation.steps import apply
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
@@ -67,7 +67,7 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
 
     Args:
         root: workspace that paths in rows and results are relative to.
-        presets: own presets by level name, beside the published ones.
+        degradations: own ones by level, beside `DEGRADATIONS`.
         retry_failed: repeat rows that failed in an earlier run. Otherwise their failure is kept until the image
             changes.
     """
@@ -77,31 +77,27 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
     batch_size = 8
 
     def __init__(
-        self, root: str | Path, presets: Mapping[str, Preset] | None = None, retry_failed: bool = False
+        self, root: str | Path, degradations: Mapping[str, Degradation] | None = None, retry_failed: bool = False
     ) -> None:
         self.root = Path(root)
-        self.presets = {**PRESETS, **(presets or {})}
+        self.degradations = dict(degradations or {})
         self.retry_failed = retry_failed
 
-    def preset(self, level: str) -> Preset:
-        """Return the preset of a level.
+    def degradation(self, level: str) -> Degradation:
+        """Return the degradation of a level.
 
         Raises:
             ConfigError: unknown level, with the nearest one.
         """
-        if level not in self.presets:
-            raise ConfigError(
-                f"unknown degradation '{level}'.{did_you_mean(level, self.presets)} Known: {', '.join(self.presets)}"
-            )
-        return self.presets[level]
+        if level not in self.degradations:
+            self.degradations[level] = get_degradation(level)
+        return self.degradations[level]
 
     def key(self, row: DegradeRow) -> str:
         """Return the content key: image, preset, seed, path of the result, version of the code and of OpenCV."""
         import cv2
 
-        rules = asdict(self.preset(row.level))
-        for words in ("source", "notes"):
-            rules.pop(words)
+        rules = self.degradation(row.level).rules()
         return content_key(
             self.name, self.version, cv2.__version__, rules,
             [row.image_id, row.sha256, row.level, row.seed, row.out_path],
@@ -112,7 +108,7 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
         return [self._one(row) for row in rows]
 
     def _one(self, row: DegradeRow) -> DegradeResult:
-        preset = self.preset(row.level)
+        preset = self.degradation(row.level)
         parameters = draw(preset, row.seed, row.image_id)
         failed = DegradeResult(
             **{"target_id": row.image_id, **parameters.to_row(), "level": row.level},

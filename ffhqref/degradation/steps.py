@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffhqref.degradation.model import Degradation, get_degradation
 from ffhqref.degradation.parameters import Parameters, Stream
-from ffhqref.degradation.presets import Preset, get_preset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,13 +24,13 @@ SMALLEST_SIGMA = 1e-6
 """Blur in pixels below which an axis counts as this: the published code divides by zero at 0."""
 
 
-def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Preset | None = None) -> NDArray[np.uint8]:
+def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Degradation | None = None) -> NDArray[np.uint8]:
     """Return the LQ picture that the parameters describe: the same bits each time.
 
     Args:
         image: uint8 RGB [H, W, 3].
         parameters: from `draw`, `legacy_sequence`, or a row of table ``degradations``.
-        preset: only for parameters of a preset of your own.
+        preset: only for parameters of an own degradation.
 
     Returns:
         uint8 RGB [H, W, 3], resized back to the size of ``image``.
@@ -39,7 +39,7 @@ def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Preset | Non
         ConfigError: the parameters name a preset that does not exist.
         ValueError: ``image`` is not uint8 [H, W, 3].
     """
-    preset = preset or get_preset(parameters.preset)
+    preset = preset or get_degradation(parameters.preset)
     noise = recorded_noise(parameters, reduced_size(image, parameters), preset)
     return finish(degrade(image, parameters, noise, preset), preset)
 
@@ -50,14 +50,14 @@ def reduced_size(image: NDArray[np.uint8], parameters: Parameters) -> tuple[int,
     return max(1, int(height // parameters.scale)), max(1, int(width // parameters.scale))
 
 
-def noise_shape(size: tuple[int, int], parameters: Parameters, preset: Preset) -> tuple[int, ...]:
+def noise_shape(size: tuple[int, int], parameters: Parameters, preset: Degradation) -> tuple[int, ...]:
     """Return the shape of the noise array: [h, w, 3], or [h, w] when all channels share it."""
     probability = preset.grey_noise_probability
     grey = probability is not None and (parameters.grey_noise_draw or 0.0) < probability
     return size if grey else (*size, 3)
 
 
-def recorded_noise(parameters: Parameters, size: tuple[int, int], preset: Preset) -> NDArray[np.float64]:
+def recorded_noise(parameters: Parameters, size: tuple[int, int], preset: Degradation) -> NDArray[np.float64]:
     """Draw the noise again that belongs to recorded parameters."""
     stream = Stream(parameters.seed)
     stream.skip(parameters.noise_skip, parameters.noise_carry)
@@ -65,7 +65,7 @@ def recorded_noise(parameters: Parameters, size: tuple[int, int], preset: Preset
 
 
 def degrade(
-    image: NDArray[np.uint8], parameters: Parameters, noise: NDArray[np.float64], preset: Preset
+    image: NDArray[np.uint8], parameters: Parameters, noise: NDArray[np.float64], preset: Degradation
 ) -> NDArray[np.float32]:
     """Blur, downsample, add noise, compress, resize back: the published steps before the last rounding.
 
@@ -126,7 +126,7 @@ def blur_kernel(parameters: Parameters, size: int) -> NDArray[np.float64]:
     return kernel / np.sum(kernel)  # the published code normalises twice, which moves last bits
 
 
-def finish(picture: NDArray[np.float32], preset: Preset) -> NDArray[np.uint8]:
+def finish(picture: NDArray[np.float32], preset: Degradation) -> NDArray[np.uint8]:
     """Return uint8 RGB [H, W, 3] from what `degrade` returns."""
     import cv2
 
@@ -149,7 +149,7 @@ def to_grey_levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     return levels
 
 
-def _without_colour(picture: NDArray[np.floating], preset: Preset) -> NDArray[np.floating]:
+def _without_colour(picture: NDArray[np.floating], preset: Degradation) -> NDArray[np.floating]:
     import cv2
 
     rule = cv2.COLOR_BGR2GRAY if preset.colour_order == "bgr" else cv2.COLOR_RGB2GRAY

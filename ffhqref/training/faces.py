@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE, read_rgb, resize
-from ffhqref.degradation import Parameters, Preset, apply, draw, get_preset, steps
+from ffhqref.degradation import Degradation, Parameters, apply, draw, get_degradation, steps
 from ffhqref.degradation.steps import recorded_noise, reduced_size
 from ffhqref.store.workspace import inside
 
@@ -102,7 +102,7 @@ def degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], ND
     the preset's reduced picture is larger than ours, its noise is averaged down with it; its JPEG then comes a
     little stronger here than there. So a tiny model trains without 512-pixel pictures being degraded at each step.
     """
-    rules = get_preset(preset)
+    rules = get_degradation(preset)
 
     def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         return apply(picture, _drawn(rules, seed, side), rules)
@@ -112,7 +112,7 @@ def degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], ND
 
 def unrounded_degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], NDArray[np.float32]]:
     """Return the same as `degradation` without the last rounding to 8 bit: float32 RGB [H, W, 3] in 0..1."""
-    rules = get_preset(preset)
+    rules = get_degradation(preset)
 
     def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
         drawn = _drawn(rules, seed, side)
@@ -122,7 +122,7 @@ def unrounded_degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8]
     return degrade
 
 
-def _drawn(rules: Preset, seed: int, side: int) -> Parameters:
+def _drawn(rules: Degradation, seed: int, side: int) -> Parameters:
     drawn = draw(rules, seed, "train")
     if side == SIZE:
         return drawn

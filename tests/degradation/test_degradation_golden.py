@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ffhqref.degradation import PRESETS, Parameters, apply, legacy_sequence
+from ffhqref.degradation import Parameters, apply, get_degradation, legacy_sequence
 from ffhqref.degradation.steps import degrade
 
 from ..conftest import GOLDEN, SHARED
@@ -74,7 +74,7 @@ def test_faceme_preset_equals_the_published_training_condition():
                 )  # fmt: skip
                 target = tensors[f"m{number}.target_u8"][place]
                 noise = tensors[f"m{number}.deg_noise_{place}"]
-                made = degrade(target, parameters, noise, PRESETS["faceme"])
+                made = degrade(target, parameters, noise, get_degradation("faceme"))
                 published = (tensors[f"m{number}.control"][place].transpose(1, 2, 0) + 1) / 2
                 assert np.abs(made.clip(0, 1) - published).max() < 1e-6
                 seen += 1

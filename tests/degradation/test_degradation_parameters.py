@@ -4,16 +4,19 @@ import dataclasses
 import itertools
 import math
 import random
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import stats
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.degradation import PRESETS, Parameters, Preset, apply, draw, get_preset, legacy_sequence
+from ffhqref.core.hashing import content_key
+from ffhqref.degradation import DEGRADATIONS, Degradation, Parameters, apply, draw, get_degradation, legacy_sequence
 from ffhqref.store import tables
 
 PUBLISHED = {  # protocols.md 2.2: sigma, scale, noise, JPEG
@@ -35,13 +38,71 @@ PUBLISHED = {  # protocols.md 2.2: sigma, scale, noise, JPEG
 
 def test_every_preset_has_the_published_ranges():
     assert {
-        name: (*preset.sigma, *preset.scale, *preset.noise, *preset.jpeg) for name, preset in PRESETS.items()
+        preset.name: (*preset.sigma, *preset.scale, *preset.noise, *preset.jpeg)
+        for preset in map(get_degradation, DEGRADATIONS)
     } == PUBLISHED
-    assert all(preset.source for preset in PRESETS.values())
+    assert all(get_degradation(name).source for name in DEGRADATIONS)
+
+
+RULES = {
+    "moderate": "82366d13e6afbe556dcc765cf0cf3b55aa9632643f7cfe29ad4b2124c0bc58e5",
+    "severe": "987742b85c6b0570d4260214cf5a8b15bbd97b99b8cd4c5d20138b7c1cea41de",
+    "refldm-train": "dfd998ba1e5f2c7423ec693b8ced0cc8c3c9b68aff6024ff642418c521bfcc05",
+    "faceme": "08c136e70bbe5af47182fe6205116914ef1649eb071e0a60a957cb1368ed1549",
+    "codeformer-s2": "8a9b8b4f9a8582e7c1ed886422fc67ce4aa71a5517d17f02bd0761921c2eeb53",
+    "codeformer-s3-small": "35b7fa8bd8eebbdfab8b4d974ddca2ef7e5a5607d93fc7a47c6bd88680bf403d",
+    "codeformer-s3-large": "1e908d106638fd399a42eabe9e092681247e8bd04deecd053392bc17b21a61a9",
+    "gfpgan": "9e17e2abe7a51ea40d286fac6db0e97431f1591efde86ce616c305244984956b",
+    "vqfr": "2fec25e5044781abd5130fcb51de275a84e9d96cfdf5dc79078381d1382477a8",
+    "gpen": "774ffa165f59259422442ae28aaa3701158d8cd3ce2ae1e07f2fd7709221da0c",
+    "difface-train": "e235215495ec2f8f63553add64da59ef12275ba5e0d4ee6aa1d48518257affb0",
+    "difface-test": "da092ec18d41de759aa3149fe3fec76001fac06df4c62d1aeb81db87b3decbf0",
+    "instantrestore": "940ea862a92dd2d656f91be892aef46caa193b6e71c9622c141e7f5e12c588f3",
+}
+"""Part of the content keys in users' workspaces, as it was while the figures were Python."""
+
+
+def test_the_files_hold_the_very_rules_that_were_published_in_code():
+    assert {name: content_key(get_degradation(name).rules()) for name in DEGRADATIONS} == RULES
+
+
+OWN = {"sigma": [4, 4], "scale": [8, 8], "noise": [0, 0], "jpeg": [90, 90]}
+
+
+def test_own_degradations_from_a_file_and_from_options(tmp_path):
+    (tmp_path / "mild.yaml").write_text("sigma: [4, 4]\nscale: [8, 8]\nnoise: [0, 0]\njpeg: [90, 90]\n")
+    from_file, given = get_degradation(tmp_path / "mild.yaml"), get_degradation(OWN, "mild")
+    assert from_file == given
+    assert (given.name, given.kernels) == ("mild", (("iso", 0.5), ("aniso", 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sigm": [1, 2]}, "unknown key 'benchmark.mild.degradation.sigm'. Did you mean 'sigma'?"),
+        ({"sigma": [8, 1]}, "benchmark.mild.degradation.sigma=[8, 1]: expected the lower end first, [1, 8]"),
+        ({"sigma": 4}, "benchmark.mild.degradation.sigma=4: expected a list"),
+        ({"jpeg": [90, 101]}, "expected numbers from 0 to 100"),
+        ({"scale": [0, 8]}, "expected numbers from 0.1 on"),
+        ({"noise": [-1, 8]}, "expected numbers from 0 on"),
+        ({"kernels": [["round", 1.0]]}, "expected iso or aniso"),
+        ({"kernel_size": 40}, "expected an odd number"),
+        ({"grey_probability": 2}, "from 0 to 1"),
+    ],
+)
+def test_a_mistake_in_an_own_degradation_is_one_line(change, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        get_degradation({**OWN, **change}, "mild")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(ConfigError, match=r"degradation\.jpeg is missing"):
+        get_degradation({key: value for key, value in OWN.items() if key != "jpeg"}, "mild")
 
 
 def test_unknown_name_is_one_line_with_the_nearest():
-    for call in (lambda: get_preset("sever"), lambda: draw("sever", 1, "a")):
+    for call in (lambda: get_degradation("sever"), lambda: draw("sever", 1, "a")):
         with pytest.raises(ConfigError, match=r"unknown degradation 'sever'\. Did you mean 'severe'") as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -49,9 +110,9 @@ def test_unknown_name_is_one_line_with_the_nearest():
         legacy_sequence([], "sever", 1)
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"difface-test", "instantrestore"}))
+@pytest.mark.parametrize("name", sorted(set(DEGRADATIONS) - {"difface-test", "instantrestore"}))
 def test_draws_are_uniform_over_the_ranges(name):
-    preset = PRESETS[name]
+    preset = get_degradation(name)
     drawn = [draw(preset, 7, f"{number:05d}") for number in range(1000)]
     for values, (low, high) in (
         ([one.sigma_x for one in drawn], preset.sigma),
@@ -95,7 +156,7 @@ def test_draw_is_keyed_by_seed_preset_and_image_only():
 
 
 def test_a_preset_of_your_own_needs_no_registration():
-    own = Preset("mine", sigma=(2, 2), scale=(4, 4), noise=(0, 0), jpeg=(90, 90), source="test")
+    own = Degradation(name="mine", sigma=(2, 2), scale=(4, 4), noise=(0, 0), jpeg=(90, 90), source="test")
     drawn = draw(own, 1, "a")
     assert (drawn.preset, drawn.sigma_x, drawn.scale, drawn.noise_sigma) == ("mine", 2, 4, 0)
     image = np.full((64, 48, 3), 77, np.uint8)
@@ -107,7 +168,7 @@ def test_a_preset_of_your_own_needs_no_registration():
 @given(
     seed=st.integers(0, 2**62),
     image_id=st.text(min_size=1, max_size=8),
-    name=st.sampled_from(sorted(PRESETS)),
+    name=st.sampled_from(sorted(DEGRADATIONS)),
     height=st.integers(1, 70),
     width=st.integers(1, 70),
 )
@@ -164,7 +225,7 @@ def test_legacy_draws_follow_the_two_seeded_generators():
 
 
 def test_difface_grid_is_complete_and_in_the_order_of_its_loops():
-    grid = PRESETS["difface-test"].grid
+    grid = get_degradation("difface-test").grid
     assert len(grid) == 4000
     names = ("jpeg_quality", "scale", "noise_sigma", "sigma_x", "rotation")
     loops = itertools.product(
@@ -188,8 +249,9 @@ def test_legacy_refuses_a_seed_numpy_would_refuse():
 
 
 def test_boundary_objects_are_frozen():
-    for thing in (PRESETS["severe"], draw("severe", 1, "a")):
-        with pytest.raises(dataclasses.FrozenInstanceError):
+    for thing, error in (
+        (get_degradation("severe"), ValidationError),
+        (draw("severe", 1, "a"), dataclasses.FrozenInstanceError),
+    ):
+        with pytest.raises(error):
             thing.scale = 1
-    with pytest.raises(TypeError):
-        PRESETS["severe"] = None

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from ffhqref.degradation import PRESETS, Parameters, apply, draw
+from ffhqref.degradation import DEGRADATIONS, Parameters, apply, draw, get_degradation
 from ffhqref.degradation.steps import blur_kernel, recorded_noise, reduced_size
 
 
@@ -74,7 +74,7 @@ def by_hand(image, one, preset):
     return np.clip(np.round(picture * 255), 0, 255)
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(DEGRADATIONS))
 def test_equals_the_formula_written_with_other_libraries(name):
     image = face()
     compared = kinds = 0
@@ -82,7 +82,7 @@ def test_equals_the_formula_written_with_other_libraries(name):
         one = draw(name, 5, str(number))
         if min(one.sigma_x, one.sigma_y) < 0.2 or one.scale > 40:
             continue
-        expected = by_hand(image, one, PRESETS[name])
+        expected = by_hand(image, one, get_degradation(name))
         difference = np.abs(apply(image, one).astype(int) - expected)
         # one level apart before JPEG can move a block by several levels, in few places
         assert np.mean(difference > 1) < 0.02, (number, one)
@@ -90,7 +90,9 @@ def test_equals_the_formula_written_with_other_libraries(name):
         compared += 1
         kinds += one.grey or one.colour_shift is not None
     assert compared > 8
-    assert kinds or not (PRESETS[name].colour_shift_probability or (PRESETS[name].grey_probability or 0) > 0.05)
+    assert kinds or not (
+        get_degradation(name).colour_shift_probability or (get_degradation(name).grey_probability or 0) > 0.05
+    )
 
 
 @pytest.mark.parametrize("name", ["moderate", "severe", "refldm-train", "vqfr"])
@@ -105,7 +107,7 @@ def test_equals_the_straight_transcription_bit_for_bit(name):
         drawn = draw(name, 5, str(number))
         np.random.seed([drawn.seed & 0xFFFFFFFF, drawn.seed >> 32])  # noqa: NPY002
         np.random.random_sample(drawn.noise_skip)  # noqa: NPY002
-        given = image if PRESETS[name].precision == "float64" else image.astype(np.float32)
+        given = image if get_degradation(name).precision == "float64" else image.astype(np.float32)
         assert np.array_equal(apply(image, drawn), benchmark.transcription(given, drawn))
 
 
@@ -147,9 +149,11 @@ def test_a_constant_picture_stays_constant_without_noise(level):
 
 def test_noise_has_the_recorded_deviation_and_is_independent_per_channel():
     one = parameters(scale=1.0, noise_sigma=12.0)
-    noise = recorded_noise(one, (256, 256), PRESETS["severe"]).reshape(-1, 3)
+    noise = recorded_noise(one, (256, 256), get_degradation("severe")).reshape(-1, 3)
     assert np.allclose(np.cov(noise.T), np.eye(3), atol=0.02)
-    assert not np.array_equal(noise, recorded_noise(parameters(seed=2), (256, 256), PRESETS["severe"]).reshape(-1, 3))
+    assert not np.array_equal(
+        noise, recorded_noise(parameters(seed=2), (256, 256), get_degradation("severe")).reshape(-1, 3)
+    )
     luma = np.array([0.299, 0.587, 0.114])
     values = apply(np.full((256, 256, 3), 128, np.uint8), one).reshape(-1, 3) @ luma  # JPEG smooths colour only
     assert values.std() == pytest.approx(12 * np.sqrt((luma**2).sum()), rel=0.05)
