@@ -97,7 +97,7 @@ class Benchmark(Options):
         }
         for option, why in wants_split.items():
             if getattr(made, option) is not None and made.split is None:
-                raise ConfigError(f"{key}.split: expected train, val or test to {why}")
+                raise ConfigError(f"{key}.{option}: needs a split; set {key}.split to train, val or test to {why}")
         made._check_given_references("reference_folder" in options)
         if made.degradation is not None:
             get_degradation(made.degradation, name)

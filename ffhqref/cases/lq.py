@@ -1,10 +1,10 @@
-"""Pictures from outside: LQ folders of ReF-LDM's release, LFW-Test, WebPhoto-Test and their kin; references of them."""
+"""Images from outside: LQ folders of ReF-LDM's release, LFW-Test, WebPhoto-Test and the like; references of them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ffhqref.cases.reference_folder import GivenReferences, match_folder
 from ffhqref.cases.reference_list import match_list
@@ -12,24 +12,46 @@ from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png
 from ffhqref.datasets.base import given_path, list_images
+from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import reason_without, size_and_time
-from ffhqref.engine.base import Row, Stage
+from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
 
-ITSELF = "the low-quality picture itself"
+ITSELF = "the low-quality image itself"
 """Why a reference with the same pixels is not used."""
 
 
-class ImportStage(Stage[Row, dict[str, Any]]):
-    """Bring pictures into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
+@dataclass(frozen=True)
+class ImportRow:
+    """An image to bring into the workspace."""
 
-    A row has ``path`` (absolute), ``size`` and ``changed_ns`` of the source, and ``out_path`` (relative to the
-    workspace). A result has ``path`` (that one) and ``sha256``, null with an ``error`` where the picture cannot be
-    read.
+    path: str
+    """Absolute."""
+    size: int
+    changed_ns: int
+    file: str
+    """As given, below its folder."""
+    out_path: str
+    """In the workspace."""
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """An imported image, or why there is none."""
+
+    path: str | None
+    sha256: str | None
+    error: str | None
+    file_size: int | None
+    file_mtime_ns: int | None
+
+
+class ImportStage(Stage[ImportRow, ImportResult]):
+    """Bring images into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
 
     Args:
         root: the workspace.
-        name: of the stage and its journal; the pictures of each folder have one of their own.
+        name: of the stage and its journal; the images of each folder have one of their own.
     """
 
     version = "2"
@@ -39,60 +61,76 @@ class ImportStage(Stage[Row, dict[str, Any]]):
         self.root = root
         self.name = name
 
-    def key(self, row: Row) -> str:
+    def key(self, row: ImportRow) -> str:
         """Return the content key."""
-        return content_key("import", self.version, [row[key] for key in ("path", "size", "changed_ns", "out_path")])
+        return content_key("import", self.version, [row.path, row.size, row.changed_ns, row.out_path])
 
-    def setup(self) -> None:
-        """Load nothing."""
-
-    def intact(self, row: Row, result: Row) -> bool:
+    def intact(self, row: ImportRow, result: ImportResult) -> bool:
         """Return whether the imported file is there and unchanged."""
-        return result["error"] is not None or file_intact(self.root / row["out_path"], result, result["sha256"])
+        if result.sha256 is None:
+            return True
+        stamp = {"file_size": result.file_size, "file_mtime_ns": result.file_mtime_ns}
+        return file_intact(self.root / row.out_path, stamp, result.sha256)
 
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Copy the pictures."""
+    def process(self, rows: Sequence[ImportRow]) -> list[ImportResult]:
+        """Copy the images."""
         return [self._one(row) for row in rows]
 
-    def _one(self, row: Row) -> dict[str, Any]:
+    def _one(self, row: ImportRow) -> ImportResult:
         try:
-            data = save_png(self.root / row["out_path"], read_rgb(row["path"], SIZE))
+            data = save_png(self.root / row.out_path, read_rgb(row.path, SIZE))
         except ImageError as error:
-            reason = reason_without(Path(row["path"]), error)
-            return {"path": None, "sha256": None, "error": reason, "file_size": None, "file_mtime_ns": None}
-        stamp = file_stamp(self.root / row["out_path"])
-        return {"path": row["out_path"], "sha256": sha256_bytes(data), "error": None, **stamp}
+            return ImportResult(None, None, reason_without(Path(row.path), error), None, None)
+        return ImportResult(row.out_path, sha256_bytes(data), None, **file_stamp(self.root / row.out_path))
 
 
-def import_rows(benchmark: str, folder: str | Path, wanted: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Return the rows that `ImportStage` takes, by case id.
+@dataclass(frozen=True)
+class LqFolder:
+    """The images of a folder that a benchmark takes."""
+
+    rows: dict[str, ImportRow]
+    """By case id."""
+    remarks: tuple[str, ...]
+    """What else lies in the folder."""
+
+
+def import_rows(
+    benchmark: str, folder: str | Path, wanted: Sequence[str] | None, names: Mapping[str, str] | None = None
+) -> LqFolder:
+    """Return the rows that `ImportStage` takes.
 
     Args:
         benchmark: its name, which becomes the folder in the workspace.
-        folder: where the pictures lie.
-        wanted: case ids, each of which must be there; None: every picture of the folder.
+        folder: where the images lie.
+        wanted: case ids, each of which must be there; None: every image of the folder.
+        names: case id to the name that a published list gives to its file, where that is not the id.
 
     Raises:
-        DatasetError: an empty folder, two pictures of one stem, or a wanted one that is missing.
+        DatasetError: an empty folder, two images of one stem, or a wanted one that is missing.
     """
     root = given_path(folder, f"benchmark.{benchmark}.lq_folder").resolve()
-    files = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder").files
-    names = list(files) if wanted is None else list(wanted)
-    missing = [name for name in names if name not in files]
+    listing = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder")
+    matcher = ImageMatcher(listing.files)
+    cases = list(listing.files) if wanted is None else list(wanted)
+    files = {case_id: matcher.find((names or {}).get(case_id, case_id)) for case_id in cases}
+    missing = [case_id for case_id, found in files.items() if found is None]
     if missing:
+        name = (names or {}).get(missing[0], missing[0])
         raise DatasetError(
-            f"benchmark '{benchmark}': {len(missing)} of {len(names)} targets have no picture in {root}, first "
-            f"'{missing[0]}'; is it the LQ folder of this reference set?"
+            f"benchmark '{benchmark}': {len(missing)} of {len(cases)} targets have no image in {root}, first "
+            f"'{name}'; is it the LQ folder of this reference set?"
         )
-    rows = {}
-    for name in names:
-        rows[name] = _row(root, files[name], f"lq/{benchmark}/{name}.png")
-    return rows
+    rows = {
+        case_id: _row(root, listing.files[found], f"lq/{benchmark}/{case_id}.png")
+        for case_id, found in files.items()
+        if found is not None
+    }
+    return LqFolder(rows, listing.remarks)
 
 
-def _row(root: Path, file: str, out_path: str) -> dict[str, Any]:
+def _row(root: Path, file: str, out_path: str) -> ImportRow:
     source = root / file
-    return {"path": str(source), **size_and_time(source), "file": file, "out_path": out_path}
+    return ImportRow(str(source), **size_and_time(source), file=file, out_path=out_path)
 
 
 def given_references(
@@ -104,11 +142,11 @@ def given_references(
     listing: str | Path | None,
     layout: str | None = None,
 ) -> GivenReferences:
-    """Match references from outside to low-quality pictures; see `match_folder` and `match_list`.
+    """Match references from outside to low-quality images; see `match_folder` and `match_list`.
 
     Args:
         benchmark: its name.
-        names: stems of the low-quality pictures.
+        names: stems of the low-quality images.
         lq_folder: where those lie.
         folder: of references; None: that of ``listing``.
         listing: a CSV that says which is whose; None: the folder's layout says it.
@@ -124,10 +162,10 @@ def given_references(
         root = file.parent
     else:
         root = given_path(folder, f"{key}.reference_folder").resolve()
-    # beside a list, a folder may hold both; without one, low-quality pictures would count as references
+    # beside a list, a folder may hold both; without one, low-quality images would count as references
     if root.is_relative_to(lq_root) or (file is None and lq_root.is_relative_to(root)):
         raise DatasetError(
-            f"benchmark '{benchmark}': the folder of references {root} and that of low-quality pictures {lq_root} "
+            f"benchmark '{benchmark}': the folder of references {root} and that of low-quality images {lq_root} "
             "are one, or one lies in the other; expected two beside each other"
         )
     if file is not None:
@@ -135,44 +173,59 @@ def given_references(
     return match_folder(benchmark, names, lq_root, root, layout)
 
 
-def reference_rows(benchmark: str, given: GivenReferences, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Return the rows that `ImportStage` takes, one for each reference of the named pictures, by its path.
+def reference_rows(benchmark: str, given: GivenReferences, names: Collection[str]) -> dict[str, ImportRow]:
+    """Return the rows that `ImportStage` takes, one for each reference of the named images, by its path.
 
-    A picture that several low-quality ones share is imported once.
+    An image that several low-quality ones share is imported once.
 
     Args:
         benchmark: its name, which becomes the folder in the workspace.
         given: the references.
-        names: low-quality pictures whose references are wanted.
+        names: low-quality images whose references are wanted.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, ImportRow] = {}
     for name in names:
         for path in given.paths[name]:
-            # the ending stays in the name unless it is .png: a.jpg and a.webp are two pictures
+            # the ending stays in the name unless it is .png: a.jpg and a.webp are two images
             out_path = f"references/{benchmark}/{path if path.endswith('.png') else f'{path}.png'}"
             rows.setdefault(path, _row(given.root, path, out_path))
     return rows
 
 
-def usable_paths(records: Sequence[Mapping[str, Any]], role: str) -> dict[str, list[str]]:
-    """Return case id to imported pictures of a role (``lq``, ``reference``) in rank order, from rows of ``imports``."""
+@dataclass(frozen=True)
+class ImportRecord:
+    """A row of the table ``imports``."""
+
+    benchmark: str
+    case_id: str
+    role: str
+    rank: int
+    file: str
+    path: str | None
+    sha256: str | None
+    source: str | None
+    error: str | None
+
+
+def usable_paths(records: Sequence[ImportRecord], role: str) -> dict[str, list[str]]:
+    """Return case id to imported images of a role (``lq``, ``reference``) in rank order."""
     found: dict[str, list[str]] = {}
     for row in records:
-        if row["role"] == role and row["path"] is not None:
-            found.setdefault(row["case_id"], []).append(row["path"])
+        if row.role == role and row.path is not None:
+            found.setdefault(row.case_id, []).append(row.path)
     return found
 
 
 def import_records(
     benchmark: str,
-    lq: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    lq: Mapping[str, tuple[ImportRow, ImportResult]],
     given: GivenReferences | None = None,
-    references: Mapping[str, Mapping[str, Any]] | None = None,
+    references: Mapping[str, ImportResult] | None = None,
     source: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[ImportRecord]:
     """Return rows of the table ``imports``.
 
-    A reference that is the low-quality picture itself, pixel by pixel, is a row with that reason and no path.
+    A reference that is the low-quality image itself, pixel by pixel, is a row with that reason and no path.
 
     Args:
         benchmark: its name.
@@ -183,22 +236,20 @@ def import_records(
     """
     made = []
     for name, (row, result) in lq.items():
-        facts = {"benchmark": benchmark, "case_id": name}
-        found = {key: result[key] for key in ("path", "sha256", "error")}
-        made.append({**facts, "role": "lq", "rank": 0, "file": row["file"], "source": None, **found})
-        for rank, path in enumerate(given.paths[name] if given else ()):
-            assert references is not None
-            found = {key: references[path][key] for key in ("path", "sha256", "error")}
-            if found["sha256"] is not None and found["sha256"] == result["sha256"]:
-                found |= {"path": None, "error": ITSELF}
-            made.append({**facts, "role": "reference", "rank": rank, "file": path, "source": source, **found})
+        made.append(ImportRecord(benchmark, name, "lq", 0, row.file, result.path, result.sha256, None, result.error))
+        for rank, file in enumerate(given.paths[name] if given else ()):
+            found = (references or {})[file]
+            path, error = found.path, found.error
+            if found.sha256 is not None and found.sha256 == result.sha256:
+                path, error = None, ITSELF
+            made.append(ImportRecord(benchmark, name, "reference", rank, file, path, found.sha256, source, error))
     return made
 
 
 def count_remark(benchmark: str, found: int, counts: Sequence[int]) -> str | None:
-    """Return a remark when the number of pictures is not what sources state, or when sources disagree."""
+    """Return a remark when the number of images is not what sources state, or when sources disagree."""
     if not counts or (len(counts) == 1 and found == counts[0]):
         return None
     stated = " or ".join(map(str, counts))
     verdict = "sources disagree" if found in counts else "this is neither" if len(counts) > 1 else "this differs"
-    return f"benchmark '{benchmark}': {found} pictures, sources state {stated}: {verdict}; state the count with results"
+    return f"benchmark '{benchmark}': {found} images, sources state {stated}: {verdict}; state the count with results"

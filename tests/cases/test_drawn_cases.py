@@ -7,7 +7,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from ffhqref.cases.cases import Benchmark, draw_people, draw_references
+from ffhqref.cases.benchmark import Benchmark
+from ffhqref.cases.cases import draw_people, draw_references
 from ffhqref.core.errors import ConfigError, DatasetError
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffhqref.cases.cases import Benchmark, make_blind_cases
+from ffhqref.cases.benchmark import Benchmark
+from ffhqref.cases.cases import make_blind_cases
 from ffhqref.cases.lq import given_references
 from ffhqref.cases.reference_folder import by_number
 from ffhqref.core.errors import ConfigError, DatasetError

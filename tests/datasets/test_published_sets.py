@@ -25,7 +25,7 @@ def test_celeba_hq_takes_numbers_with_and_without_zeros(tmp_path):
     assert dict(data.files) == {"0": "0.jpg", "17": "17.jpg", "29999": "29999.jpg", "00005": "00005.jpg"}
     (remark,) = data.remarks
     assert "4 images" in remark
-    assert "30000 pictures" in remark
+    assert "30000 images" in remark
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_celebref_hq_ids_are_unique_over_people(tmp_path):
     assert dict(data.truth) == {"12_0": "12", "12_1": "12", "3_0": "3", "3_5": "3"}
     (remark,) = data.remarks
     assert "4 images of 2 people" in remark
-    assert "10555 pictures of 1005 people" in remark
+    assert "10555 images of 1005 people" in remark
 
 
 def test_celebref_hq_refuses_pictures_of_nobody_and_clashing_ids(tmp_path):

@@ -16,8 +16,8 @@ import ffhqref.faces
 import ffhqref.metrics
 import ffhqref.restorers
 import ffhqref.synthesis
-from ffhqref.cases.cases import Benchmark
-from ffhqref.degradation import PRESETS
+from ffhqref.cases.benchmark import Benchmark
+from ffhqref.degradation import DEGRADATIONS
 
 from .conftest import REPOSITORY
 
@@ -107,7 +107,7 @@ def test_benchmarks_are_valid_once_their_folder_is_named(tmp_path):
             if key in settings:
                 settings[key] = str(tmp_path)
         made = Benchmark.of(name, settings)
-        assert made.degradation is None or made.degradation in PRESETS
+        assert made.degradation is None or made.degradation in DEGRADATIONS
 
 
 def test_modules_run_from_a_checkout_as_the_command_does(tmp_path):

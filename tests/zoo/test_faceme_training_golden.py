@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ffhqref.degradation import Parameters, get_preset
+from ffhqref.degradation import Parameters, get_degradation
 from ffhqref.degradation.steps import degrade
 from ffhqref.training.faceme.data import FaceMeBatch, signed_condition, signed_picture
 from ffhqref.training.faceme.lists import Feature, Sample
@@ -64,7 +64,7 @@ class Case:
         return self.tensors[name]
 
     def condition(self, micro: int) -> torch.Tensor:
-        preset, made = get_preset("faceme"), []
+        preset, made = get_degradation("faceme"), []
         for slot, item in enumerate(self.record["micro"][micro]["items"]):
             names = ("kernel", "sigma_x", "sigma_y", "rotation", "scale", "noise_sigma", "jpeg_quality")
             given = {"rotation": 0.0, **{name: item[name] for name in names if item.get(name) is not None}}
