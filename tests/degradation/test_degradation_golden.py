@@ -10,7 +10,7 @@ from PIL import Image
 from ffhqref.degradation import Parameters, apply, get_degradation, legacy_sequence
 from ffhqref.degradation.steps import degrade
 
-from ..conftest import GOLDEN, SHARED
+from ..conftest import GOLDEN, GOLDEN_IMAGES
 
 pytestmark = pytest.mark.golden
 
@@ -43,7 +43,7 @@ def test_legacy_sequence_equals_every_published_picture_and_draw(record):
     tolerance = 0 if record["opencv"] == cv2.__version__ else 1
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     for level, cases in by_level(record).items():
-        images = [picture(need(SHARED / case["image"])) for case in cases]
+        images = [picture(need(GOLDEN_IMAGES / case["image"])) for case in cases]
         made = list(legacy_sequence(images, level, record["seed"]))
         assert len(made) == len(cases)
         for image, case, (low, parameters) in zip(images, cases, made, strict=True):

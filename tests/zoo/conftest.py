@@ -46,7 +46,7 @@ class GoldenSet:
 
     def checkpoint(self, case):
         """Return the case's weight file: the stored one, or one in the official layout made by the rule."""
-        if case["checkpoint"]:
+        if case["checkpoint"] and (self.folder / case["checkpoint"]).is_file():
             return self.folder / case["checkpoint"]
         path = self.made / f"{case['config']}.pth"
         if not path.is_file():

@@ -46,7 +46,7 @@ def run(request, golden, tmp_path_factory):
     config, stored = read_json(folder / "config.json"), case_tensors(folder, case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFHQREF_WEIGHTS", str(temporary))
-        if case["checkpoint"]:
+        if case["checkpoint"] and (folder / case["checkpoint"]).is_file():
             path = folder / case["checkpoint"]
         else:
             path = temporary / "rule.pth"

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ffhqref.zoo.refldm import RefLDM
 from ffhqref.zoo.refldm import checkpoint as ckpt
@@ -15,7 +16,7 @@ from ffhqref.zoo.refldm import converted as conv
 from ffhqref.zoo.refldm.config import RefLDMConfig
 
 from ...conftest import GOLDEN
-from ..golden_tools import TOLERANCE, relative
+from ..golden_tools import TOLERANCE, read_json, relative, weights_from_rule
 
 FOLDER = GOLDEN / "refldm"
 CASES = json.loads((FOLDER / "cases.json").read_text()) if (FOLDER / "cases.json").is_file() else []
@@ -27,15 +28,32 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def model() -> RefLDM:
-    return RefLDM.from_checkpoint(FOLDER / "refldm.ckpt", FOLDER / "vqgan.ckpt", FOLDER / "config.yaml")
+def files(tmp_path_factory):
+    """The set's checkpoints; of a set that has a rule in their place, files in the published layout made by it."""
+    if (FOLDER / "refldm.ckpt").is_file():
+        return FOLDER / "refldm.ckpt", FOLDER / "vqgan.ckpt"
+    rule = read_json(FOLDER / "weights.json")
+    unet, ema, first = (weights_from_rule(rule, name, rule["shapes"][name]) for name in ("unet", "ema", "first_stage"))
+    state = load_file(FOLDER / "schedule.safetensors")
+    state |= {ckpt.UNET + name: value for name, value in unet.items()}
+    state |= {ckpt.ema_name(name): value for name, value in ema.items()}
+    state |= {
+        prefix + name: value for prefix in (ckpt.FIRST_STAGE, *ckpt.CONDITIONS[:2]) for name, value in first.items()
+    }
+    made = tmp_path_factory.mktemp("refldm")
+    torch.save(state, made / "refldm.ckpt")
+    torch.save({"state_dict": first}, made / "vqgan.ckpt")
+    return made / "refldm.ckpt", made / "vqgan.ckpt"
+
+
+@pytest.fixture(scope="module")
+def model(files):
+    return RefLDM.from_checkpoint(*files, FOLDER / "config.yaml")
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"])
 def sampled(request, model):
     """The case's tensors, what we make of it, and every step on the way."""
-    from safetensors.torch import load_file
-
     case = request.param
     stored = load_file(FOLDER / case["file"])
     references = torch.stack(stored["refs"].chunk(case["n_ref"], dim=3), dim=1)
@@ -141,21 +159,16 @@ def test_one_by_one_equals_the_batch(sampled, model):
         assert relative(alone, stored["z"][index : index + 1]) < TOLERANCE
 
 
-def test_schedule_buffers():
+def test_schedule_buffers(files):
     """The buffers that training writes are those of the published code."""
     config = RefLDMConfig.load(FOLDER / "config.yaml")
-    stored = ckpt.read_tensors(FOLDER / "refldm.ckpt")
+    stored = ckpt.read_tensors(files[0])
     for name, value in ckpt.schedule_buffers(config).items():
         torch.testing.assert_close(value, stored[name], rtol=2e-5, atol=1e-7, msg=name)
 
 
-def test_converted_file_gives_the_same(model, tmp_path):
-    path = conv.convert(
-        FOLDER / "refldm.ckpt",
-        FOLDER / "vqgan.ckpt",
-        tmp_path / "converted.safetensors",
-        RefLDMConfig.load(FOLDER / "config.yaml"),
-    )
+def test_converted_file_gives_the_same(model, files, tmp_path):
+    path = conv.convert(*files, tmp_path / "converted.safetensors", RefLDMConfig.load(FOLDER / "config.yaml"))
     again = RefLDM.from_checkpoint(path)
     assert again.config == model.config
     for ours, theirs in ((again.unet, model.unet), (again.first_stage, model.first_stage)):
