@@ -217,13 +217,11 @@ def _half(plan: Plan) -> Path:
 
 
 def _lpips(device: str) -> Callable[[Any, Any], Any]:
-    """Return LPIPS (VGG) as the perceptual distance; its weights must be where torch looks for them."""
-    from ffhqref.core.compat import ensure_torchvision
+    """Return LPIPS (VGG) as the perceptual distance."""
+    from ffhqref.metrics import MetricRuntime
+    from ffhqref.metrics.perceptual import perceptual_loss
 
-    ensure_torchvision()
-    import lpips
-
-    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+    return perceptual_loss("vgg", runtime=MetricRuntime(device))
 
 
 def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.registry import Registry
-from ffhqref.metrics.base import Metric, MetricBatch, MetricFacts, MetricRuntime, as_metric, facts_of
+from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, as_metric, traits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ METRICS: Registry[Callable[..., object]] = Registry(
 ``pyiqa:NAME`` works too. Dataset-level metrics (FID, KID): `ffhqref.metrics.dataset_metrics`.
 """
 
-__all__ = ["METRICS", "Metric", "MetricBatch", "MetricFacts", "MetricRuntime", "make_metric", "metric_facts"]
+__all__ = ["METRICS", "Metric", "MetricBatch", "MetricRuntime", "MetricTraits", "make_metric", "metric_traits"]
 
 
 def make_metric(
@@ -84,7 +84,7 @@ def make_metric(
     return as_metric(factory(**options), name)
 
 
-def metric_facts(name: str, options: Mapping[str, object]) -> MetricFacts:
+def metric_traits(name: str, options: Mapping[str, object]) -> MetricTraits:
     """Return direction, needs and role of a metric, without weights.
 
     Args:
@@ -98,7 +98,7 @@ def metric_facts(name: str, options: Mapping[str, object]) -> MetricFacts:
         from ffhqref.metrics.iqa import PyiqaMetric
 
         return PyiqaMetric.describe({"name": name.removeprefix(_PYIQA)})
-    return facts_of(METRICS.get(name), name, options)
+    return traits_of(METRICS.get(name), name, options)
 
 
 _PYIQA = "pyiqa:"

@@ -64,8 +64,8 @@ class MetricRuntime:
 
 
 @dataclass(frozen=True)
-class MetricFacts:
-    """What a metric says of itself without weights."""
+class MetricTraits:
+    """What a metric declares without weights."""
 
     higher_is_better: bool
     needs: frozenset[str]
@@ -103,7 +103,7 @@ class Metric(ABC):
         return np.zeros(values.shape, dtype=bool)
 
     @classmethod
-    def describe(cls, options: Mapping[str, object]) -> MetricFacts:  # noqa: ARG003
+    def describe(cls, options: Mapping[str, object]) -> MetricTraits:  # noqa: ARG003
         """Return direction, needs and role with these options, without weights.
 
         Override it where an option changes one of them.
@@ -111,7 +111,7 @@ class Metric(ABC):
         Args:
             options: of the constructor, as far as they are given.
         """
-        return MetricFacts(cls.higher_is_better, cls.needs, cls.role)
+        return MetricTraits(cls.higher_is_better, cls.needs, cls.role)
 
 
 class PluginMetric(Metric):
@@ -170,7 +170,7 @@ def as_metric(made: object, name: str) -> Metric:
     return metric
 
 
-def facts_of(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> MetricFacts:
+def traits_of(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> MetricTraits:
     """Return what the factory of a metric says of it without weights.
 
     Args:
@@ -192,7 +192,7 @@ def facts_of(factory: Callable[..., object], name: str, options: Mapping[str, ob
         )
     if isinstance(factory, type) and issubclass(factory, Metric):
         return factory.describe(options)
-    return MetricFacts(higher, frozenset(needs), str(declared.get("role", Metric.role)))
+    return MetricTraits(higher, frozenset(needs), str(declared.get("role", Metric.role)))
 
 
 class LastTruth(Generic[T]):

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.core.errors import DependencyError, FfhqrefError, ImageError, WeightsError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
-from ffhqref.engine import Engine, Row, Stage, run_stage
+from ffhqref.engine import Engine, Stage, run_stage
 from ffhqref.engine.base import GPU_SHARE
 from ffhqref.metrics.base import GROUND_TRUTH, MetricRuntime
 from ffhqref.metrics.dataset_metrics import DatasetMetric, ImageFeatures, dataset_metric_class
@@ -54,8 +54,24 @@ class _Chosen:
     reason: str = ""
 
 
-class FeatureStage(Stage[Row, dict[str, Any]]):
-    """Rows {path, sha256} to {vector} or {error}.
+@dataclass(frozen=True)
+class FeatureRow:
+    """One image."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FeatureResult:
+    """The features of an image, float32 [D], or why there are none."""
+
+    vector: NDArray[np.float32] | None = None
+    error: str | None = None
+
+
+class FeatureStage(Stage[FeatureRow, FeatureResult]):
+    """Features of images for dataset-level metrics.
 
     Args:
         features: the network.
@@ -70,25 +86,23 @@ class FeatureStage(Stage[Row, dict[str, Any]]):
         self.features, self.size = features, size
         self.gpus = GPU_SHARE if features.device.startswith("cuda") else 0.0
 
-    def key(self, row: Row) -> str:
+    def key(self, row: FeatureRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, self.size, self.features.signature, row["sha256"])
+        return content_key(self.name, self.version, self.size, self.features.signature, row.sha256)
 
-    def setup(self) -> None:
-        """Do nothing: the network is loaded on its first call."""
+    def intact(self, row: FeatureRow, result: FeatureResult) -> bool:  # noqa: ARG002
+        """Return whether there are features; an image that could not be read is tried again."""
+        return result.vector is not None
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return whether there is a vector; an image that could not be read is tried again."""
-        return "vector" in result
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Return the vector of each image, or why there is none."""
-        results: list[dict[str, Any]] = []
+    def process(self, rows: Sequence[FeatureRow]) -> list[FeatureResult]:
+        """Return the features of each image, or why there are none."""
+        results = []
         for row in rows:
             try:
-                results.append({"vector": self.features([read_rgb(row["path"], self.size, sha256=row["sha256"])])[0]})
+                image = read_rgb(row.path, self.size, sha256=row.sha256)
+                results.append(FeatureResult(vector=self.features([image])[0]))
             except ImageError as error:
-                results.append({"error": str(error)})
+                results.append(FeatureResult(error=str(error)))
         return results
 
 
@@ -238,6 +252,6 @@ def _vectors(
         for path, digest in (output, (row.gt_path, row.gt_sha256)):
             if path is not None and digest is not None:
                 files.setdefault(digest, path)
-    work = [{"sha256": digest, "path": path} for digest, path in sorted(files.items())]
+    work = [FeatureRow(path, digest) for digest, path in sorted(files.items())]
     results = run_stage(stage, work, engine=engine, journal_dir=journal_dir, progress=progress)
-    return {item["sha256"]: result["vector"] for item, result in zip(work, results, strict=True) if "vector" in result}
+    return {row.sha256: result.vector for row, result in zip(work, results, strict=True) if result.vector is not None}

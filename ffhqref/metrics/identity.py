@@ -18,7 +18,7 @@ from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.images import to_uint8
 from ffhqref.faces.crops import check_crop
 from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
-from ffhqref.metrics.base import Metric, MetricBatch, MetricFacts, MetricRuntime, ground_truth
+from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
@@ -143,46 +143,36 @@ class EmbeddingCache:
         return vector
 
 
-class IDS(Metric):
-    """Identity similarity of an output with its ground truth or its references.
-
-    Args:
-        cache: where vectors come from.
-        target: ``"gt"``; ``"first"``: the first reference; ``"best"``: the most similar reference; ``"mean"``: the
-            mean over the references' similarities.
-        unit: ``"cosine"`` (higher is better) or ``"degrees"``, the angle (lower is better).
-        drop_below: values below it are left out of the mean, as the VQFR family does with pairs under 1 degree.
-    """
+class IdentityMetric(Metric):
+    """Similarity of embeddings; subclasses say whose, and call `_configure`."""
 
     higher_is_better = True
     role = "identity"
     target = "gt"
     unit = "cosine"
 
-    def __init__(
-        self, cache: EmbeddingCache, target: str = "gt", unit: str = "cosine", drop_below: float | None = None
-    ) -> None:
-        facts = self.describe({"target": target, "unit": unit})
+    def _configure(self, cache: EmbeddingCache, target: str, unit: str, drop_below: float | None = None) -> None:
+        traits = self.describe({"target": target, "unit": unit})
         self.cache, self.target, self.unit, self.drop_below = cache, target, unit, drop_below
         self.device = cache.embedder.device
-        self.needs, self.higher_is_better = facts.needs, facts.higher_is_better
+        self.needs, self.higher_is_better = traits.needs, traits.higher_is_better
         dropped = "" if drop_below is None else f"|pairs under {drop_below:g} dropped"
         self.signature = f"ids|{cache.embedder.signature}|vs {TARGETS[target]}|{unit}{dropped}|v1"
 
     @classmethod
-    def describe(cls, options: Mapping[str, object]) -> MetricFacts:
-        """Return the facts: ``target`` says what is needed, ``unit`` the direction.
+    def describe(cls, options: Mapping[str, object]) -> MetricTraits:
+        """Return the traits: ``target`` says what is needed, ``unit`` the direction.
 
         Raises:
             ConfigError: an unknown target or unit.
         """
-        target, unit = str(options.get("target", cls.target)), str(options.get("unit", cls.unit))
+        target, unit = str(options.get("target") or cls.target), str(options.get("unit", cls.unit))
         for value, known, what in ((target, tuple(TARGETS), "target"), (unit, UNITS, "unit")):
             if value not in known:
                 raise ConfigError(
                     f"ids: {what} '{value}' is not known.{did_you_mean(value, known)} Known: {', '.join(known)}"
                 )
-        return MetricFacts(unit == "cosine", frozenset({"gt" if target == "gt" else "references"}), cls.role)
+        return MetricTraits(unit == "cosine", frozenset({"gt" if target == "gt" else "references"}), cls.role)
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:
         """Return float64 [B]; NaN for a case without references."""
@@ -215,11 +205,28 @@ def cosine(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     return float(first @ second) / lengths if lengths > 0.0 else float("nan")
 
 
-class EmbedderIDS(IDS):
+class IDS(IdentityMetric):
+    """Identity similarity of an output with its ground truth or its references.
+
+    Args:
+        cache: where vectors come from.
+        target: ``"gt"``; ``"first"``: the first reference; ``"best"``: the most similar reference; ``"mean"``: the
+            mean over the references' similarities.
+        unit: ``"cosine"`` (higher is better) or ``"degrees"``, the angle (lower is better).
+        drop_below: values below it are left out of the mean, as the VQFR family does with pairs under 1 degree.
+    """
+
+    def __init__(
+        self, cache: EmbeddingCache, target: str = "gt", unit: str = "cosine", drop_below: float | None = None
+    ) -> None:
+        self._configure(cache, target, unit, drop_below)
+
+
+class EmbedderIDS(IdentityMetric):
     """IDS with an embedder of `ffhqref.faces`, by default the run's own.
 
     Args:
-        target: see `IDS`.
+        target: see `IDS`; None: the one of the class.
         embedder: name in ``EMBEDDERS``.
         crop: name of the crop.
         unit: see `IDS`.
@@ -228,33 +235,22 @@ class EmbedderIDS(IDS):
 
     def __init__(
         self,
-        target: str = "gt",
+        target: str | None = None,
         embedder: str = "dlib",
         crop: str = "ffhq_template",
         unit: str = "cosine",
         **options: Any,
     ) -> None:
+        target = target or self.target
         self.describe({"target": target, "unit": unit})
-        super().__init__(EmbeddingCache(CroppedEmbedder(embedder, options, crop)), target, unit)
+        self._configure(EmbeddingCache(CroppedEmbedder(embedder, options, crop)), target, unit)
 
 
 class FirstReferenceIDS(EmbedderIDS):
-    """`EmbedderIDS` against the first reference, as IConFace and RIP print it.
-
-    Args:
-        embedder: see `EmbedderIDS`.
-        crop: see `EmbedderIDS`.
-        unit: see `IDS`.
-        options: of the embedder.
-    """
+    """`EmbedderIDS` against the first reference, as IConFace and RIP print it."""
 
     needs = frozenset({"references"})
     target = "first"
-
-    def __init__(
-        self, embedder: str = "dlib", crop: str = "ffhq_template", unit: str = "cosine", **options: Any
-    ) -> None:
-        super().__init__(type(self).target, embedder, crop, unit, **options)
 
 
 class BestReferenceIDS(FirstReferenceIDS):
@@ -269,7 +265,7 @@ class MeanReferenceIDS(FirstReferenceIDS):
     target = "mean"
 
 
-class RefldmIDS(IDS):
+class RefldmIDS(IdentityMetric):
     """ReF-LDM's IDS: cosine, R50 WebFace12M, centre crop (``scripts/eval.py``).
 
     ReF-LDM was trained with a loss of this very network: show a second embedder beside it.
@@ -284,10 +280,10 @@ class RefldmIDS(IDS):
         self, path: str | Path | None = None, target: str = "gt", runtime: MetricRuntime | None = None
     ) -> None:
         self.describe({"target": target})
-        super().__init__(EmbeddingCache(RefldmEmbedder(path, runtime)), target)
+        self._configure(EmbeddingCache(RefldmEmbedder(path, runtime)), target, "cosine")
 
 
-class GreyAngle(IDS):
+class GreyAngle(IdentityMetric):
     """The "Deg" of the VQFR family: angle of grey ResNet-18 vectors against the ground truth.
 
     Args:
@@ -305,7 +301,7 @@ class GreyAngle(IDS):
     ) -> None:
         from ffhqref.metrics.grey_arcface import GreyEmbedder
 
-        super().__init__(
+        self._configure(
             EmbeddingCache(GreyEmbedder(path, runtime)), "gt", "degrees", drop_below=1.0 if drop_identical else None
         )
 
@@ -314,5 +310,5 @@ def share_caches(metrics: Sequence[Metric]) -> None:
     """Let metrics with equal embedders share one cache, so that each image is embedded once for all of them."""
     caches: dict[str, EmbeddingCache] = {}
     for metric in metrics:
-        if isinstance(metric, IDS):
+        if isinstance(metric, IdentityMetric):
             metric.cache = caches.setdefault(metric.cache.embedder.signature, metric.cache)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
-from ffhqref.metrics.base import Metric, MetricBatch, MetricFacts, MetricRuntime, ground_truth
+from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class PyiqaMetric(Metric):
     """
 
     higher_is_better = True  # of musiq; each instance has its own
+    needs = frozenset[str]()
     role = "quality"
 
     def __init__(self, name: str, runtime: MetricRuntime | None = None) -> None:
@@ -67,8 +68,8 @@ class PyiqaMetric(Metric):
         self._network: Any = None
         self.name = name
         version = _pyiqa_version()
-        facts = self.describe({"name": name})
-        self.higher_is_better, self.needs, self.role = facts.higher_is_better, facts.needs, facts.role
+        traits = self.describe({"name": name})
+        self.higher_is_better, self.needs, self.role = traits.higher_is_better, traits.needs, traits.role
         if name in _PLAIN:  # importing pyiqa takes seconds: only when there is work to do
             file = weights.require(name, folder=self._runtime.weights_dir, download=self._runtime.download)
             self.signature = f"pyiqa:{name}|pyiqa {version}|{file.signature}|rgb|v1"
@@ -79,8 +80,8 @@ class PyiqaMetric(Metric):
         self.signature = "|".join([f"pyiqa:{name}", f"pyiqa {version}", *files, "rgb"]) + f"{against}|v1"
 
     @classmethod
-    def describe(cls, options: Mapping[str, object]) -> MetricFacts:
-        """Return the facts from pyiqa's metadata; of common metrics also where pyiqa is not installed.
+    def describe(cls, options: Mapping[str, object]) -> MetricTraits:
+        """Return the traits from pyiqa's metadata; of common metrics also where pyiqa is not installed.
 
         Raises:
             ConfigError: unknown or dataset-level metric, or one whose direction only pyiqa knows, and it is absent.
@@ -93,12 +94,12 @@ class PyiqaMetric(Metric):
             if name not in configs:
                 raise ConfigError(f"pyiqa has no metric '{name}'.{did_you_mean(name, configs)}")
             higher = not configs[name].get("lower_better", False)
-            return _facts(higher, configs[name]["metric_mode"] == "FR")
+            return _traits(higher, configs[name]["metric_mode"] == "FR")
         for names, higher, full_reference in (
             (_HIGHER, True, False), (_LOWER, False, False), (_HIGHER_GT, True, True), (_LOWER_GT, False, True),
         ):  # fmt: skip
             if name in names:
-                return _facts(higher, full_reference)
+                return _traits(higher, full_reference)
         raise ConfigError(f"pyiqa:{name}: unknown without pyiqa, which is not installed: pip install 'ffhqref[iqa]'")
 
     def _here(self) -> MetricRuntime:
@@ -139,14 +140,14 @@ class MUSIQ(PyiqaMetric):
         super().__init__("musiq", runtime)
 
     @classmethod
-    def describe(cls, options: Mapping[str, object]) -> MetricFacts:
-        """Return the facts."""
+    def describe(cls, options: Mapping[str, object]) -> MetricTraits:
+        """Return the traits."""
         return super().describe({**options, "name": "musiq"})
 
 
-def _facts(higher: bool, full_reference: bool) -> MetricFacts:
+def _traits(higher: bool, full_reference: bool) -> MetricTraits:
     needs = frozenset({"gt"} if full_reference else ())
-    return MetricFacts(higher, needs, "perceptual" if full_reference else "quality")
+    return MetricTraits(higher, needs, "perceptual" if full_reference else "quality")
 
 
 def _pyiqa_version() -> str:

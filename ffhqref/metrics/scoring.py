@@ -7,28 +7,21 @@ share their values, and a ground truth is scored once for all its benchmarks.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, ImageError, WeightsError
-from ffhqref.core.hashing import content_key
-from ffhqref.core.images import SIZE, read_rgb, to_tensor
-from ffhqref.engine import Engine, Row, Stage, run_stage
-from ffhqref.engine.base import GPU_SHARE
-from ffhqref.metrics import make_metric, metric_facts
-from ffhqref.metrics.base import GROUND_TRUTH, Metric, MetricBatch, MetricFacts, MetricRuntime
-from ffhqref.metrics.identity import share_caches
+from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
+from ffhqref.core.images import SIZE
+from ffhqref.engine import Engine, run_stage
+from ffhqref.metrics import make_metric, metric_traits
+from ffhqref.metrics.base import GROUND_TRUTH, Metric, MetricRuntime, MetricTraits
+from ffhqref.metrics.stage import MetricRow, ScoreStage
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    import torch
-    from numpy.typing import NDArray
 
     from ffhqref.engine.run import Progress
 
@@ -58,7 +51,7 @@ class MetricSet:
 
     available: Mapping[str, Metric]
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, MetricFacts] = field(default_factory=dict)
+    traits: Mapping[str, MetricTraits] = field(default_factory=dict)
     """What the classes of the unavailable metrics declare."""
 
     @property
@@ -71,7 +64,7 @@ class MetricSet:
         """Return whether higher is better, for every metric."""
         return {
             **{name: metric.higher_is_better for name, metric in self.available.items()},
-            **{name: facts.higher_is_better for name, facts in self.facts.items()},
+            **{name: traits.higher_is_better for name, traits in self.traits.items()},
         }
 
 
@@ -107,7 +100,7 @@ def resolve_metrics(
     """
     available: dict[str, Metric] = {}
     unavailable: dict[str, str] = {}
-    facts: dict[str, MetricFacts] = {}
+    traits: dict[str, MetricTraits] = {}
     for request in requests:
         options = {"name": request} if isinstance(request, str) else dict(request)
         if "name" not in options:
@@ -120,169 +113,8 @@ def resolve_metrics(
             chosen = options.pop("embedder", embedder)
             available[label] = make_metric(name, runtime=runtime, embedder=chosen, **options)
         except (WeightsError, DependencyError) as error:
-            unavailable[label], facts[label] = str(error), metric_facts(name, options)
-    return MetricSet(available, unavailable, facts)
-
-
-class _UnreadableError(ImageError):
-    """A file changed or cannot be read. It may come back, so it is tried again; other errors lie in the image."""
-
-
-class _References(Sequence["torch.Tensor"]):
-    """References of one case, decoded on access: one whose vector is cached is never read."""
-
-    def __init__(self, stage: ScoreStage, paths: Sequence[str], hashes: Sequence[str]) -> None:
-        self._stage, self._paths, self._hashes = stage, paths, hashes
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    @overload
-    def __getitem__(self, index: int) -> torch.Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[torch.Tensor]: ...
-    def __getitem__(self, index: int | slice) -> torch.Tensor | Sequence[torch.Tensor]:
-        if isinstance(index, slice):
-            return _References(self._stage, self._paths[index], self._hashes[index])
-        return to_tensor([self._stage.picture(self._paths[index], self._hashes[index])])[0]
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return (self[index] for index in range(len(self)))
-
-
-class ScoreStage(Stage[Row, dict[str, Any]]):
-    """Rows of one output and one metric to {value, status, error}; see `score`.
-
-    Args:
-        metrics: by name.
-        size: images of another size are resized to this square (PIL bicubic), as ReF-LDM's ``scripts/eval.py``
-            does; None: sizes are left, and must agree.
-        cases_per_batch: outputs handed to one `process` call with all their metrics.
-    """
-
-    name = "score"
-    version = "1"
-
-    def __init__(self, metrics: Mapping[str, Metric], size: int | None = SIZE, cases_per_batch: int = 8) -> None:
-        self.metrics, self.size = dict(metrics), size
-        self.batch_size = max(1, cases_per_batch * len(self.metrics))
-        on_gpu = any(metric.device.startswith("cuda") for metric in self.metrics.values())
-        self.gpus = GPU_SHARE if on_gpu else 0.0
-        share_caches(list(self.metrics.values()))
-        self._pictures: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pictures": OrderedDict()}
-
-    def key(self, row: Row) -> str:
-        """Return the content key."""
-        metric = self.metrics[row["metric"]]
-        gt = row["gt_sha256"] if "gt" in metric.needs else None
-        references = list(row["reference_sha256"]) if "references" in metric.needs else None
-        return content_key(self.name, self.version, self.size, metric.signature, row["output_sha256"], gt, references)
-
-    def setup(self) -> None:
-        """Do nothing: metrics load their networks when they are first called."""
-
-    def failure(self, row: Row, reason: str) -> dict[str, Any]:  # noqa: ARG002
-        """Return the result of a row that could not be tried to the end."""
-        return {"value": None, "status": "failed", "error": reason, "retry": True}
-
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return whether the result stands; what failed for reasons outside the pictures is tried again."""
-        return not result.get("retry", False)
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Compute one value a row; pictures of later cases are decoded while earlier ones are computed."""
-        cases: dict[tuple[Any, ...], list[int]] = {}
-        for position, row in enumerate(rows):
-            case = (row["output_sha256"], row["gt_sha256"], tuple(row["reference_sha256"]))
-            cases.setdefault(case, []).append(position)
-        results: list[dict[str, Any]] = [{}] * len(rows)
-        firsts = [rows[positions[0]] for positions in cases.values()]
-        with ThreadPoolExecutor(2) as pool:
-            outputs = [pool.submit(self._read, row["output_path"], row["output_sha256"]) for row in firsts]
-            truths: dict[str, Future[NDArray[np.uint8]]] = {}
-            for row in firsts:
-                wanted = row["gt_sha256"]
-                if row["gt_path"] and wanted not in truths and wanted not in self._pictures:
-                    truths[wanted] = pool.submit(self._read, row["gt_path"], wanted)
-            for positions, output in zip(cases.values(), outputs, strict=True):
-                gt = truths.get(rows[positions[0]]["gt_sha256"])
-                for position, result in zip(positions, self._case(rows, positions, output, gt), strict=True):
-                    results[position] = result
-        return results
-
-    def _case(
-        self,
-        rows: Sequence[Row],
-        positions: Sequence[int],
-        output: Future[NDArray[np.uint8]],
-        gt: Future[NDArray[np.uint8]] | None,
-    ) -> list[dict[str, Any]]:
-        first = rows[positions[0]]
-        try:
-            truth = None
-            if first["gt_path"]:
-                truth = self.picture(first["gt_path"], first["gt_sha256"], None if gt is None else gt.result())
-            batch = MetricBatch(
-                output=to_tensor([output.result()]),
-                gt=None if truth is None else to_tensor([truth]),
-                references=[_References(self, first["reference_paths"], first["reference_sha256"])],
-                output_ids=[first["output_sha256"]],
-                gt_ids=[] if truth is None else [first["gt_sha256"]],
-                reference_ids=[first["reference_sha256"]],
-            )
-        except _UnreadableError as error:
-            return [{"value": None, "status": "failed", "error": str(error), "retry": True} for _ in positions]
-        return [self._value(self.metrics[rows[position]["metric"]], batch) for position in positions]
-
-    def _value(self, metric: Metric, batch: MetricBatch) -> dict[str, Any]:
-        try:
-            values = metric(batch)[:1]
-            value, left_out = float(values[0]), bool(metric.left_out(values)[0])
-        except _UnreadableError as error:  # of a reference
-            return {"value": None, "status": "failed", "error": str(error), "retry": True}
-        except FfhqrefError as error:
-            return {"value": None, "status": "failed", "error": str(error)}
-        except Exception as error:  # noqa: BLE001 - a metric out of memory or with a defect must not end the run
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            return {"value": None, "status": "failed", "error": reason, "retry": True}
-        if left_out:
-            return {"value": None, "status": "left_out"}
-        if math.isnan(value):
-            return {"value": None, "status": "failed", "error": "the metric is undefined for this image"}
-        return {"value": value, "status": "ok"}
-
-    def _read(self, path: str, sha256: str | None) -> NDArray[np.uint8]:
-        # values are journalled under this hash for ever, so the bytes must be those
-        try:
-            return read_rgb(path, self.size, sha256=sha256)
-        except ImageError as error:
-            raise _UnreadableError(str(error)) from None
-
-    def picture(self, path: str, sha256: str, read: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return a ground truth or reference, from memory when it was met lately: many outputs share it.
-
-        Args:
-            path: the file.
-            sha256: its hash, checked.
-            read: what was read from it already.
-
-        Raises:
-            ImageError: the file cannot be read, or has another hash.
-        """
-        known = self._pictures.get(sha256)
-        if known is None:
-            known = self._read(path, sha256) if read is None else read
-            self._pictures[sha256] = known
-            if len(self._pictures) > _PICTURES_KEPT:
-                self._pictures.popitem(last=False)
-        return known
-
-
-_PICTURES_KEPT = 96
-"""Decoded pictures a worker keeps, 0.75 MiB each at 512x512."""
+            unavailable[label], traits[label] = str(error), metric_traits(name, options)
+    return MetricSet(available, unavailable, traits)
 
 
 def score(
@@ -312,30 +144,39 @@ def score(
     import pandas as pd
 
     stage = ScoreStage(metrics.available, size)
-    table: list[dict[str, Any]] = []
-    work: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    table: list[_Value] = []
+    work: list[tuple[int, MetricRow]] = []
     for row in sorted(rows, key=lambda row: (row.benchmark, row.case_id, row.method)):
         for name in (*metrics.available, *metrics.unavailable):
             metric = metrics.available.get(name)
             if row.method == GROUND_TRUTH and metric is not None and "gt" in metric.needs:
                 continue
-            line = {"method": row.method, "benchmark": row.benchmark, "case_id": row.case_id, "metric": name}
-            entry = {**line, "value": None, "status": "unavailable"}
-            table.append(entry)
-            if metric is None or _lacks(row, metric):
-                continue
-            entry["status"] = "failed"
-            if row.output_path is not None and row.output_sha256 is not None:
-                work.append((entry, _work_row(row, name)))
+            status = "unavailable" if metric is None or _lacks(row, metric) else "failed"
+            if status == "failed" and row.output_path is not None and row.output_sha256 is not None:
+                files = (row.gt_path, row.gt_sha256, row.reference_paths, row.reference_sha256)
+                work.append((len(table), MetricRow(name, row.output_path, row.output_sha256, *files)))
+            table.append(_Value(row.method, row.benchmark, row.case_id, name, None, status))
     results = run_stage(stage, [item for _, item in work], engine=engine, journal_dir=journal_dir, progress=progress)
     reasons: Counter[tuple[str, str]] = Counter()
-    for (entry, _), result in zip(work, results, strict=True):
-        entry.update(value=result["value"], status=result["status"])
-        if result["status"] == "failed":
-            reasons[str(entry["metric"]), str(result["error"])] += 1
-    frame = pd.DataFrame(table, columns=["method", "benchmark", "case_id", "metric", "value", "status"])
+    for (position, item), result in zip(work, results, strict=True):
+        table[position] = replace(table[position], value=result.value, status=result.status)
+        if result.status == "failed":
+            reasons[item.metric, str(result.error)] += 1
+    frame = pd.DataFrame([astuple(value) for value in table], columns=[field.name for field in fields(_Value)])
     frame["value"] = frame["value"].astype("float64")
     return Scores(frame, dict(reasons), {name: text + _of_size(size) for name, text in metrics.signatures.items()})
+
+
+@dataclass(frozen=True)
+class _Value:
+    """One row of table ``scores``."""
+
+    method: str
+    benchmark: str
+    case_id: str
+    metric: str
+    value: float | None
+    status: str
 
 
 def _of_size(size: int | None) -> str:
@@ -346,15 +187,3 @@ def _of_size(size: int | None) -> str:
 
 def _lacks(row: ScoreRow, metric: Metric) -> bool:
     return ("gt" in metric.needs and row.gt_path is None) or ("references" in metric.needs and not row.reference_paths)
-
-
-def _work_row(row: ScoreRow, metric: str) -> dict[str, Any]:
-    return {
-        "metric": metric,
-        "output_path": row.output_path,
-        "output_sha256": row.output_sha256,
-        "gt_path": row.gt_path,
-        "gt_sha256": row.gt_sha256,
-        "reference_paths": list(row.reference_paths),
-        "reference_sha256": list(row.reference_sha256),
-    }

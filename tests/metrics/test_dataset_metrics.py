@@ -1,6 +1,8 @@
 """FID and KID against matrix roots, plain loops, closed forms, and two packages on random weights."""
 
+import importlib.metadata
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
 from ffhqref.metrics import MetricRuntime, dataset_metrics
-from ffhqref.metrics.dataset_metrics import DATASET_METRICS, ImageFeatures
+from ffhqref.metrics.dataset_metrics import DATASET_METRICS, DatasetMetric, ImageFeatures, SetScore
 from ffhqref.metrics.dataset_scoring import dataset_notes, dataset_reasons, score_datasets
 from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
 
@@ -241,6 +243,71 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     assert list(stored["status"]) == ["ok"] * 3
     assert "vs ffhq 70k at 512 ffhq_clean_trainval70k_512.npz@" in stored.loc["a", "signature"]
     assert stored.loc[GROUND_TRUTH, "value"] < stored.loc["b", "value"]
+
+
+def world_of_sets(folder, cases=6):
+    """Rows of a method ``a`` with a ground truth each, 512 px images of noise."""
+    generator = np.random.default_rng(3)
+    rows = []
+    for case in range(cases):
+        files = []
+        for name in ("out", "gt"):
+            path = folder / f"{name}{case}.png"
+            save_png(path, generator.integers(0, 100 if name == "out" else 256, (512, 512, 3), dtype=np.uint8))
+            files.append((str(path), sha256_file(path)))
+        rows.append(ScoreRow("a", "moderate", str(case), *files[0], *files[1]))
+    return rows
+
+
+@pytest.mark.parametrize("name", ["fid", "kid", "fid_ffhq"])
+def test_outputs_that_do_not_count_are_in_no_set(tmp_path, monkeypatch, name):
+    """Value and n of a set with pass-through outputs are those of the set without these outputs."""
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    rows = world_of_sets(tmp_path)
+    np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=np.zeros(6), sigma=np.eye(6))
+    passed = [replace(row, usable=int(row.case_id) >= 2) for row in rows]
+    failed = [row if row.usable else replace(row, output_path=None, output_sha256=None) for row in passed]
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
+    values = [score_datasets(part, [name], **options).iloc[0] for part in (rows, passed, failed)]
+    assert [value["n"] for value in values] == [6, 4, 4]
+    assert values[1]["value"] == values[2]["value"] != values[0]["value"]
+    vectors = Colour()([read_rgb(row.output_path) for row in rows[2:]])
+    truths = Colour()([read_rgb(row.gt_path) for row in sorted(rows, key=lambda row: row.gt_sha256)])
+    expected = {
+        "fid": lambda: dataset_metrics.fid(vectors, truths),
+        "kid": lambda: dataset_metrics.kid(vectors, truths, seed=0),
+        "fid_ffhq": lambda: dataset_metrics.fid(vectors, statistics=(np.zeros(6), np.eye(6))),
+    }[name]().value
+    assert values[1]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+class Brightness(DatasetMetric):
+    """A plug-in: the mean of the first feature, higher is better."""
+
+    higher_is_better = True
+    needs = frozenset()
+
+    def __init__(self, runtime=None, seed=0, features=None):
+        super().__init__(runtime, seed, features or Colour())
+        self.signature = f"brightness|{self.features.signature}|v1"
+
+    def __call__(self, features, reference):
+        assert reference is None
+        return SetScore(float(features[:, 0].mean()), len(features), None, None)
+
+
+def test_a_dataset_level_metric_of_another_package(tmp_path, monkeypatch):
+    point = importlib.metadata.EntryPoint("brightness", f"{__name__}:Brightness", "ffhqref.dataset_metrics")
+    monkeypatch.setattr(DATASET_METRICS, "_plugins", {"brightness": point})
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: Brightness)
+    rows = world_of_sets(tmp_path, 3)
+    frame = score_datasets(rows, ["brightness"], engine=LocalEngine(1), journal_dir=tmp_path / "journal")
+    expected = np.mean([read_rgb(row.output_path)[..., 0].mean() for row in rows])
+    assert frame["value"].tolist() == pytest.approx([expected], rel=1e-5)
+    assert frame["signature"].tolist() == ["brightness|colour|v1"]
+    monkeypatch.setattr(importlib.metadata.EntryPoint, "load", lambda self: lambda: None)
+    with pytest.raises(ConfigError, match="derive it from"):
+        score_datasets(rows, ["brightness"], engine=LocalEngine(1), journal_dir=tmp_path / "journal")
 
 
 def test_sets_without_the_network_or_enough_pictures_are_rows(tmp_path, monkeypatch):

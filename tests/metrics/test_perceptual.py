@@ -12,7 +12,7 @@ from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, ImageError, WeightsError
 from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.metrics import MetricBatch, MetricRuntime, make_metric
-from ffhqref.metrics.perceptual import lpips_heads
+from ffhqref.metrics.perceptual import lpips_heads, perceptual_loss
 
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
@@ -91,6 +91,34 @@ def test_lpips_equals_the_lpips_package(pairs, hub, net, monkeypatch):
     np.testing.assert_allclose(metric(pairs), expected, rtol=1e-5)
     assert not metric.higher_is_better
     np.testing.assert_allclose(metric(MetricBatch(pairs.gt, pairs.gt)), 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_the_perceptual_loss_has_value_and_gradient_of_the_lpips_package(pairs, hub, net, monkeypatch):
+    lpips = pytest.importorskip("lpips")
+    monkeypatch.setattr(lpips.pretrained_networks.tv, "vgg16", bare_vgg)
+    state = random_backbone(net)
+    torch.save(state, hub / "checkpoints" / FILES[net])
+    theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).requires_grad_(False)
+    theirs.net.load_state_dict({name: state[f"features.{name.split('.', 1)[1]}"] for name in theirs.net.state_dict()})
+    truth, output = 2.0 * pairs.gt - 1.0, 2.0 * pairs.output - 1.0
+
+    def value_and_gradients(distance):
+        first, second = truth.clone().requires_grad_(), output.clone().requires_grad_()
+        values = distance(first, second).reshape(-1)
+        return values.detach(), *torch.autograd.grad(values.sum(), (first, second))
+
+    for found, expected in zip(value_and_gradients(perceptual_loss(net)), value_and_gradients(theirs), strict=True):
+        assert expected.abs().max() > 0
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_the_gradient_is_finite_where_features_are_all_zero(pairs, hub):
+    state = {name: -value.abs() for name, value in random_backbone("alex").items()}  # every activation is 0
+    torch.save(state, hub / "checkpoints" / FILES["alex"])
+    output = (2.0 * pairs.output - 1.0).abs().requires_grad_()
+    (gradient,) = torch.autograd.grad(perceptual_loss("alex")(output.detach() * 0.5, output).sum(), output)
+    assert torch.isfinite(gradient).all()
 
 
 def test_the_packaged_heads_are_those_of_the_lpips_package(monkeypatch):
@@ -251,7 +279,7 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
     np.testing.assert_allclose(gmsd(pairs), expected, rtol=1e-6)
     with pytest.raises(ConfigError, match="Did you mean 'topiq_nr"):
         make_metric("pyiqa:topiq_nrr")
-    with pytest.raises(ConfigError, match="use the set metrics"):
+    with pytest.raises(ConfigError, match="dataset-level metric: use set_metric"):
         make_metric("pyiqa:fid")
     with pytest.raises(ConfigError, match="has no options, got 'net'"):
         make_metric("pyiqa:gmsd", net="vgg")

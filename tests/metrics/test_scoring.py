@@ -1,6 +1,7 @@
 """Scoring: statuses, resume, work shared between methods, any engine gives the same table."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
-from ffhqref.metrics import Metric, MetricBatch, scoring
+from ffhqref.metrics import Metric, MetricBatch, stage
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics, score
 from ffhqref.store.tables import to_arrow
 
@@ -159,6 +160,60 @@ def test_the_order_of_the_rows_and_the_workers_change_nothing(world, tmp_path):
     assert run(world, metrics, tmp_path / "three", workers=2).frame.equals(plain)
 
 
+class Says(Metric):
+    """A metric whose values are given; below 1 they are left out."""
+
+    higher_is_better = True
+    needs = frozenset()
+
+    def __init__(self, *values, signature="says|v1"):
+        self.values, self.signature = iter(values), signature
+
+    def __call__(self, batch: MetricBatch):
+        return np.array([next(self.values)])
+
+    def left_out(self, values):
+        return values < 1.0
+
+
+@pytest.mark.parametrize("journalled", [False, True])
+def test_infinite_undefined_and_left_out_are_three_statuses(world, tmp_path, journalled):
+    values = [np.inf, np.nan, 0.5, 7.0, -np.inf]
+    rows = [replace(row, benchmark="x", case_id=str(case)) for case, row in enumerate(world[:5])]
+    scores = run(rows, MetricSet({"says": Says(*values)}), tmp_path / "journal")
+    if journalled:
+        scores = run(rows, MetricSet({"says": Says()}), tmp_path / "journal")
+    frame = scores.frame.sort_values("case_id")
+    assert frame["status"].tolist() == ["ok", "failed", "left_out", "ok", "left_out"]
+    assert frame["value"].tolist()[0] == np.inf
+    assert frame["value"].tolist()[3] == 7.0
+    assert frame["value"].isna().tolist() == [False, True, True, False, True]
+    assert scores.reasons == {("says", "the metric is undefined for this image"): 1}
+    to_arrow("scores", scores.frame)
+
+
+def test_a_perfect_output_has_an_infinite_matched_psnr(world, tmp_path):
+    row = world[0]
+    perfect = replace(row, output_path=row.gt_path, output_sha256=row.gt_sha256)
+    flat = tmp_path / "flat.png"
+    save_png(flat, np.full((64, 64, 3), 9, np.uint8))
+    constant = replace(row, case_id="flat", output_path=str(flat), output_sha256=sha256_file(flat))
+    scores = run([perfect, constant], resolve_metrics(["psnr_matched", "ssim_matched"]), tmp_path / "journal")
+    found = scores.frame.set_index(["case_id", "metric"])
+    assert found.loc[(row.case_id, "psnr_matched"), ["value", "status"]].tolist() == [np.inf, "ok"]
+    assert found.loc[(row.case_id, "ssim_matched"), "value"] == pytest.approx(1.0)
+    assert found.loc[("flat", "psnr_matched"), "status"] == "failed"
+
+
+def test_the_size_of_the_images_is_in_the_signature(world, tmp_path):
+    metrics, found = resolve_metrics(["psnr"]), []
+    for size in (512, 64, 32, None):
+        options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "size": size}
+        found.append(score(world[:1], metrics, **options).signatures["psnr"])
+    assert len(set(found)) == 4
+    assert found[0] == metrics.signatures["psnr"], "of the size that every run has"
+
+
 def test_a_metric_that_raises_fails_alone_and_is_tried_again(world, tmp_path):
     broken, sound = Mean(signature="broken", error=RuntimeError("out of memory\ntrace")), Mean(signature="sound")
     scores = run(world, MetricSet({"broken": broken, "sound": sound}), tmp_path / "journal")
@@ -198,7 +253,9 @@ def test_a_changed_file_is_never_scored_under_its_old_hash(world, tmp_path, role
     metric = Mean({"gt", "references"})
     scores = run([row], MetricSet({"mean": metric}), tmp_path / "journal")
     assert scores.frame["status"].tolist() == ["failed"]
-    assert scores.reasons == {("mean", f"changed since its hash was recorded: {path}"): 1}
+    assert scores.reasons == {
+        ("mean", f"changed since its hash was recorded, run the pipeline that recorded it again: {path}"): 1
+    }
     Path(path).write_bytes(whole)
     mended = run([row], MetricSet({"mean": metric}), tmp_path / "journal")
     expected = sum((read_rgb(picture) / 255).mean() for picture in (row.output_path, *row.reference_paths))
@@ -207,7 +264,7 @@ def test_a_changed_file_is_never_scored_under_its_old_hash(world, tmp_path, role
 
 def test_each_picture_is_read_once_for_all_metrics_and_methods(world, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(scoring, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
+    monkeypatch.setattr(stage, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
     metrics = MetricSet({name: Mean({"gt", "references"}, signature=name) for name in ("x", "y", "z")})
     run(world, metrics, tmp_path / "journal")
     used = {row.output_path for row in world} | {row.gt_path for row in world}
@@ -217,7 +274,7 @@ def test_each_picture_is_read_once_for_all_metrics_and_methods(world, tmp_path, 
 
 def test_references_are_not_read_when_no_metric_looks_at_them(world, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(scoring, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
+    monkeypatch.setattr(stage, "read_rgb", lambda path, *a, **k: read.append(str(path)) or read_rgb(path, *a, **k))
     run(world, resolve_metrics(["psnr"]), tmp_path / "journal")
     assert not any("ref-" in path for path in read)
 
