@@ -11,7 +11,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.metrics.scoring import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.runner import RestoreStage
-from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before
+from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before, timing
 
 from ._chosen import chosen_cases
 from ._common import Context, group_of, open_context
@@ -80,7 +80,7 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         weights=weights,
         seed=context.seed,
     )
-    for line in problems(made):
+    for line in (*timing(results), *problems(made)):
         say(line)
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")

@@ -119,8 +119,9 @@ class _Facts:
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        well = report.restorations[report.restorations["status"] == "ok"]
-        self.seconds = well.groupby(["benchmark", "method"], observed=True)["seconds"].mean().to_dict()
+        timed = report.restorations.dropna(subset=["seconds"])  # first calls, which load, have none
+        well = timed[timed["status"] == "ok"]
+        self.seconds = well.groupby(["benchmark", "method"], observed=True)["seconds"].median().to_dict()
         fit = report.published[report.published["comparable"]].drop_duplicates(["benchmark", "method", "metric"])
         self.published = {
             (row.benchmark, row.method, row.metric): (row.published, f"{row.source} ({row.trust})")

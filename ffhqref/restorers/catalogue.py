@@ -119,12 +119,13 @@ def _measured(name: str, device: str) -> dict[str, Any]:
 def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, float]:
     """Return ``seconds`` of one picture and the peak ``memory_mb``.
 
-    The time is the best of some; the first call counts only where it alone takes half a minute.
+    The time is the median of the calls after the first, which loads and warms up; one is enough where it takes long.
     On a GPU the memory is what torch had allocated there; on the CPU it is how far this process's peak rose, weights
     and the first call's work included.
     """
     import resource
     import time
+    from statistics import median
 
     import torch
 
@@ -149,12 +150,12 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
             start = time.perf_counter()
             complete(restorer.restore(batch)).cpu()
             seconds.append(time.perf_counter() - start)
-            if sum(seconds) > 30:
+            if len(seconds) > 1 and sum(seconds) > 30:
                 break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cuda = device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else (peak - before) * unit / 1e6
-    return {"seconds": min(seconds[1:] or seconds), "memory_mb": memory}
+    return {"seconds": median(seconds[1:]), "memory_mb": memory}
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

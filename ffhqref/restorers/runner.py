@@ -62,11 +62,15 @@ class RestoreResult:
     output_sha256: str | None = None
     status: str = "failed"
     error: str | None = None
-    seconds: float = 0.0
+    seconds: float | None = 0.0
+    """None: the case was in the first call of its worker, which loads and warms up, or its program loads at each call.
+    """
     peak_memory_bytes: int | None = None
     device: str = "cpu"
     file_size: int | None = None
     file_mtime_ns: int | None = None
+    first_seconds: float | None = None
+    """Time of the case in a first call."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +233,8 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
             row.benchmark,
             row.case_id,
             error=outcome.error,
-            seconds=outcome.cost.seconds,
+            seconds=None if outcome.cost.first_call else outcome.cost.seconds,
+            first_seconds=outcome.cost.seconds if outcome.cost.first_call else None,
             peak_memory_bytes=outcome.cost.peak_memory_bytes,
             device=str(self.restorer.device),
             **found,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ffhqref.restorers.runner import RestoreResult, RestoreRow
@@ -46,7 +47,18 @@ def restorations(results: Sequence[RestoreResult]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame([asdict(result) for result in results])[list(SPECS["restorations"].columns)]
-    return frame.astype({"peak_memory_bytes": "Int64"})
+    return frame.astype({"seconds": "float64", "peak_memory_bytes": "Int64"})
+
+
+def timing(results: Sequence[RestoreResult]) -> Iterator[str]:
+    """Yield the seconds of an image of each restorer, the first call of each worker apart."""
+    for method in dict.fromkeys(result.method for result in results):
+        own = [result for result in results if result.method == method and result.status != "failed"]
+        first = [result.first_seconds for result in own if result.first_seconds is not None]
+        rest = [result.seconds for result in own if result.seconds is not None]
+        if first:
+            after = f"{median(rest):.3g} s (median)" if rest else "nothing after it was timed"
+            yield f"{method}: {median(first):.3g} s an image with loading, in the first call of a worker; then {after}"
 
 
 def problems(table: pd.DataFrame) -> Iterator[str]:

@@ -139,7 +139,7 @@ _TABLES = (
         method="string: name of the restorer in this run", **_CASE,
         output_path="string?: path in the workspace", output_sha256="string?: hash of that file",
         status="string: `ok`, or what kind of failure", error=_REASON,
-        seconds="~float64: time of the case, model loading not counted",
+        seconds="~float64?: time of the case; null in the first call of a worker, which loads and warms up",
         peak_memory_bytes="~int64?: on the device", device="~string: the network ran on",
     ),
     _table(
@@ -156,7 +156,7 @@ _TABLES = (
         rank="int32?: by the mean, 1 is best", rank_low="int32?: best rank that cannot be excluded",
         rank_high="int32?: worst rank that cannot be excluded", published="float64?: number of a paper, same protocol",
         published_source="string?: paper and table", leak="string?: why the method may know the people tested",
-        seconds_per_image="~float64?: of the restorer",
+        seconds_per_image="~float64?: median of the restorer's cases, first calls left out",
     ),
     _table(
         "faceme_features", "prepare", "image_id source bucket", "Features of an image that FaceMe trains on.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def find_checkout(checkout: str | Path) -> Path:
 
 
 def hash_weights(recipe: Recipe, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of the recipe's weight files by file name; of two of one name, the second's by its path.
+    """Return the SHA-256 of the recipe's weight files, by their names in the recipe.
 
     Args:
         recipe: names them.
@@ -56,8 +57,7 @@ def hash_weights(recipe: Recipe, root: Path, values: Mapping[str, str]) -> dict[
         known = registry().get(origin)
         if not path.is_file():
             raise WeightsError(f"no weight file {path}: it comes from {known.origin if known else origin}")
-        name = path.name if path.name not in hashes else template
-        hashes[name] = require(WeightFile(origin, path.name), path=path).sha256
+        hashes[template] = require(WeightFile(origin, path.name), path=path).sha256
     return hashes
 
 
@@ -97,24 +97,9 @@ def environment_state(python: str | None) -> list[str] | None:
 
 
 def _commit(root: Path) -> str | None:
-    """Return the commit that is checked out, read from git's own files; None where there are none."""
-    git = root / ".git"
+    """Return the commit that is checked out; None where there is none, or no git."""
+    command = ["git", f"--git-dir={root / '.git'}", "rev-parse", "--verify", "--quiet", "HEAD"]
     try:
-        if git.is_file():  # a worktree or a submodule: "gitdir: PATH"
-            git = (root / git.read_text(encoding="utf-8").partition(":")[2].strip()).resolve()
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        common = git / "commondir"
-        places = [git, git / common.read_text(encoding="utf-8").strip()] if common.is_file() else [git]
-        for place in places:
-            if (place / name).is_file():
-                return (place / name).read_text(encoding="utf-8").strip()
-            packed = place / "packed-refs"
-            for line in packed.read_text(encoding="utf-8").splitlines() if packed.is_file() else []:
-                if line.endswith(f" {name}"):
-                    return line.split()[0]
-    except (OSError, UnicodeDecodeError):
-        pass
-    return None
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,4 +1,4 @@
-"""Laying a call's inputs out as its program wants them, and filling in the placeholders."""
+"""Lay out the inputs of a call as its program wants them, and fill in the placeholders."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 class Case:
     """What a program may know of one case."""
 
-    index: int
-    """In the batch."""
     lq: NDArray[np.uint8]
     """RGB [H, W, 3]."""
     references: tuple[NDArray[np.uint8], ...]

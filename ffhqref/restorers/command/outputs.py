@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from ffhqref.restorers.command.layout import Call
     from ffhqref.restorers.command.recipe import Recipe
 
-THUMB = 16
-"""Side to which pictures are averaged down before they are told apart: what blur and noise leave of a face."""
-
-MARGIN = 0.25
-"""By how much another case's input must be nearer to an output than its own (in correlation) before the two count as
-swapped."""
-
 
 def collect(recipe: Recipe, call: Call, sizes: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8] | str]:
     """Return for each case its picture, uint8 RGB [H, W, 3], or why there is none, one line.
@@ -84,42 +77,3 @@ def _read(
     if (height, width) != size:
         raise ImageError(f"wrote {name} with {width}x{height} pixels, expected {size[1]}x{size[0]}")
     return picture
-
-
-def swapped(outputs: Sequence[NDArray[np.uint8]], inputs: Sequence[NDArray[np.uint8]]) -> dict[int, int]:
-    """Return which outputs look as if they were of another case of the same call, and of which.
-
-    Whatever a restorer does to a face, what is left of it at 16x16 pixels stays near its own input. The outputs are
-    given to the inputs so that all agree best (an optimal assignment of correlations of luma); an output given to
-    another input, and nearer to it by a clear margin, is suspect. Two degradations of one picture are not told apart,
-    and need not be.
-
-    Args:
-        outputs: uint8 RGB.
-        inputs: in the same order.
-    """
-    if len(outputs) < 2:
-        return {}
-    from scipy.optimize import linear_sum_assignment
-
-    likeness = likenesses(outputs, inputs)
-    own = np.diag(likeness)
-    assigned = zip(*linear_sum_assignment(likeness, maximize=True), strict=True)
-    return {int(row): int(column) for row, column in assigned if likeness[row, column] > own[row] + MARGIN}
-
-
-def likenesses(some: Sequence[NDArray[np.uint8]], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """Return the correlation of each of some pictures with each of others at 16x16 pixels, [some, others]."""
-    made: NDArray[np.float64] = np.stack([_thumb(one) for one in some]) @ np.stack([_thumb(one) for one in others]).T
-    return made
-
-
-def _thumb(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the luma at 16x16, mean 0 and length 1, as a vector (all zero for a picture of one colour)."""
-    import cv2
-
-    small = cv2.resize(picture, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float64)
-    luma = (small @ np.array([0.299, 0.587, 0.114])).ravel()
-    luma -= luma.mean()
-    length = float(np.linalg.norm(luma))
-    return luma / length if length > 1e-6 else np.zeros_like(luma)

@@ -1,20 +1,17 @@
-"""Running one foreign program: no shell, a time limit for it and all its children, its last words."""
+"""Run one external program: no shell, a time limit for it and its children, its last words."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ffhqref.core.errors import FfhqrefError
-from ffhqref.restorers.command.supervise import GRACE
 
 FOREIGN_TO_IT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Variables of our own interpreter that would lead another one astray."""
@@ -22,74 +19,60 @@ FOREIGN_TO_IT = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__
 LINE = 300
 """Characters kept of a program's last line."""
 
+GRACE = 3.0
+"""Seconds between asking a program to end and killing it."""
+
 
 class ProgramError(FfhqrefError):
     """A program that did not end well, or did not do what it was run for; one line."""
 
 
-class Clock:
-    """A time limit in seconds, shared by the programs of one call."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left, never less than a little."""
-        return max(0.01, self._end - time.monotonic())
-
-
-def run_program(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], logs: Path, clock: Clock) -> None:
-    """Run a program to its end.
+def run_program(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], logs: Path, end: float, limit: float
+) -> None:
+    """Run a program to its end, in a process group of its own.
 
     Args:
         argv: the program and its arguments, as they are: there is no shell.
         cwd: its working directory.
         env: all of its environment.
         logs: folder; ``stdout.txt`` and ``stderr.txt`` there are appended to.
-        clock: when its time is over, the program and all processes of its group are ended.
+        end: value of `time.monotonic` at which all processes of the group are killed.
+        limit: seconds that led to ``end``, for the message.
 
     Raises:
         ProgramError: it does not start, takes too long, or ends with another status than 0.
     """
-    order = {
-        "argv": list(argv), "cwd": str(cwd), "env": dict(env),
-        "stdout": str(logs / "stdout.txt"), "stderr": str(logs / "stderr.txt"),
-    }  # fmt: skip
-    supervisor = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-    assert supervisor.stdin is not None
-    assert supervisor.stdout is not None
+    name = program_name(argv)
     try:
-        supervisor.stdin.write(json.dumps(order).encode() + b"\n")
-        supervisor.stdin.flush()
-        supervisor.wait(clock.left)
+        with (logs / "stdout.txt").open("ab") as out, (logs / "stderr.txt").open("ab") as err:
+            program = subprocess.Popen(
+                list(argv), cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise ProgramError(f"{name} did not start: {error.strerror or error}: {error.filename or argv[0]}") from None
+    try:
+        status = program.wait(max(0.01, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        raise ProgramError(
-            f"{program_name(argv)} took longer than {clock.seconds:g} s and was ended" + _words(logs)
-        ) from None
+        raise ProgramError(f"{name} took longer than {limit:g} s and was ended" + _words(logs)) from None
     finally:
-        with contextlib.suppress(OSError):
-            supervisor.stdin.close()  # which ends the program where it still runs
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            supervisor.wait(2 * GRACE)
-        report = supervisor.stdout.read() if supervisor.poll() is not None else b""
-        supervisor.stdout.close()
-    _judge(program_name(argv), report, logs)
-
-
-def _judge(name: str, report: bytes, logs: Path) -> None:
-    facts = json.loads(report) if report.strip() else {"error": "its supervising process was ended"}
-    if "error" in facts:
-        raise ProgramError(f"{name} did not start: {facts['error']}")
-    status = int(facts["status"])
+        _end(program)
     if status < 0:
         raise ProgramError(f"{name} was ended by signal {-status} ({signal.Signals(-status).name})" + _words(logs))
     if status:
         raise ProgramError(f"{name} ended with status {status}" + _words(logs))
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    """End a program if it runs, and everything it left behind."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGTERM)
+            program.wait(GRACE)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
 
 
 def program_name(argv: Sequence[str]) -> str:

@@ -1,21 +1,22 @@
-"""The restorer `command`: batches in, a foreign program's outputs out, and what went wrong told case by case."""
+"""The restorer `command`: a method run by its own program."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import to_tensor, to_uint8
-from ffhqref.restorers.base import PartialResult, RestorationBatch, RestorerInfo
+from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
 from ffhqref.restorers.cache_key import by_content
 from ffhqref.restorers.command.checkout import (
     code_state,
@@ -25,34 +26,32 @@ from ffhqref.restorers.command.checkout import (
     hash_weights,
 )
 from ffhqref.restorers.command.layout import Call, Case, command_of, fill, lay_out
-from ffhqref.restorers.command.outputs import collect, likenesses, swapped
-from ffhqref.restorers.command.program import Clock, ProgramError, environment, last_words, run_program
+from ffhqref.restorers.command.outputs import collect
+from ffhqref.restorers.command.program import ProgramError, environment, last_words, run_program
 from ffhqref.restorers.command.recipe import Recipe, placeholders
+from ffhqref.restorers.run_cases import run_cases
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
 BATCH = {"run": 64, "identity": 16, "image": 1}
 """Cases handed over at once, by the recipe's group: a killed run loses no more than those."""
 
-ALIKE = 4
-"""After so many cases in a row that failed alone in the same way, and one more from the end, the rest of a failed call
-is not tried."""
+GIVE_UP_AFTER = 4
+"""Cases of a failed call that fail alone for the same reason before the rest is not tried."""
 
 NO_PART_OF_RESULTS = ("start_seconds", "case_seconds", "info", "weights")
 """Fields of a recipe that may change without anything being done again; weights count by their hashes."""
 
 
-class CommandRestorer:
+class CommandRestorer(Restorer):
     """A method run by its own program, in the user's checkout of its code and with the user's interpreter for it.
 
     Inputs are written to a temporary folder in the layout that the recipe tells, the program is run there without a
-    shell, and its outputs are read back, each by its name. A program that crashes, takes too long, or whose outputs
-    seem to be swapped is run again on halves of its cases, down to single ones, so that one case takes no other along;
-    outputs of a call that did not end well are not used. What is missing, unreadable or of a wrong size after a good
-    end fails with the program's last line and is not tried again.
+    shell, and its outputs are read back, each by its name. After a call that crashes, takes too long or writes names of
+    cases it was not given, nothing is used, and each case is tried again alone. What is missing, unreadable or of a
+    wrong size after a good end fails with the program's last line and is not tried again.
 
     Args:
         recipe: see `ffhqref.restorers.command.recipe.Recipe`; a mapping, or a YAML file.
@@ -71,12 +70,11 @@ class CommandRestorer:
 
     info = RestorerInfo(
         name="command", summary="any method through its own program (docs/restorers.md)", max_references=None,
-        input_size=None, licence="that of the method", verified_against="programs that fail in every way we thought of",
+        input_size=None, licence="that of the method", verified_against="failure-injection tests",
     )  # fmt: skip
     """Of the kind; an instance's own is its recipe's."""
-    version = "1"
     in_process = False
-    one_at_a_time = True
+    exclusive = True
 
     def __init__(
         self,
@@ -152,32 +150,35 @@ class CommandRestorer:
         """Return float32 [B, 3, H, W] in 0..1; with the reasons of those cases that failed, where some did."""
         import torch
 
-        cases = _cases(batch)
-        outcomes: dict[int, NDArray[np.uint8] | str] = {}
-        if self.recipe.needs_age:
-            outcomes = {case.index: "needs the target's age: dataset.ages" for case in cases if case.age is None}
-        for group in self._groups([case for case in cases if case.index not in outcomes]):
-            outcomes |= _Trials(self._call).attempt(group)
-        pictures = torch.zeros_like(batch.lq, device="cpu")
-        reasons = {}
-        for index, outcome in outcomes.items():
-            if isinstance(outcome, str):
-                reasons[index] = outcome
-            else:
-                pictures[index] = to_tensor([outcome])[0]
-        return PartialResult(pictures, reasons) if reasons else pictures
+        images, reasons = torch.zeros_like(batch.lq, device="cpu"), dict[int, str]()
+        for indices in self._groups(batch, reasons):
+            outcomes = run_cases(self._call, batch.subset(indices), give_up_after=GIVE_UP_AFTER)
+            for index, outcome in zip(indices, outcomes, strict=True):
+                if outcome.image is None:
+                    reasons[index] = str(outcome.error)
+                else:
+                    images[index] = outcome.image
+        return PartialResult(images, reasons) if reasons else images
 
-    def _groups(self, cases: list[Case]) -> list[list[Case]]:
+    def _groups(self, batch: RestorationBatch, reasons: dict[int, str]) -> list[list[int]]:
+        """Return the cases of each call; the reasons of cases that the program cannot take are filled in."""
+        able = list(range(len(batch)))
+        if self.recipe.needs_age:
+            ages = batch.ages or [None] * len(batch)
+            reasons.update({index: "needs the target's age: dataset.ages" for index in able if ages[index] is None})
+            able = [index for index in able if ages[index] is not None]
         if self.recipe.group == "image":
-            return [[case] for case in cases]
+            return [[index] for index in able]
         if self.recipe.group == "run":
-            return [cases] if cases else []
-        groups: dict[tuple[str, ...], list[Case]] = {}
-        for case in cases:
-            groups.setdefault(tuple(sha256_bytes(one.tobytes()) for one in case.references), []).append(case)
+            return [able] if able else []
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for index in able:
+            groups.setdefault(tuple(sha256_bytes(x.numpy().tobytes()) for x in batch.references[index]), []).append(
+                index
+            )
         return list(groups.values())
 
-    def _call(self, cases: Sequence[Case]) -> list[NDArray[np.uint8] | str]:
+    def _call(self, batch: RestorationBatch) -> PartialResult:
         """Run the programs once for these cases.
 
         Raises:
@@ -186,116 +187,49 @@ class CommandRestorer:
         folder = Path(tempfile.mkdtemp(prefix="ffhqref-", dir=self._scratch)).resolve()
         failed = True
         try:
-            made = self._made(cases, folder)
+            made = self._made(_cases(batch), folder)
             failed = any(isinstance(one, str) for one in made)
-            return [self._told(one, folder) if isinstance(one, str) else one for one in made]
         except ProgramError as error:
-            raise ProgramError(self._told(str(error), folder)) from None
+            raise ProgramError(self._stable(str(error), folder)) from None
         finally:
             if not (failed and self._keep):
                 shutil.rmtree(folder, ignore_errors=True)
+        reasons = {index: self._stable(one, folder) for index, one in enumerate(made) if isinstance(one, str)}
+        blank = np.zeros((*batch.lq.shape[2:], 3), np.uint8)
+        return PartialResult(to_tensor([blank if isinstance(one, str) else one for one in made]), reasons)
 
     def _made(self, cases: Sequence[Case], folder: Path) -> list[NDArray[np.uint8] | str]:
-        recipe = self.recipe
         work, logs = folder / "run", folder / "logs"
         work.mkdir()
         logs.mkdir()
-        call = lay_out(recipe, cases, work, self._values)
-        self._run(call, logs, Clock(recipe.start_seconds + recipe.case_seconds * len(cases)))
-        made = collect(recipe, call, [case.lq.shape[:2] for case in cases])
+        call = lay_out(self.recipe, cases, work, self._values)
+        self._run(call, logs, self.recipe.start_seconds + self.recipe.case_seconds * len(cases))
         words = last_words(logs)
-        self._check_names([(one, case) for one, case in zip(made, cases, strict=True) if not isinstance(one, str)])
+        made = collect(self.recipe, call, [case.lq.shape[:2] for case in cases])
         return [f"{one}; its last line: {words}" if isinstance(one, str) and words else one for one in made]
 
-    def _check_names(self, made: Sequence[tuple[NDArray[np.uint8], Case]]) -> None:
-        """Refuse outputs that stand under each other's names.
-
-        A suspicion may be wrong: some methods make of a face what they like. So one suspect is restored alone; where
-        that gives what the call gave for it, and not what the call gave under the other name, names are right.
-
-        Raises:
-            ProgramError: they are swapped.
-        """
-        pictures = [picture for picture, _ in made]
-        mixed = swapped(pictures, [case.lq for _, case in made])
-        if not mixed:
-            return
-        position, other = next(iter(mixed.items()))
-        try:
-            (alone,) = self._call([made[other][1]])
-        except ProgramError:
-            alone = ""
-        if not isinstance(alone, str):
-            under_its_name, under_the_other = likenesses([alone], [pictures[other], pictures[position]])[0]
-            if under_its_name >= under_the_other:
-                return
-        raise ProgramError(f"{len(mixed)} of {len(made)} outputs stand under the names of other cases of their call")
-
-    def _run(self, call: Call, logs: Path, clock: Clock) -> None:
+    def _run(self, call: Call, logs: Path, limit: float) -> None:
         env = {name: fill(text, call.values) for name, text in self.recipe.env.items()}
         index = self.device.partition(":")[2]
         if index:
             env.setdefault("CUDA_VISIBLE_DEVICES", index)
+        end = time.monotonic() + limit
         for command in self.recipe.commands:
             run_program(
                 command_of(command, call.values), cwd=Path(fill(self.recipe.cwd, call.values)),
-                env=environment(self._python, env), logs=logs, clock=clock,
+                env=environment(self._python, env), logs=logs, end=end, limit=limit,
             )  # fmt: skip
 
-    def _told(self, reason: str, folder: Path) -> str:
+    def _stable(self, reason: str, folder: Path) -> str:
         """Return a reason that is the same in every run, but for where the logs are kept."""
         plain = reason.replace(str(folder / "run"), "{run}")
         return f"{plain} (kept: {folder})" if self._keep else plain
-
-
-@dataclass
-class _Trials:
-    """Runs a group of cases, in halves where it fails, and gives up where nothing works."""
-
-    call: Callable[[Sequence[Case]], list[NDArray[np.uint8] | str]]
-    reason: str = ""
-    alike: int = 0
-    given_up: bool = False
-
-    def attempt(self, cases: Sequence[Case]) -> dict[int, NDArray[np.uint8] | str]:
-        """Return picture or reason for each case, by index."""
-        if self.given_up:
-            return {case.index: f"{self.reason} (not tried alone: {ALIKE + 1} others failed so)" for case in cases}
-        try:
-            made = self.call(cases)
-        except ProgramError as error:
-            if len(cases) == 1:
-                self._failed(str(error))
-                return {cases[0].index: str(error)}
-        else:
-            self.alike = 0
-            return {case.index: one for case, one in zip(cases, made, strict=True)}
-        middle = len(cases) // 2
-        first = self.attempt(cases[:middle])
-        return first | self._rest(cases[middle:])
-
-    def _rest(self, cases: Sequence[Case]) -> dict[int, NDArray[np.uint8] | str]:
-        if self.alike < ALIKE or self.given_up or len(cases) == 1:
-            return self.attempt(cases)
-        last = self.attempt(cases[-1:])
-        self.given_up = self.alike > ALIKE
-        return self.attempt(cases[:-1]) | last
-
-    def _failed(self, reason: str) -> None:
-        same = _kind(reason) == _kind(self.reason)
-        self.alike = self.alike + 1 if same else 1
-        self.reason = reason
-
-
-def _kind(reason: str) -> str:
-    """Return a reason without what differs from call to call."""
-    return re.sub(r"\(kept: .*|[0-9]+", "", reason)
 
 
 def _cases(batch: RestorationBatch) -> list[Case]:
     lq = to_uint8(batch.lq)
     ages = batch.ages or [None] * len(batch)
     return [
-        Case(index, lq[index], tuple(to_uint8(references)), seed % 2**31, age)
+        Case(lq[index], tuple(to_uint8(references)), seed % 2**31, age)
         for index, (references, seed, age) in enumerate(zip(batch.references, batch.seeds, ages, strict=True))
     ]

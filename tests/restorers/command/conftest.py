@@ -79,8 +79,6 @@ for path in paths:
         if fault == "extra":
             made[args.output / "00077.png"] = restored
 names = list(made)
-if faults.get("swap") and len(names) > 2:
-    names[0], names[1], names[2] = names[1], names[2], names[0]
 if faults.get("one off"):
     names = [path.with_name(f"{int(path.stem) + 1:05d}.png") for path in names]
 for name, picture in zip(names, made.values()):

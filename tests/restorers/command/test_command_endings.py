@@ -7,8 +7,6 @@ import textwrap
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from ffhqref.restorers.command.program import last_words
@@ -67,21 +65,6 @@ def test_ctrl_c_ends_the_program_and_leaves_nothing(checkout, interpreter, tmp_p
     assert "KeyboardInterrupt" in interrupted(checkout, signal.SIGINT, code)
     assert gone(checkout)
     assert not list(tmp_path.glob("ffhqref-*"))
-
-
-def test_no_program_outlives_a_killed_run(checkout, interpreter, tmp_path):
-    faults(checkout, case_0="hang")
-    (tmp_path / "input").mkdir()
-    cv2.imwrite(str(tmp_path / "input" / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    command = [str(interpreter), "main.py", "--input", str(tmp_path / "input"), "--output", str(tmp_path)]
-    code = f"""
-        from pathlib import Path
-        from ffhqref.restorers.command.program import Clock, environment, run_program
-        run_program({command!r}, cwd=Path({str(checkout)!r}), env=environment(None, {{}}), logs=Path({str(tmp_path)!r}),
-                    clock=Clock(600))
-        """
-    interrupted(checkout, signal.SIGKILL, code)
-    assert gone(checkout)
 
 
 def test_last_words_are_the_last_line_with_words(tmp_path):

@@ -34,7 +34,8 @@ def test_a_good_restorer_fills_the_table(tmp_path, rows):
     assert table["error"].isna().all()
     assert (table["method"] == "mine").all()
     assert (table["device"] == "cpu").all()
-    assert (table["seconds"] > 0).all()
+    assert table["seconds"].isna().tolist() == [True] * 4 + [False], "the first call loads"
+    assert (table["seconds"].dropna() > 0).all()
     assert table["peak_memory_bytes"].isna().all()
     for row, recorded in zip(rows, table.to_dict("records"), strict=True):
         path = tmp_path / recorded["output_path"]
