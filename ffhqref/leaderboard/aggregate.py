@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
 from ffhqref.leaderboard.board import BoardRow, board_frame
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, WHOLE_SET
@@ -50,6 +49,10 @@ class Detail:
     n_identities: int
     partial: bool
     """The method was not run on all cases and is not ranked."""
+    n_infinite: int
+    """Values that are infinite by definition."""
+    n_left_out: int
+    """Values that the metric's definition leaves out."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +72,16 @@ class Analysis:
 def analyse(report: Report) -> Analysis:
     """Rank methods within each benchmark and metric.
 
-    A case without a usable output or value is a failure. It counts as the worst value that any method has for the
-    metric in the benchmark (``failures="worst"``), so that nobody gains by failing on hard cases, or is left out of
-    the mean (``"excluded"``); `Analysis.details` holds both. A case in which no method has a value says nothing about
-    methods (no face in the ground truth, no reference) and is left out for all. A method that was not run on every
-    case is shown without a rank: means over different cases cannot be ordered.
+    How cases without a finite value count is said by `ffhqref.leaderboard.case_values.RULE`; `Analysis.details` holds
+    the means by both policies. A method that was not run on every case is shown without a rank: means over different
+    cases cannot be ordered.
 
     Raises:
-        ConfigError: an unknown policy or a metric without direction.
+        ConfigError: a metric without direction.
         TableError: scores of cases or benchmarks that ``cases`` does not hold.
     """
     import pandas as pd
 
-    failures = report.options.failures
-    if failures not in FAILURE_POLICIES:
-        raise ConfigError(f"failures={failures!r}: expected one of {', '.join(FAILURE_POLICIES)}")
-    unknown = sorted(set(report.scores["metric"].unique()) - set(report.metrics))
-    if unknown:
-        raise ConfigError(f"no direction (higher_is_better) is given for the metrics {', '.join(unknown)}")
     about = _Facts(report)
     rows: list[BoardRow] = []
     details: list[Detail] = []
@@ -146,14 +141,17 @@ class _Means:
     def __init__(self, block: CaseValues, report: Report) -> None:
         self.block, self.n_bootstrap = block, report.options.n_bootstrap
         self.seed = case_seed(report.seed, "leaderboard", block.benchmark)
-        self.sign = block.signs(report.directions)
-        self.worst = block.filled(self.sign)
+        self.sign = block.sign
         self.shown = FAILURE_POLICIES.index(report.options.failures)
-        n_cases, *shape = self.worst.shape
-        flat = self.worst.reshape(n_cases, -1)
+        n_cases, *shape = block.filled.shape
+        flat = block.filled.reshape(n_cases, -1)
         differ = np.flatnonzero(block.failed.any(axis=0).ravel())
-        every = np.concatenate([flat, block.values.reshape(n_cases, -1)[:, differ]], axis=1)
-        interval = mean_interval(every, block.identities, seed=self.seed, n_bootstrap=self.n_bootstrap)
+        every = np.concatenate([flat, block.measured.reshape(n_cases, -1)[:, differ]], axis=1)
+        binary = np.tile(block.binary, len(block.methods))
+        interval = mean_interval(
+            every, block.identities, seed=self.seed, n_bootstrap=self.n_bootstrap,
+            binary=np.concatenate([binary, binary[differ]]),
+        )  # fmt: skip
 
         def both(found: NDArray[N]) -> NDArray[N]:
             """Return [policy, methods, metrics]."""
@@ -163,20 +161,24 @@ class _Means:
 
         self.mean, self.low, self.high = both(interval.mean), both(interval.low), both(interval.high)
         self.n, self.n_identities = both(interval.n)[1], both(interval.n_identities)
-        has_row = np.isfinite(self.worst) | block.failed
+        has_row = ~np.isnan(block.values) | block.failed
+        run = has_row | block.left_out
         self.complete = has_row[:, block.ranked].any(axis=1).sum(axis=0)
-        self.partial = has_row.sum(axis=0) < self.complete
+        self.partial = run.sum(axis=0) < run[:, block.ranked].any(axis=1).sum(axis=0)
+        self.unranked = self.partial | (block.failed.any(axis=0) & (report.options.failures == "excluded"))
 
     def ranks(self, k: int) -> tuple[NDArray[np.int64], list[pd.DataFrame]]:
         """Return rank, lowest and highest rank [3, methods] of a metric, 0 where there is none, and its tests."""
         block, mean = self.block, self.mean[self.shown, :, k]
         ranks = np.zeros((3, len(block.methods)), np.int64)
-        contenders = np.flatnonzero(block.ranked & np.isfinite(mean))
+        contenders = np.flatnonzero(block.ranked & ~np.isnan(mean))
         if not len(contenders):
             return ranks, []
-        full = np.flatnonzero(~self.partial[contenders, k])
-        used = (self.worst, block.values)[self.shown][:, contenders, k]
-        tests = paired_tests(used, block.identities, seed=self.seed, n_bootstrap=self.n_bootstrap)
+        full = np.flatnonzero(~self.unranked[contenders, k])
+        used = block.counted(FAILURE_POLICIES[self.shown])[:, contenders, k]
+        tests = paired_tests(
+            used, block.identities, seed=self.seed, n_bootstrap=self.n_bootstrap, binary=bool(block.binary[k])
+        )
         higher = self.sign[k] > 0
         ranks[:, contenders[full]] = np.stack(
             rank_intervals(mean[contenders[full]], tests.among(full), higher_is_better=higher, alpha=ALPHA)
@@ -219,6 +221,8 @@ class _Means:
             n_cases=int(self.complete[k]),
             n_identities=int(self.n_identities[self.shown, j, k]),
             partial=bool(self.partial[j, k]),
+            n_infinite=int(np.isinf(block.values[:, j, k]).sum()),
+            n_left_out=int(block.left_out[:, j, k].sum()),
         )
 
 

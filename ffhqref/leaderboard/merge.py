@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.core.errors import TableError
+from ffhqref.leaderboard.case_values import identity_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +39,7 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         raise TableError("nothing to merge: name at least one workspace")
     if len(reports) == 1:
         return reports[0]
+    reports = [report.renamed(names) for report, names in zip(reports, new_names(reports), strict=True)]
     metrics = _metrics(reports)
     benchmarks = _benchmarks(reports)
     first = reports[0]
@@ -62,13 +65,45 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         restorations=restorations,
         metrics=metrics,
         benchmarks=benchmarks,
-        infos=_united(report.infos for report in reports),
+        methods=_united(report.methods for report in reports),
         age_pairs=_united(report.age_pairs for report in reports),
         references=first.references if one_set else None,
         degradations=_stacked(made, ["target_id", "level"]) if one_set and made else None,
         attributes=first.attributes if one_set and same_attributes else None,
         provenance={f"{report.name}: {name}": facts for report in reports for name, facts in report.provenance.items()},
     )
+
+
+def new_names(reports: Sequence[Report]) -> list[dict[str, str]]:
+    """Return for each report the new names of its methods: one name in two settings is two methods.
+
+    Settings that made the same output of every case that both workspaces restored are one.
+    """
+    found: list[dict[str, str]] = [{} for _ in reports]
+    for name in dict.fromkeys(name for report in reports for name in report.methods):
+        those = [(index, report) for index, report in enumerate(reports) if name in report.methods]
+        if all(_one_method(name, those[0][1], other) for _, other in those[1:]):
+            continue
+        for index, report in those:
+            method = report.methods[name]
+            kind = "" if method.kind in ("", name) else f"{method.kind}: "
+            found[index][name] = f"{name} ({kind}{method.setting or 'default'})"
+    return found
+
+
+def _one_method(name: str, a: Report, b: Report) -> bool:
+    mine, theirs = a.methods[name], b.methods[name]
+    if (mine.kind, mine.setting) == (theirs.kind, theirs.setting):
+        return True
+    keys = ["benchmark", "case_id", "output_sha256"]
+    outputs = [report.restorations.loc[report.restorations["method"] == name, keys] for report in (a, b)]
+    both = outputs[0].merge(outputs[1], on=keys[:2], suffixes=("", "_other"))
+    return bool(len(both)) and bool((both["output_sha256"] == both["output_sha256_other"]).all())
+
+
+def _by_content(signature: str) -> str:
+    """Return a signature without the names of its files, whose hashes say what they are."""
+    return re.sub(r"[^|=:@\s]+@(?=[0-9a-f]{12})", "@", signature)
 
 
 def _united(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
@@ -96,7 +131,7 @@ def _metrics(reports: Sequence[Report]) -> dict[str, MetricFacts]:
                 found[name] = theirs, report.name
                 continue
             mine, owner = found[name]
-            if theirs.signature and mine.signature and theirs.signature != mine.signature:
+            if theirs.signature and mine.signature and _by_content(theirs.signature) != _by_content(mine.signature):
                 raise TableError(
                     f"metric '{name}' is not the same in {owner} ({mine.signature}) and {report.name} "
                     f"({theirs.signature}); score one of them again with the other's setting"
@@ -155,6 +190,22 @@ def _check_cases(mine: pd.DataFrame, theirs: pd.DataFrame, name: str) -> None:
                 f"benchmark '{benchmark}' has other cases in {name}: {len(b - a)} only there, {len(a - b)} missing; "
                 "merge only leaderboards over the same cases"
             )
+        people = [_people(frame[frame["benchmark"] == benchmark]) for frame in (mine, theirs)]
+        apart = [case for case, group in people[0].items() if people[1][case] != group]
+        if apart:
+            raise TableError(
+                f"benchmark '{benchmark}' has other people in {name}: {len(apart)} cases belong together with others "
+                f"there (first: '{apart[0]}'); build both workspaces with the same identities"
+            )
+
+
+def _people(cases: pd.DataFrame) -> dict[str, frozenset[str]]:
+    """Return for each case the cases of the same person."""
+    codes = identity_codes(cases)
+    groups: dict[int, set[str]] = {}
+    for case, code in zip(cases["case_id"], codes, strict=True):
+        groups.setdefault(int(code), set()).add(case)
+    return {case: frozenset(group) for group in groups.values() for case in group}
 
 
 def _join(mine: pd.DataFrame, theirs: pd.DataFrame, key: list[str], facts: list[str], name: str) -> pd.DataFrame:

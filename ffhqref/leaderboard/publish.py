@@ -50,8 +50,7 @@ def publish(
         if known and all(_same(own.root / name, sha256) for name, sha256 in known["files"].items()):
             return
         reporter.begin("report")
-        reports = [read_report(workspace, options, seed) for workspace in workspaces]
-        report = merge_reports(reports).restricted(**shown)
+        report = merge_reports([read_report(one, options, seed).restricted(**shown) for one in workspaces])
         table = own.write(
             "leaderboard",
             report.leaderboard,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.restorers.base import RestorerInfo
 
 TRUST_LEVELS = ("primary", "contradictory", "secondary")
@@ -120,14 +121,14 @@ def published_numbers() -> pd.DataFrame:
 
 def match_published(
     benchmarks: Mapping[str, BenchmarkInfo],
-    methods: Mapping[str, RestorerInfo | None],
+    methods: Mapping[str, MethodFacts | None],
     signatures: Mapping[str, str],
 ) -> pd.DataFrame:
     """Set published numbers beside measured ones where they mean the same, and say why not elsewhere.
 
     Args:
         benchmarks: the measured benchmarks.
-        methods: measured method to its description, where it has one.
+        methods: measured method to what it is, where that is known.
         signatures: metric to its signature.
 
     Returns:
@@ -140,17 +141,16 @@ def match_published(
 
     rows = []
     known = _published()
-    known = known[known["method_key"].isin(list(methods))]
-    for name, info in benchmarks.items():
-        near = _near(known, info)
-        for row in near.to_dict("records"):
-            metric, reason = _metric_match(row, signatures)
-            if metric is None:
-                continue
-            method = str(row["method_key"])
-            reason = _protocol_mismatch(row, info, methods.get(method)) or reason
-            facts = [row["value"], row["source"], row["trust"], not reason, reason, row["paper"], row["table"]]
-            rows.append([name, method, metric, *facts])
+    for method, about in methods.items():
+        own = known[known["method_key"] == ((about.kind if about else "") or method)]
+        for name, info in benchmarks.items():
+            for row in _near(own, info).to_dict("records"):
+                metric, reason = _metric_match(row, signatures)
+                if metric is None:
+                    continue
+                reason = _protocol_mismatch(row, info, about) or _other_method(row, about) or reason
+                facts = [row["value"], row["source"], row["trust"], not reason, reason, row["paper"], row["table"]]
+                rows.append([name, method, metric, *facts])
     columns = [
         "benchmark",
         "method",
@@ -170,27 +170,53 @@ def match_published(
     return frame.drop(columns="order")
 
 
+UNKNOWN_VERSION = {"vqfr": "2", "vqfr_v1": "1"}
+"""Methods with several published versions, of which the papers do not say which they ran; and ours."""
+
+
+def _other_method(row: Mapping[Hashable, Any], method: MethodFacts | None) -> str:
+    """Return why the measured method is not the published one, or ""."""
+    key = str(row["method_key"])
+    if key in UNKNOWN_VERSION:
+        ours = UNKNOWN_VERSION[key]
+        return f"the paper does not say which version of {row['method']} it ran; measured is version {ours}"
+    return "" if method is None else method.departure()
+
+
 def leak_mark(restorer: RestorerInfo | None, benchmark: BenchmarkInfo | None) -> str | None:
     """Return why a restorer's numbers on a benchmark are too good, or None.
 
-    Weights trained on the whole set that the test people come from have seen these people. A split of it that keeps
-    people apart, such as ``FFHQ-Ref train``, is no leak.
+    Weights trained on the data set that the test people come from have seen these people. The published training split
+    of FFHQ-Ref keeps its people apart from the published test split, and from no other.
 
     >>> from ffhqref.restorers.base import RestorerInfo
     >>> test = BenchmarkInfo("severe", "FFHQ-Ref test", people_from="FFHQ")
     >>> leak_mark(RestorerInfo("codeformer", trained_on=("FFHQ",)), test)
     'trained on FFHQ, whose people are tested here'
-    >>> leak_mark(RestorerInfo("refldm", trained_on=("FFHQ-Ref train",)), test) is None
+    >>> refldm = RestorerInfo("refldm", trained_on=("FFHQ-Ref train",))
+    >>> leak_mark(refldm, test) is None
     True
+    >>> leak_mark(refldm, BenchmarkInfo("severe", "ffhq test", people_from="FFHQ"))
+    'trained on FFHQ-Ref train, whose people are tested here'
     """
     if restorer is None or benchmark is None or not benchmark.people_from:
         return None
-    whole = _plain(benchmark.people_from)
+    tested = _family(benchmark.people_from)
     for trained in restorer.trained_on:
-        first = re.split(r"[\s(,:]", trained.strip(), maxsplit=1)[0]
-        if _plain(first) == whole and not re.search(r"\bref\b", trained.lower()):
+        of_release = re.match(r"ffhq-ref\b", trained.strip().lower()) is not None
+        if of_release and benchmark.dataset.startswith("FFHQ-Ref"):
+            continue
+        if _family(re.split(r"[\s(,:]", trained.strip(), maxsplit=1)[0]) == tested:
             return f"trained on {trained}, whose people are tested here"
     return None
+
+
+FAMILIES = {"ffhqref": "ffhq", "celebahq": "celeba", "celebamaskhq": "celeba", "celebref": "celebrefhq"}
+"""Data sets whose people are those of a larger one."""
+
+
+def _family(name: str) -> str:
+    return FAMILIES.get(_plain(name), _plain(name))
 
 
 def _plain(name: str) -> str:
@@ -221,8 +247,8 @@ def _metric_match(row: Mapping[Hashable, Any], signatures: Mapping[str, str]) ->
     return near[0], f"other metric: published is {row['reason']}; measured is {signatures[near[0]]}"
 
 
-def _protocol_mismatch(row: Mapping[Hashable, Any], info: BenchmarkInfo, restorer: RestorerInfo | None) -> str:
-    """Return what differs beside the metric, or ""."""
+def _protocol_mismatch(row: Mapping[Hashable, Any], info: BenchmarkInfo, method: MethodFacts | None) -> str:
+    """Return what differs beside metric and method, or ""."""
     import pandas as pd
 
     references, n_cases = row["references"], row["n_cases"]
@@ -232,9 +258,11 @@ def _protocol_mismatch(row: Mapping[Hashable, Any], info: BenchmarkInfo, restore
         return f"other degradation: published {row['degradation']}, measured {info.degradation or 'unnamed'}"
     if not pd.isna(n_cases) and int(n_cases) != info.n_cases:
         return f"other cases: published on {int(n_cases)}, measured on {info.n_cases}"
-    takes_references = restorer is None or restorer.max_references != 0
-    if not pd.isna(references) and takes_references and info.max_references != int(references):
-        return f"other references: published with {int(references)}, measured with {info.max_references or 'all'}"
+    at_most = None if method is None else method.info.max_references
+    limits = [limit for limit in (info.max_references, at_most) if limit is not None]
+    measured = min(limits, default=None)
+    if not pd.isna(references) and at_most != 0 and measured != int(references):
+        return f"other references: published with {int(references)}, measured with {measured or 'all'}"
     if isinstance(row["note"], str) and "leaves out" in row["note"]:
         return row["note"]
     return ""

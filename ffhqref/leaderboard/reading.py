@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import content_key
 from ffhqref.leaderboard.case_values import CASE
+from ffhqref.leaderboard.methods import read_methods
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.report import MetricFacts, Report
 from ffhqref.reference_sets.agesets import LABEL
-from ffhqref.restorers.base import RestorerInfo
 from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ OPTIONAL = ("attributes", "imports")
 
 MADE_OF = {"FFHQ-Ref test": "ffhq", "CelebA-Test-Ref": "celeba_hq"}
 """Published set to the data set whose images it consists of; other published sets are folders of their own."""
+
+
+PEOPLE = {"ffhq": "FFHQ", "celeba_hq": "CelebA-HQ", "celebref_hq": "CelebRef-HQ", "folder": "", "sample": ""}
+"""Data set to what papers call it; one of another package has its own name."""
 
 
 def read_facts(workspace: Workspace) -> dict[str, dict[str, Any]]:
@@ -111,7 +115,7 @@ def read_report(workspace: Workspace, options: ReportOptions | None = None, seed
         restorations=restorations,
         metrics=_metrics(facts["scores"]),
         benchmarks=benchmarks,
-        infos={name: _info(stored) for name, stored in facts["restorations"]["infos"].items()},
+        methods=read_methods(facts["restorations"]),
         age_pairs=_age_pairs(cases, config),
         references=workspace.read("references"),
         degradations=degradations,
@@ -130,7 +134,23 @@ def _metrics(facts: Mapping[str, Any]) -> dict[str, MetricFacts]:
     }
 
 
-def set_name(options: Mapping[str, Any], dataset: str) -> str:
+def people_of(options: Mapping[str, Any], dataset: str) -> str:
+    """Return the data set whose people a benchmark tests, as `RestorerInfo.trained_on` calls it; empty: own images.
+
+    Args:
+        options: of the benchmark.
+        dataset: name of the workspace's data set.
+
+    >>> people_of({"split": "test"}, "celebref_hq"), people_of({"published_set": "LFW-Test"}, "ffhq")
+    ('CelebRef-HQ', 'LFW')
+    """
+    published = str(options.get("published_set") or "")
+    if options.get("split") or MADE_OF.get(published) == dataset:
+        return PEOPLE.get(dataset, dataset)
+    return published.partition("-")[0]
+
+
+def set_name(options: Mapping[str, Any], dataset: str, *, released: bool = True) -> str:
     """Return the name under which papers print a benchmark's set, or one of its own.
 
     A preset made for one data set can be run on any; over other images it is not the published set. Blind sets are
@@ -139,21 +159,21 @@ def set_name(options: Mapping[str, Any], dataset: str) -> str:
     Args:
         options: of the benchmark.
         dataset: name of the workspace's data set.
+        released: its split into people is the published one. An own split of FFHQ is not FFHQ-Ref's.
 
     >>> set_name({"published_set": "FFHQ-Ref test", "split": "test"}, "ffhq")
     'FFHQ-Ref test'
     >>> set_name({"published_set": "FFHQ-Ref test", "split": "test"}, "folder")
     'folder test'
+    >>> set_name({"published_set": "FFHQ-Ref test", "split": "test"}, "ffhq", released=False)
+    'ffhq test'
     """
     published = options.get("published_set")
+    if published == "FFHQ-Ref test" and not released:
+        published = None
     if published and MADE_OF.get(published, dataset) == dataset:
         return str(published)
     return f"{dataset} {options.get('split') or ''}".strip()
-
-
-def _info(stored: Mapping[str, Any]) -> RestorerInfo:
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-    return RestorerInfo(**fields)
 
 
 def _benchmarks(
@@ -164,6 +184,7 @@ def _benchmarks(
     These are the hashes that the tables recorded, which restoring and scoring hold the files to; files without one
     (LQ images from a folder) are hashed as they are now.
     """
+    released = bool(facts.get("identities", {}).get("config", {}).get("release"))
     dataset, config, notes = facts["images"]["dataset"], facts["cases"]["config"], facts["scores"].get("notes", {})
     known = workspace.picture_hashes()
 
@@ -185,11 +206,11 @@ def _benchmarks(
         ]
         found[name] = BenchmarkInfo(
             name=name,
-            dataset=set_name(options, dataset["name"]),
+            dataset=set_name(options, dataset["name"], released=released),
             degradation=options.get("published_degradation") or options.get("degradation") or "",
             max_references=options.get("references"),
             n_cases=len(mine),
-            people_from="FFHQ" if dataset["name"] == "ffhq" and options.get("split") else "",
+            people_from=people_of(options, dataset["name"]),
             protocol_hash=content_key(images),
             title=_title(options, mine["reference_paths"].map(len)),
             notes=notes.get(name, {}),

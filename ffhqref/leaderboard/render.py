@@ -31,7 +31,7 @@ LEGEND = (
 )
 FAILED = {
     "worst": "Failed cases count as the worst value of the metric.",
-    "excluded": "Failed cases are left out of the means.",
+    "excluded": "Failed cases are left out of the means, and a method with failures is not ranked.",
 }
 """What a table says of failures, by the policy of `ffhqref.leaderboard.aggregate.analyse`."""
 

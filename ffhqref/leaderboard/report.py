@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.published import BenchmarkInfo
     from ffhqref.restorers.base import RestorerInfo
 
@@ -48,8 +49,7 @@ class Report:
     restorations: pd.DataFrame
     metrics: Mapping[str, MetricFacts]
     benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
-    infos: Mapping[str, RestorerInfo] = field(default_factory=dict)
-    """Method to its description."""
+    methods: Mapping[str, MethodFacts] = field(default_factory=dict)
     age_pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Title to two benchmarks that differ in the age of the references only."""
     references: pd.DataFrame | None = None
@@ -81,10 +81,14 @@ class Report:
         """Whose images are shown and under what licence."""
         return "; ".join(self._of_datasets("attribution", "licence"))
 
-    @property
-    def notes(self) -> dict[str, Mapping[str, str]]:
+    @cached_property
+    def notes(self) -> dict[str, dict[str, str]]:
         """Benchmark to metric to what a reader must know of that column."""
-        return {name: info.notes for name, info in self.benchmarks.items()}
+        notes = {name: dict(info.notes) for name, info in self.benchmarks.items()}
+        for block in self.blocks:
+            mine = notes.setdefault(block.benchmark, {})
+            mine |= {metric: "; ".join(filter(None, (mine.get(metric), told))) for metric, told in block.told().items()}
+        return notes
 
     def _of_datasets(self, *keys: str) -> list[str]:
         """Return the first known fact of each data set, each once."""
@@ -94,13 +98,19 @@ class Report:
     @cached_property
     def blocks(self) -> tuple[CaseValues, ...]:
         """The scores of each benchmark as arrays."""
-        return tuple(case_values(self.scores, self.cases, self.restorations))
+        pairs = self.age_pairs.values()
+        return case_values(self.scores, self.cases, self.restorations, self.directions, pairs)
 
     @cached_property
     def published(self) -> pd.DataFrame:
         """See `match_published`."""
-        methods = {method: self.infos.get(method) for method in sorted(self.scores["method"].unique())}
+        methods = {method: self.methods.get(method) for method in sorted(self.scores["method"].unique())}
         return match_published(self.benchmarks, methods, self.signatures)
+
+    @property
+    def infos(self) -> dict[str, RestorerInfo]:
+        """Method to its description."""
+        return {name: method.info for name, method in self.methods.items()}
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -117,10 +127,19 @@ class Report:
         """See `case_features`."""
         return case_features(self.cases, self.references, self.degradations, self.attributes)
 
+    @property
+    def max_distance(self) -> float | None:
+        """Largest distance of a reference in the embedder's own scale; None: not known."""
+        told = [facts for facts in self.provenance.values() if facts.get("table") == "references"]
+        found = {facts["config"].get("max_distance") for facts in told}
+        return found.pop() if len(found) == 1 else None
+
     @cached_property
     def subgroups(self) -> pd.DataFrame:
         """See `subgroup_means`."""
-        return subgroup_means(self.blocks, bins(self.features), self.directions, seed=self.seed)
+        return subgroup_means(
+            self.blocks, bins(self.features, max_distance=self.max_distance), self.options.failures, seed=self.seed
+        )
 
     @cached_property
     def gate(self) -> pd.DataFrame | None:
@@ -140,6 +159,17 @@ class Report:
             for title, (first, second) in self.age_pairs.items()
             if {first, second} <= there
         }
+
+    def renamed(self, names: Mapping[str, str]) -> Report:
+        """Return the report with other names for some methods."""
+        if not names:
+            return self
+
+        def frame(table: pd.DataFrame) -> pd.DataFrame:
+            return table.assign(method=table["method"].map(lambda name: names.get(name, name)))
+
+        methods = {names.get(name, name): method for name, method in self.methods.items()}
+        return replace(self, scores=frame(self.scores), restorations=frame(self.restorations), methods=methods)
 
     def restricted(self, *, methods: Collection[str], benchmarks: Collection[str], metrics: Collection[str]) -> Report:
         """Return a part of the report; the ground truth stays.
@@ -167,6 +197,6 @@ class Report:
                 name: replace(info, notes=kept(info.notes, metrics))
                 for name, info in kept(self.benchmarks, benchmarks).items()
             },
-            infos=kept(self.infos, methods),
+            methods=kept(self.methods, methods),
             age_pairs={title: pair for title, pair in self.age_pairs.items() if set(pair) <= set(benchmarks)},
         )

@@ -15,19 +15,21 @@ from ffhqref.leaderboard.case_values import GROUND_TRUTH, identity_codes
 from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
 
     from ffhqref.leaderboard.case_values import CaseValues
+    from ffhqref.leaderboard.options import FailurePolicy
     from ffhqref.leaderboard.report import Report
 
 AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
 """Years between a target and the references it is restored with: the mean of the gaps without sign."""
 POSE_EDGES = (0.0, 10.0, 20.0, 30.0, 45.0, 90.0)
 """Degrees from the frontal face, without sign, for attributes whose name ends in yaw, pitch or roll."""
-DISTANCE_EDGES = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 2.0)
-"""1 - cosine between target and its best reference; 0.4 is the limit of FFHQ-Ref."""
+DISTANCE_SHARES = (0.0, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0)
+"""Edges of 1 - cosine between target and its best reference, as shares of the largest distance of a reference: each
+embedder has its own scale. FFHQ-Ref's limit is 0.4, dlib's 0.048."""
 
 
 def case_features(
@@ -119,11 +121,17 @@ def _numeric(attributes: pd.DataFrame, targets: pd.Series[str]) -> dict[str, dic
     return found
 
 
-def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
+def bins(features: pd.DataFrame, *, quantiles: int = 5, max_distance: float | None = None) -> pd.DataFrame:
     """Cut features into groups with readable labels.
 
     Age gap, distance and poses are cut at fixed edges, so that two reports can be compared; the number of references
     stays as it is; anything else is cut into ``quantiles`` parts of equal size.
+
+    Args:
+        features: from `case_features`.
+        quantiles: parts of a feature without fixed edges.
+        max_distance: largest distance of a reference, in the scale of the embedder that measured the distances; None:
+            not known, and distances are cut into ``quantiles`` parts too.
 
     Returns:
         ``benchmark, case_id, feature, group`` (label), ``order`` (int), ``middle`` (median of the feature in the
@@ -132,7 +140,9 @@ def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
     import pandas as pd
 
     poses = [feature for feature in features.columns if is_pose(feature)]
-    edges = {"age_gap": AGE_GAP_EDGES, "best_distance": DISTANCE_EDGES, **dict.fromkeys(poses, POSE_EDGES)}
+    edges: dict[str, tuple[float, ...]] = {"age_gap": AGE_GAP_EDGES, **dict.fromkeys(poses, POSE_EDGES)}
+    if max_distance:
+        edges["best_distance"] = (*(round(share * max_distance, 6) for share in DISTANCE_SHARES), 2.0)
     units = {"age_gap": " y", **dict.fromkeys(poses, "°")}
     frames = []
     for feature in features.columns.difference(["benchmark", "case_id"], sort=False):
@@ -164,17 +174,17 @@ def bins(features: pd.DataFrame, *, quantiles: int = 5) -> pd.DataFrame:
 def subgroup_means(
     blocks: Sequence[CaseValues],
     groups: pd.DataFrame,
-    directions: Mapping[str, bool],
+    failures: FailurePolicy = "worst",
     *,
     seed: int = 0,
     n_bootstrap: int = 1000,
 ) -> pd.DataFrame:
-    """Return means with intervals over identities within groups of cases; failures count as the worst value.
+    """Return means with intervals over identities within groups of cases.
 
     Args:
         blocks: the scores of each benchmark.
         groups: from `bins`, or any frame with ``benchmark, case_id, feature, group, order, middle``.
-        directions: metric to higher_is_better.
+        failures: what a failed case counts as.
         seed: of the resampling.
         n_bootstrap: resamples.
 
@@ -185,14 +195,17 @@ def subgroup_means(
 
     frames = []
     for block in blocks:
-        values = block.filled(block.signs(directions)).reshape(len(block.case_ids), -1)
+        values = block.counted(failures).reshape(len(block.case_ids), -1)
         place = {case_id: index for index, case_id in enumerate(block.case_ids)}
         method, metric = np.meshgrid(block.methods, block.metrics, indexing="ij")
         mine = groups[groups["benchmark"] == block.benchmark]
         for (feature, order), part in mine.groupby(["feature", "order"], sort=True, observed=True):
             rows = np.array([place[case_id] for case_id in part["case_id"]])
             key = case_seed(seed, "subgroup", block.benchmark, str(feature), str(order))
-            found = mean_interval(values[rows], block.identities[rows], seed=key, n_bootstrap=n_bootstrap)
+            found = mean_interval(
+                values[rows], block.identities[rows], seed=key, n_bootstrap=n_bootstrap,
+                binary=np.tile(block.binary, len(block.methods)),
+            )  # fmt: skip
             frames.append(
                 pd.DataFrame(
                     {
@@ -249,11 +262,16 @@ def paired_benchmarks(report: Report, first: str, second: str) -> pd.DataFrame:
         of_metric = [block.metrics.index(metric) for metric in metrics]
         of_method = [block.methods.index(method) for method in methods]
         cells = np.ix_([rows[name][target_id] for target_id in shared], of_method, of_metric)
-        picked.append(block.filled(block.signs(report.directions))[cells].reshape(len(shared), -1))
+        picked.append(block.counted(report.options.failures)[cells].reshape(len(shared), -1))
     codes = identity_codes(cases[cases["benchmark"] == first].set_index("target_id").loc[shared].reset_index())
-    differences = picked[1] - picked[0]
+    with np.errstate(invalid="ignore"):
+        differences = picked[1] - picked[0]
+    binary = [bool(block.binary[block.metrics.index(metric)]) for block in (a, b) for metric in metrics]
+    all_binary = np.array(binary).reshape(2, -1).all(axis=0)
     key = case_seed(report.seed, "paired", first, second)
-    found = mean_interval(differences, codes, seed=key, n_bootstrap=n_bootstrap)
+    found = mean_interval(
+        differences, codes, seed=key, n_bootstrap=n_bootstrap, binary=np.tile(all_binary, len(methods))
+    )
     p = max_t_p_values(cluster_sums(differences, codes)[0], seed=key, n_flips=n_bootstrap)
     method, metric = np.meshgrid(methods, metrics, indexing="ij")
     frame = pd.DataFrame(

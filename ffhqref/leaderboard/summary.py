@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.leaderboard.board import BoardRow
+from ffhqref.leaderboard.case_values import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +32,9 @@ def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
         gate: the gate.
 
     Returns:
-        ``benchmark, method, missed_share`` (cases under the threshold or failed), ``passed, mean_rank`` (null: did
-        not pass or lacks a quality metric), best first.
+        ``benchmark, method, missed_share`` (cases beyond the threshold in the metric's bad direction, or failed; of a
+        metric of whole sets, which has one value, 0 or 1), ``passed, mean_rank`` (null: did not pass or lacks a
+        quality metric), best first.
 
     Raises:
         ConfigError: the gate's metric has no score.
@@ -46,14 +49,16 @@ def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
         k = block.metrics.index(gate.metric)
         for j in np.flatnonzero(block.ranked):
             values, failed = block.values[:, j, k], block.failed[:, j, k]
-            tried = np.isfinite(values) | failed
-            missed = failed | (np.isfinite(values) & (values < gate.threshold))
+            tried = ~np.isnan(values) | failed
+            missed = failed | (values * block.sign[k] < gate.threshold * block.sign[k])
             if tried.any():
-                share = float(missed.sum() / tried.sum())
-                rows.append((block.benchmark, block.methods[j], share, share <= gate.max_missed_share))
+                rows.append((block.benchmark, block.methods[j], float(missed.sum() / tried.sum())))
+    if not rows:
+        rows = _of_whole_sets(board, gate)
     if not rows:
         raise ConfigError(f"identity gate: no scores of metric '{gate.metric}'; score it or choose another gate")
-    frame = pd.DataFrame(rows, columns=["benchmark", "method", "missed_share", "passed"])
+    frame = pd.DataFrame(rows, columns=["benchmark", "method", "missed_share"])
+    frame["passed"] = frame["missed_share"] <= gate.max_missed_share
     passed = frame[frame["passed"]][["benchmark", "method"]]
     means = board[board["metric"].isin(quality) & board["mean"].notna() & board["rank"].notna()].merge(passed)
     signed = means["mean"].where(~means["higher_is_better"], -means["mean"])
@@ -63,6 +68,16 @@ def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
     complete = grouped[grouped["size"] == present.reindex(grouped.index.get_level_values(0)).to_numpy()]
     frame = frame.merge(complete["mean"].rename("mean_rank").reset_index(), on=["benchmark", "method"], how="left")
     return frame.sort_values(["benchmark", "mean_rank", "missed_share", "method"], ignore_index=True)
+
+
+def _of_whole_sets(board: pd.DataFrame, gate: IdentityGate) -> list[tuple[str, str, float]]:
+    limit = gate.threshold
+    rows = [BoardRow.of(record) for record in board[board["metric"] == gate.metric].to_dict("records")]
+    return [
+        (row.benchmark, row.method, float(not (row.mean >= limit if row.higher_is_better else row.mean <= limit)))
+        for row in rows
+        if row.method != GROUND_TRUTH and (row.known or row.n_failed)
+    ]
 
 
 def pareto(values: NDArray[np.float64], higher_is_better: Sequence[bool]) -> NDArray[np.bool_]:

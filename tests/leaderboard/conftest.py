@@ -80,6 +80,7 @@ def evil():
 def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     """A small report with real pictures under ``root``."""
     from ffhqref.core.images import save_png
+    from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.options import ReportOptions
     from ffhqref.leaderboard.published import BenchmarkInfo
     from ffhqref.leaderboard.report import MetricFacts, Report
@@ -129,7 +130,10 @@ def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
             "lpips": MetricFacts(False, "lpips|vgg"),
         },
         benchmarks={b: BenchmarkInfo(b, "FFHQ-Ref test", b.title(), 5, n, "FFHQ") for b in ("moderate", "severe")},
-        infos={m: RestorerInfo(m, summary=f"about {m}", trained_on=("FFHQ",) if m == "good" else ()) for m in methods},
+        methods={
+            m: MethodFacts(RestorerInfo(m, summary=f"about {m}", trained_on=("FFHQ",) if m == "good" else ()))
+            for m in methods
+        },
         provenance={"scores": {"config": {"seed": 1}, "note": EVIL}},
         options=ReportOptions(n_bootstrap=50),
     )

@@ -9,6 +9,7 @@ import pytest
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.options import read_options
 from ffhqref.leaderboard import subgroups
+from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import IdentityGate, ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.summary import pareto
@@ -84,10 +85,10 @@ def test_a_silent_pass_through_is_a_failure_whatever_it_scored(tables):
     assert (found["mean"], found["n"], found["n_failed"]) == (25.0, 1, 1)
 
 
-def test_a_case_undefined_for_all_is_no_failure(tables):
+def test_a_case_left_out_by_the_metric_is_no_failure(tables):
     made = tables({"a": {"ids": [0.5, 0.7], "psnr": [1.0, 1]}, "b": {"ids": [0.4, 0.2], "psnr": [1.0, 1]}})
     gone = (made.scores["metric"] == "ids") & (made.scores["case_id"] == "00001")
-    made.scores.loc[gone, ["value", "status"]] = [np.nan, "failed"]
+    made.scores.loc[gone, ["value", "status"]] = [np.nan, "left_out"]
     found = row(run(made, {"ids": True, "psnr": True}).leaderboard, "a", "ids")
     assert (found["mean"], found["n"], found["n_failed"]) == (0.5, 1, 0)
 
@@ -189,16 +190,16 @@ def test_wrong_input_is_named(tables):
 
 def test_leak_marks(tables):
     made = tables({"leaky": {"psnr": [20.0]}, "clean": {"psnr": [21.0]}})
-    infos = {
-        "leaky": RestorerInfo("leaky", trained_on=("FFHQ",)),
-        "clean": RestorerInfo("clean", trained_on=("FFHQ-Ref train", "ImageNet")),
+    methods = {
+        "leaky": MethodFacts(RestorerInfo("leaky", trained_on=("FFHQ",))),
+        "clean": MethodFacts(RestorerInfo("clean", trained_on=("FFHQ-Ref train", "ImageNet"))),
     }
     tested = {"severe": BenchmarkInfo("severe", "FFHQ-Ref test", people_from="FFHQ")}
-    board = run(made, UP, infos=infos, benchmarks=tested).leaderboard
+    board = run(made, UP, methods=methods, benchmarks=tested).leaderboard
     assert row(board, "leaky")["leak"] == "trained on FFHQ, whose people are tested here"
     assert pd.isna(row(board, "clean")["leak"])
     sample = {"severe": BenchmarkInfo("severe", "sample")}
-    board = run(made, UP, infos=infos, benchmarks=sample).leaderboard
+    board = run(made, UP, methods=methods, benchmarks=sample).leaderboard
     assert board["leak"].isna().all()
 
 

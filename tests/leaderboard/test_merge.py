@@ -6,9 +6,11 @@ import pytest
 
 from ffhqref.core.errors import TableError
 from ffhqref.leaderboard.merge import merge_reports
+from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.report import MetricFacts, Report
+from ffhqref.restorers.base import RestorerInfo
 
 INFO = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 4, protocol_hash="a" * 64)
 
@@ -93,3 +95,75 @@ def test_a_metric_without_weights_in_one_takes_the_values_of_the_other(pair):
         }  # fmt: skip
         assert both.signatures == {"psnr": "psnr|rgb|v1"}
         assert both.notes == {"severe": {"fid": "two: n=4"}}
+
+
+def with_methods(report, **methods):
+    facts = {name: MethodFacts(RestorerInfo(name), name, *setting) for name, setting in methods.items()}
+    return dataclasses.replace(report, methods=facts)
+
+
+def on(report, benchmark):
+    """The same report of another benchmark."""
+    frames = {name: getattr(report, name).assign(benchmark=benchmark) for name in ("scores", "cases", "restorations")}
+    return dataclasses.replace(report, **frames, benchmarks={benchmark: dataclasses.replace(INFO, name=benchmark)})
+
+
+SETTINGS = [
+    ({"scale": 8}, (), "lq (scale=8)"),
+    ({}, ("b" * 64,), "lq (weights bbbbbbbbbbbb)"),
+    ({"recipe": {"sha256": "c" * 64}}, (), "lq (recipe=cccccccccccc)"),
+]
+
+
+@pytest.mark.parametrize(("options", "weights", "name"), SETTINGS)
+def test_two_settings_under_one_name_are_two_methods(pair, options, weights, name):
+    one, two = with_methods(pair[0], a=(), lq=()), with_methods(on(pair[1], "moderate"), b=(), lq=(options, weights))
+    for order in ([one, two], [two, one]):
+        both = merge_reports(order)
+        assert set(both.methods) == {"a", "b", "lq (default)", name}
+        board = both.leaderboard
+        assert set(board.loc[board["method"] == name, "benchmark"]) == {"moderate"}
+        assert set(board.loc[board["method"] == "lq (default)", "benchmark"]) == {"severe"}
+
+
+def test_one_setting_is_one_method_over_all_benchmarks(pair):
+    setting = ({"scale": 8}, ("b" * 64,))
+    both = merge_reports([with_methods(pair[0], a=(), lq=setting), with_methods(on(pair[1], "moderate"), lq=setting)])
+    board = both.leaderboard
+    assert set(board.loc[board["method"] == "lq", "benchmark"]) == {"moderate", "severe"}
+
+
+def test_settings_that_made_the_same_outputs_are_one_method(pair):
+    both = merge_reports([with_methods(pair[0], lq=()), with_methods(pair[1], lq=({"threads": 2},))])
+    assert "lq" in both.methods
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "same"),
+    [
+        ("ids|onnx:r50.onnx@0123456789ab|cosine", "ids|onnx:webface.onnx@0123456789ab|cosine", True),
+        ("ids|onnx:r50.onnx@0123456789ab|cosine", "ids|onnx:r50.onnx@ba9876543210|cosine", False),
+        ("lpips|vgg|vgg16.pth@0123456789ab|v1", "lpips|vgg|net.safetensors@0123456789ab|v1", True),
+        ("ids|onnx:r50.onnx@0123456789ab|cosine", "ids|onnx:r50.onnx@0123456789ab|degrees", False),
+    ],
+)
+def test_the_same_bytes_under_two_file_names_merge(pair, mine, theirs, same):
+    reports = [
+        dataclasses.replace(report, metrics={"psnr": MetricFacts(True, signature)})
+        for report, signature in zip(pair, (mine, theirs), strict=True)
+    ]
+    if same:
+        assert merge_reports(reports).signatures == {"psnr": mine}
+    else:
+        with pytest.raises(TableError, match="metric 'psnr' is not the same"):
+            merge_reports(reports)
+
+
+def test_other_people_are_refused_and_other_numbers_of_people_are_not(pair):
+    renumbered = pair[1].cases.assign(identity_id=pair[1].cases["identity_id"] + 7)
+    assert len(merge_reports([pair[0], dataclasses.replace(pair[1], cases=renumbered)]).cases) == 4
+    for people in ([0, 0, 1, 2], [0, 0, 0, 0]):
+        grouped = pair[1].cases.assign(identity_id=people)
+        with pytest.raises(TableError, match="benchmark 'severe' has other people in two") as caught:
+            merge_reports([pair[0], dataclasses.replace(pair[1], cases=grouped)])
+        assert "\n" not in str(caught.value)

@@ -8,15 +8,20 @@ import pandas as pd
 import pytest
 
 from ffhqref.core.errors import TableError
+from ffhqref.leaderboard import reading
+from ffhqref.leaderboard.methods import MethodFacts, changed_options
 from ffhqref.leaderboard.published import BenchmarkInfo, check_published, leak_mark, match_published, published_numbers
 from ffhqref.leaderboard.report import MetricFacts
 from ffhqref.restorers.base import RestorerInfo
+from ffhqref.restorers.catalogue import describe
+from ffhqref.weights.files import registry
 
 from .conftest import report_of
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "published_results.csv"
 SEVERE = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 857, people_from="FFHQ")
-REFLDM = RestorerInfo("refldm", max_references=5)
+REFLDM = MethodFacts(RestorerInfo("refldm", max_references=5))
 SIGNATURES = {
     "ids": "ids|onnx:webface_r50.onnx@0123456789ab|x=(0.5,0.5)|crop=6.25-93.75% area 112 unrounded|vs gt|cosine|v1",
     "lpips_vgg": "lpips|vgg|heads v0.1|vgg16.pth@0123456789ab|rgb|vs gt|v1",
@@ -92,7 +97,7 @@ def test_any_difference_is_named(change, signatures, reason):
 
 
 def test_failures_left_out_by_the_paper_are_not_comparable():
-    found = match_published({"severe": SEVERE}, {"dmdnet": RestorerInfo("dmdnet")}, SIGNATURES)
+    found = match_published({"severe": SEVERE}, {"dmdnet": MethodFacts(RestorerInfo("dmdnet"))}, SIGNATURES)
     ours = found[found["paper"].str.startswith("ReF-LDM")]
     assert not ours["comparable"].any()
     assert ours["reason"].str.contains("leaves out the cases in which landmark detection failed").all()
@@ -110,7 +115,7 @@ def test_published_numbers_reach_the_leaderboard(tables):
     made = tables({"refldm": {"ids": [0.7, 0.6], "lpips_vgg": [0.4, 0.5]}, "other": {"ids": [0.1, 0.2]}})
     metrics = {name: MetricFacts(name != "lpips_vgg", signature) for name, signature in SIGNATURES.items()}
     report = dataclasses.replace(
-        report_of(made, {}), metrics=metrics, benchmarks={"severe": SEVERE}, infos={"refldm": REFLDM}
+        report_of(made, {}), metrics=metrics, benchmarks={"severe": SEVERE}, methods={"refldm": REFLDM}
     )
     board = report.leaderboard.set_index(["method", "metric"])
     assert board.loc[("refldm", "ids"), "published"] == 0.676
@@ -140,26 +145,145 @@ def test_leak_marks_follow_the_training_set(trained_on, leaks):
     ("preset", "dataset", "expected", "people"),
     [
         ("refldm_severe", "ffhq", "FFHQ-Ref test", "FFHQ"),
-        ("refldm_severe", "celeba_hq", "celeba_hq test", ""),
+        ("refldm_severe", "celeba_hq", "celeba_hq test", "CelebA-HQ"),
         ("refldm_severe", "folder", "folder test", ""),
-        ("celeba_test_ref", "celeba_hq", "CelebA-Test-Ref", ""),
+        ("celeba_test_ref", "celeba_hq", "CelebA-Test-Ref", "CelebA-HQ"),
         ("celeba_test_ref", "ffhq", "ffhq test", "FFHQ"),
-        ("lfw_test", "ffhq", "LFW-Test", ""),
-        ("lfw_test", "folder", "LFW-Test", ""),
+        ("lfw_test", "ffhq", "LFW-Test", "LFW"),
+        ("lfw_test", "folder", "LFW-Test", "LFW"),
     ],
 )
 def test_a_preset_over_other_pictures_is_not_the_published_set(tables, preset, dataset, expected, people):
     from omegaconf import OmegaConf
 
-    from ffhqref.leaderboard import reading
-
     folder = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
     config = OmegaConf.to_container(OmegaConf.load(folder / f"{preset}.yaml"))
     cases = tables({"refldm": {"psnr": [20.0, 21]}}, benchmark=preset).cases
     workspace = SimpleNamespace(picture_hashes=lambda: lambda path: path)
-    facts = {"images": {"dataset": {"name": dataset}}, "cases": {"config": config}, "scores": {}}
+    release = {"config": {"release": "digest"}}
+    facts = {"images": {"dataset": {"name": dataset}}, "cases": {"config": config}, "scores": {}, "identities": release}
     (made,) = reading._benchmarks(workspace, cases, facts).values()
     assert (made.dataset, made.people_from) == (expected, people)
+
+
+def comparable(method, benchmark=SEVERE, signatures=SIGNATURES, name="refldm"):
+    """Return the reasons against ReF-LDM's own numbers, or the metrics in which they are comparable."""
+    found = match_published({"severe": benchmark}, {name: method}, signatures)
+    ours = found[found["paper"].str.startswith("ReF-LDM")]
+    good = ours[ours["comparable"]]
+    return set(good["metric"]) if len(good) else set(ours["reason"])
+
+
+def released(kind, *, options=(), weights=None, references=5):
+    known = registry()
+    names = {"refldm": ("refldm", "refldm-vqgan"), "codeformer": ("codeformer",)}[kind]
+    info = RestorerInfo(kind, max_references=references, weights=names)
+    return MethodFacts(info, kind, dict(options), weights or tuple(known[name].sha256 for name in names))
+
+
+def test_the_published_setting_and_files_are_comparable():
+    assert comparable(released("refldm")) == {"ids", "lpips_vgg"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"steps": 50}, "other setting: steps=50"),
+        ({"guidance_scale": 3.0}, "other setting: guidance_scale=3.0"),
+        ({"preset": "demo"}, "other setting: preset=demo"),
+    ],
+)
+def test_another_setting_is_not_the_published_method(options, reason):
+    assert comparable(released("refldm", options=options)) == {reason}
+
+
+def test_one_reference_is_not_five_wherever_it_is_said():
+    reason = {"other references: published with 5, measured with 1"}
+    assert comparable(released("refldm", references=1)) == reason
+    assert comparable(released("refldm"), BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 1, 857)) == reason
+    unlimited = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", None, 857)
+    assert comparable(released("refldm"), unlimited) == {"ids", "lpips_vgg"}, "the restorer itself takes five"
+
+
+@pytest.mark.parametrize("kind", ["refldm", "codeformer"])
+def test_own_weights_are_not_the_published_file(kind):
+    own = released(kind, weights=("e" * 64,))
+    assert comparable(own, name=kind) == {"other weights than the published file: eeeeeeeeeeee"}
+
+
+def test_weights_without_a_known_hash_prove_nothing():
+    info = RestorerInfo("gpen", weights=("gpen-bfr-512",))
+    method = MethodFacts(info, "gpen", {}, ("e" * 64,))
+    assert method.departure() == "weights of no known published hash: eeeeeeeeeeee"
+    assert MethodFacts(info, "gpen").departure() == "the weights were not recorded"
+    assert MethodFacts(RestorerInfo("bicubic")).departure() == ""
+
+
+def test_a_label_of_ones_own_is_known_by_its_restorer():
+    assert comparable(released("refldm"), name="mine") == {"ids", "lpips_vgg"}
+    other = MethodFacts(RestorerInfo("refldm"), "bicubic")
+    assert comparable(other) == set(), "a name alone makes no published method"
+
+
+def test_vqfr_is_comparable_in_no_version():
+    for kind, version in (("vqfr", "2"), ("vqfr_v1", "1")):
+        found = comparable(MethodFacts(RestorerInfo(kind), kind), name=kind)
+        assert found <= {f"the paper does not say which version of VQFR it ran; measured is version {version}"}
+
+
+def test_pgdiff_with_a_reference_is_not_pgdiff():
+    frame = published_numbers()
+    assert set(frame.loc[frame["method"] == "PGDiff (reference)", "method_key"]) == {"pgdiff_ref"}
+    assert "pgdiff" not in set(frame["method_key"].dropna())
+
+
+@pytest.mark.parametrize(
+    ("file", "same"), [("a.npz@012345678901", True), ("a.npz@012345678901(not the published file)", False)]
+)
+def test_statistics_of_ffhq_must_be_the_published_file(file, same):
+    signatures = {"fid_ffhq": f"fid|clean|ffhq trainval70k {file}|v1"}
+    found = comparable(released("refldm"), signatures=signatures)
+    assert (found == {"fid_ffhq"}) == same
+
+
+def test_options_that_change_nothing_do_not_count():
+    assert changed_options("refldm", {"batch_size": 8, "device": "cuda", "name": "refldm", "preset": "paper"}) == {}
+    assert changed_options("refldm", {"steps": 20, "preset": None}) == {"steps": 20, "preset": None}
+    assert changed_options("bicubic", {"scale": 4}) != changed_options("bicubic", {"scale": 8})
+    assert changed_options("of_another_package", {"x": 1, "device": "cpu"}) == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "benchmark", "leaks"),
+    [
+        ("FFHQ-Ref train", BenchmarkInfo("b", "FFHQ-Ref test", people_from="FFHQ"), False),
+        ("FFHQ-Ref train", BenchmarkInfo("b", "ffhq test", people_from="FFHQ"), True),
+        ("FFHQ", BenchmarkInfo("b", "ffhq test", people_from="FFHQ"), True),
+        ("CelebRef-HQ", BenchmarkInfo("b", "celebref_hq test", people_from="CelebRef-HQ"), True),
+        ("CelebRef-HQ train", BenchmarkInfo("b", "celebref_hq test", people_from="CelebRef-HQ"), True),
+        ("CelebA", BenchmarkInfo("b", "CelebA-Test-Ref", people_from="CelebA-HQ"), True),
+        ("CelebA-HQ (30,000)", BenchmarkInfo("b", "celeba_hq test", people_from="CelebA-HQ"), True),
+        ("CelebRef-HQ", BenchmarkInfo("b", "celeba_hq test", people_from="CelebA-HQ"), False),
+        ("LFW", BenchmarkInfo("b", "LFW-Test", people_from="LFW"), True),
+    ],
+)
+def test_people_of_every_data_set_belong_to_it(trained_on, benchmark, leaks):
+    assert bool(leak_mark(RestorerInfo("x", trained_on=(trained_on,)), benchmark)) == leaks
+
+
+@pytest.mark.parametrize("name", ["dmdnet"])
+def test_released_weights_that_have_seen_celebref_hq_are_marked(name):
+    tested = BenchmarkInfo("b", "celebref_hq test", people_from="CelebRef-HQ")
+    assert leak_mark(describe(name), tested) == "trained on CelebRef-HQ, whose people are tested here"
+
+
+@pytest.mark.parametrize("name", ["restorerid", "asffnet"])
+def test_programs_that_have_seen_celebref_hq_are_marked(name):
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "restorer" / f"{name}.yaml"))
+    tested = BenchmarkInfo("b", "celebref_hq test", people_from=reading.people_of({"split": "test"}, "celebref_hq"))
+    assert leak_mark(RestorerInfo(name, trained_on=tuple(config[name]["recipe"]["info"]["trained_on"])), tested)
 
 
 def test_bad_rows_are_refused():

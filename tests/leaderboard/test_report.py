@@ -11,6 +11,7 @@ import pytest
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import read_options
 from ffhqref.leaderboard.formats import FORMATS, TextFormat, write_report
+from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import IdentityGate, ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.report import MetricFacts, Report
@@ -37,7 +38,10 @@ def test_report_of_a_workspace(workspace, tmp_path):
     gate = IdentityGate(metric="ids", threshold=0.4, max_missed_share=0.25)
     report = replace(
         workspace,
-        infos={"leaky": RestorerInfo("leaky", trained_on=("FFHQ",)), "unused": RestorerInfo("unused")},
+        methods={
+            "leaky": MethodFacts(RestorerInfo("leaky", trained_on=("FFHQ",))),
+            "unused": MethodFacts(RestorerInfo("unused")),
+        },
         age_pairs={"Same-age against cross-age": ("same_age", "cross_age"), "absent": ("same_age", "elsewhere")},
         options=ReportOptions(n_bootstrap=50, gate=gate, quality=("psnr",)),
     )

@@ -14,6 +14,7 @@ from ffhqref.leaderboard.statistics import (
     mean_interval,
     naive_interval,
     paired_tests,
+    proportion_interval,
     rank_intervals,
 )
 
@@ -206,3 +207,58 @@ def test_equal_methods_share_a_rank():
     assert low.tolist() == [1, 1, 1]
     assert high.tolist() == [3, 3, 3]
     assert tests.p_adjusted.tolist() == [1.0, 1.0, 1.0]
+
+
+def covers(counts, make, *, rounds=300, binary=False):
+    """Share of rounds in which the interval holds the true mean; all columns of a round are one draw."""
+    rng = np.random.default_rng(7)
+    people = np.repeat(np.arange(len(counts)), counts)
+    columns = [make(rng, people) for _ in range(rounds)]
+    values, truth = np.stack([values for values, _ in columns], axis=1), np.array([truth for _, truth in columns])
+    found = mean_interval(values, people, n_bootstrap=400, binary=np.full(rounds, binary))
+    return np.mean((found.low <= truth + 1e-12) & (truth - 1e-12 <= found.high))
+
+
+def person_and_case(rng, people):
+    person = rng.normal(size=people.max() + 1)
+    return person[people] + 0.7 * rng.normal(size=len(people)), 0.0
+
+
+@pytest.mark.parametrize("counts", [[20, 1, 1, 1, 1, 1], [40, 2, 2, 2, 2, 2], [10, 2, 2, 2, 2, 2]])
+def test_coverage_where_one_person_holds_most_of_the_cases(counts):
+    assert covers(counts, person_and_case) > 0.92
+
+
+@pytest.mark.parametrize("n_people", [2, 4, 6])
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
+def test_coverage_of_rare_events(n_people, rate):
+    def events(rng, people):
+        person = rng.beta(2 * rate, 2 * (1 - rate), people.max() + 1)
+        return (rng.random(len(people)) < person[people]).astype(float), rate
+
+    assert covers([3] * n_people, events, binary=True) > 0.93
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_event_that_never_or_always_happens_has_a_wide_interval(value):
+    found = mean_interval(np.full((12, 1), value), np.repeat(np.arange(4), 3), binary=np.array([True]))
+    assert found.high[0] - found.low[0] == pytest.approx(1 - 0.025 ** (1 / 4))
+    assert value in (found.low[0], found.high[0])
+
+
+def test_proportions_of_independent_cases_are_clopper_and_pearsons():
+    hits = np.array([1.0] * 7 + [0.0] * 33)
+    low, high = proportion_interval(hits > 0, np.arange(40))
+    exact = stats.binomtest(7, 40).proportion_ci()
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.005)
+
+
+def test_two_methods_without_any_event_differ_by_nothing_known():
+    values = np.zeros((12, 2))
+    found = paired_tests(values, np.repeat(np.arange(4), 3), binary=True).difference
+    assert (found.mean[0], found.low[0]) == (0, 0)
+    assert found.high[0] > 0.5
+    values[0, 0] = values[11, 1] = 1
+    found = paired_tests(values, np.repeat(np.arange(4), 3), binary=True).difference
+    assert found.low[0] < -0.3
+    assert found.high[0] > 0.3

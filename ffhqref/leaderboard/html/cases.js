@@ -13,9 +13,7 @@ const baseline = (b) => (b.methods.includes("lq") ? "lq" : null);
 const gain = (value, other, metric) => (higher(metric) ? value - other : other - value);
 
 function statusOf(b, i, method, metric) {
-  const error = b.error(i, method);
-  if (error) return "failed";
-  return Number.isNaN(b.value(i, method, metric)) ? "no value" : "ok";
+  return b.state(i, method, metric) ?? (Number.isNaN(b.value(i, method, metric)) ? "no value" : "ok");
 }
 
 function findCases() {
@@ -87,7 +85,7 @@ function drawFilters() {
     choice("Method", allMethods, s.method, (value) => { s.method = value; s.right = null; refresh(); drawViewer(); }),
     choice("Metric", allMetrics, s.metric, set("metric")),
     choice("Order", [["worst", "worst first"], ["best", "best first"], ...(BENCHMARKS.some(baseline) ? [["improved", "most improved on LQ"], ["worsened", "least improved on LQ"]] : []), ["id", "by name"]], s.sort, set("sort")),
-    choice("Status", [["all", "all"], ["ok", "ok"], ["failed", "failed"], ["no value", "no value"]], s.status, set("status")),
+    choice("Status", [["all", "all"], ["ok", "ok"], ["failed", "failed"], ["left out", "left out"], ["no value", "no value"]], s.status, set("status")),
     choice("Person", [["all", "all"], ...people.map(String)], s.person, set("person")),
     typed("At least", "min", "number"), typed("At most", "max", "number"), typed("Case", "text", "search"));
   $("#filters").onsubmit = (event) => event.preventDefault();

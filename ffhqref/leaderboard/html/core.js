@@ -52,6 +52,11 @@ class Benchmark {
     if (j >= 0 && k >= 0) for (let i = 0; i < found.length; i++) found[i] = values[(i * M + j) * K + k];
     return found;
   }
+  // Why a value is missing: "failed", "left out", or undefined.
+  state(i, method, metric) {
+    const j = this.methods.indexOf(method), k = this.metrics.indexOf(metric);
+    return j < 0 || k < 0 ? undefined : this.states[(i * this.methods.length + j) * this.metrics.length + k];
+  }
   error(i, method) {
     return this.errors[`${i},${this.methods.indexOf(method)}`] ?? null;
   }
@@ -75,6 +80,7 @@ function picture(number) {
 
 function show(value, metric) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   return value.toFixed(DATA.metrics[metric]?.decimals ?? 3).replace("-", "−");
 }
 const higher = (metric) => DATA.metrics[metric].higher;

@@ -16,7 +16,7 @@ from ffhqref import __version__
 from ffhqref.core.errors import TableError
 from ffhqref.core.images import write_atomic
 from ffhqref.leaderboard.aggregate import ALPHA
-from ffhqref.leaderboard.case_values import GROUND_TRUTH
+from ffhqref.leaderboard.case_values import GROUND_TRUTH, RULE
 from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.html.payload import (
     benchmark_payload,
@@ -118,6 +118,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         gate=[] if report.gate is None else report.gate.to_dict("records"),
         pairs={title: frame.to_dict("records") for title, frame in report.age_comparisons.items()},
         alpha=ALPHA,
+        rule=RULE,
         provenance={name: _provenance(facts) for name, facts in report.provenance.items()},
         n_cases=n_cases,
         n_embedded=len(album.cases),
@@ -143,7 +144,7 @@ def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
         outputs.setdefault((row[0], row[1]), {})[row[2]] = row[3]
     about = {(row["benchmark"], row["case_id"]): row for row in report.cases.to_dict("records")}
     keys = [(block.benchmark, case_id) for block in blocks for case_id in block.case_ids]
-    badness = np.concatenate([_badness(block, report.directions) for block in blocks]) if blocks else np.zeros(0)
+    badness = np.concatenate([_badness(block) for block in blocks]) if blocks else np.zeros(0)
 
     def pictures(key: tuple[str, str]) -> CasePictures:
         case = about[key]
@@ -171,11 +172,10 @@ def _scored(block: CaseValues) -> list[str]:
     return [metric for metric, on in zip(block.metrics, known, strict=True) if on] or block.metrics
 
 
-def _badness(block: CaseValues, directions: Mapping[str, bool]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _badness(block: CaseValues) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How badly the competing methods did on each case on average; failures count as the worst value."""
-    sign = block.signs(directions)
     metric = block.metrics.index(_main_metric(_scored(block)))
-    values = (block.filled(sign) * sign)[:, block.ranked, metric]
+    values = (block.filled * block.sign)[:, block.ranked, metric]
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean: np.ndarray[Any, np.dtype[np.float64]] = -np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

@@ -73,7 +73,15 @@ def benchmark_payload(
         "metrics": block.metrics,
         "about": about,
         "errors": errors,
+        "states": _states(block),
     }
+
+
+def _states(block: CaseValues) -> dict[str, str]:
+    """Return the place in the flat values of each that is missing to why."""
+    found = dict.fromkeys(np.flatnonzero(block.failed.ravel()).tolist(), "failed")
+    found |= dict.fromkeys(np.flatnonzero(block.left_out.ravel()).tolist(), "left out")
+    return {str(place): state for place, state in found.items()}
 
 
 def comparison_payload(comparisons: pd.DataFrame, methods: list[str], metrics: list[str]) -> str:
