@@ -9,12 +9,12 @@ from ffhqref.cases.cases import draw_people, pick_targets
 from ffhqref.core.errors import ConfigError
 from ffhqref.store.tables import read_metadata
 
-from ._common import Context, group_of
-
 if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.store.workspace import Workspace
+
+    from ._common import Context
 
 
 def chosen_cases(context: Context, workspace: Workspace, cases: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def named(context: Context, group: str, there: Iterable[str], remedy: str) -> li
         ConfigError: a name that the workspace does not have.
     """
     there = list(there)
-    chosen = list(group_of(context.config, group))
+    chosen = list(context.config.parts(group))
     if not is_named(context, group):
         return there
     if not chosen:
@@ -76,7 +76,7 @@ def named(context: Context, group: str, there: Iterable[str], remedy: str) -> li
 def is_named(context: Context, group: str) -> bool:
     """Return whether the command line or an experiment chose the parts of a group, rather than the default config."""
     keys = [override.partition("=")[0] for override in _given()]
-    return group in keys or list(group_of(context.config, group)) != _default(group)
+    return group in keys or list(context.config.parts(group)) != _default(group)
 
 
 def _check_options(context: Context, made: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ def _check_options(context: Context, made: Mapping[str, Any]) -> None:
         if group != "benchmark" or not option or name not in made:
             continue
         option = option.split(".")[0]
-        if context.config["benchmark"].get(name, {}).get(option) != made[name].get(option):
+        if context.config.parts("benchmark").get(name, {}).get(option) != made[name].get(option):
             raise ConfigError(
                 f"{key}={value}: the cases here were made with {option}={made[name].get(option)}; run "
                 "`ffhqref degrade` with it again"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.hashing import content_key
@@ -40,17 +40,17 @@ def check_faceme(context: Context) -> Plan:
     from ffhqref.zoo.faceme.config import FaceMeConfig
 
     stages, settings = check_options(context)
-    options = context.config["train"]["faceme"]
-    listed = options["list"]
-    path = Path(listed).expanduser() if listed else context.workspace.root / "faceme" / "train.json"
+    options = context.config.train.faceme
+    listed = options.list
+    path = listed.expanduser() if listed else context.workspace.root / "faceme" / "train.json"
     if not path.is_file():
         raise ConfigError(f"no list of training samples at {path}: run ffhqref prepare, or set train.faceme.list")
     return Plan(
         stages=stages,
-        folder=Path(context.config["train"]["folder"]) / "faceme",
+        folder=context.config.train.folder / "faceme",
         base=base_folder(context),
         photomaker=photomaker_file(context),
-        config=FaceMeConfig.load(options["config"]),
+        config=FaceMeConfig.load(options.config),
         settings=settings,
         samples=read_samples(path),
     )
@@ -58,33 +58,31 @@ def check_faceme(context: Context) -> Plan:
 
 def check_options(context: Context) -> tuple[tuple[int, ...], dict[int, FaceMeSettings]]:
     """Return the stages to train, in order, and the settings of both; what is wrong in the config ends here."""
-    stages = context.config["train"]["faceme"]["stages"]
-    if not stages or not set(stages) <= {1, 2}:
-        raise ConfigError(f"train.faceme.stages={stages}: expected [1], [2] or [1,2]")
+    stages = context.config.train.faceme.stages
     settings = {stage: _settings(context, stage) for stage in (1, 2)}
     return tuple(stage for stage in (1, 2) if stage in stages), settings
 
 
 def base_is_random(context: Context) -> bool:
     """Return whether no base is named and widths are not the released ones: `base_folder` then makes a random one."""
-    options = context.config["train"]["faceme"]
-    return not options["base"] and options["config"] is not None
+    options = context.config.train.faceme
+    return not options.base and options.config is not None
 
 
 def base_folder(context: Context) -> Path:
     """Return the SDXL folder: the one given, the released one, or a small random one where widths are not released."""
     from ffhqref.weights.files import require
 
-    options = context.config["train"]["faceme"]
-    if options["base"]:
-        return Path(options["base"]).expanduser()
+    options = context.config.train.faceme
+    if options.base:
+        return options.base.expanduser()
     if not base_is_random(context):
         return require("realvisxl-3").path.parent.parent
-    folder = Path(context.config["train"]["folder"]) / "faceme" / "base"
+    folder = context.config.train.folder / "faceme" / "base"
     if not (folder / "model_index.json").is_file():
         from ffhqref.training.faceme.small import write_small_base
 
-        write_small_base(folder, side=int(options["side"]), seed=context.seed)
+        write_small_base(folder, side=options.side, seed=context.seed)
     return folder
 
 
@@ -93,14 +91,14 @@ def photomaker_file(context: Context) -> Path:
     from ffhqref.weights.files import require
     from ffhqref.zoo.faceme.config import FaceMeConfig
 
-    options = context.config["train"]["faceme"]
-    if options["photomaker"] or options["config"] is None:
-        return require("photomaker-v1", path=options["photomaker"]).path
-    path = Path(context.config["train"]["folder"]) / "faceme" / "photomaker-v1.bin"
+    options = context.config.train.faceme
+    if options.photomaker or options.config is None:
+        return require("photomaker-v1", path=options.photomaker).path
+    path = context.config.train.folder / "faceme" / "photomaker-v1.bin"
     if not path.is_file():
         from ffhqref.training.faceme.small import write_small_photomaker
 
-        write_small_photomaker(path, FaceMeConfig.load(options["config"]).id_encoder, context.seed)
+        write_small_photomaker(path, FaceMeConfig.load(options.config).id_encoder, context.seed)
     return path
 
 
@@ -114,8 +112,8 @@ def train_faceme(
     from ffhqref.training.finished import finished
     from ffhqref.training.loop import train
 
-    options, say = context.config["train"]["faceme"], context.reporter.say
-    side = int(options["side"])
+    options, say = context.config.train.faceme, context.reporter.say
+    side = options.side
     load, degrade, feature = SmallPictures(side), unrounded_degradation("faceme", side), FeatureFiles()
     say(f"train: FaceMe on {len(plan.samples)} pictures, {side} pixels; folder {plan.folder}")
     for stage in plan.stages:
@@ -130,14 +128,14 @@ def train_faceme(
             continue
         task = _task(context, plan, settings)
         rules, pool = settings.batch_rules, settings.pool_rules
-        batches = FaceMeBatches(plan.samples, load, degrade, feature, rules, pool, workers=int(options["workers"]))
+        batches = FaceMeBatches(plan.samples, load, degrade, feature, rules, pool, workers=options.workers)
         written = train(
             task,
             batches,
             folder,
             look=batches(0, 0, 1),
             told=teller(f"faceme stage {stage}", settings.run.steps),
-            export_every=int(options["checkpoint_every"]),
+            export_every=options.checkpoint_every,
             key=key,
         )
         if written:  # by the first of several processes
@@ -166,8 +164,8 @@ def _check_same_beginning(begun: str, folder: Path) -> None:
 
 def _key(context: Context, plan: Plan, stage: int, begun: str) -> str:
     """Return a hash of all that decides what a stage makes."""
-    options = context.config["train"]["faceme"]
-    facts = {name: options[name] for name in ("prompt", "key_word", "side")}
+    options = context.config.train.faceme
+    facts: dict[str, Any] = {name: getattr(options, name) for name in ("prompt", "key_word", "side")}
     settings = plan.settings[stage]
     # The random base follows from the seed wherever its folder lies; the LoRA's file matters where it is merged.
     facts["base"] = ["random", context.seed] if base_is_random(context) else str(plan.base.absolute())
@@ -185,10 +183,10 @@ def _task(context: Context, plan: Plan, settings: FaceMeSettings) -> FaceMeTask:
     from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.training.runtime import TrainingRuntime
 
-    options = context.config["train"]["faceme"]
+    options = context.config.train.faceme
     before = latest_checkpoint(plan.folder / "stage1") if settings.stage == 2 else None
     runtime = TrainingRuntime(context.device, settings.run.precision)
-    prompt = encode_prompt(plan.base, options["prompt"], options["key_word"], device=str(runtime.device))
+    prompt = encode_prompt(plan.base, options.prompt, options.key_word, device=str(runtime.device))
     networks = load_networks(
         plan.base,
         prompt,
@@ -205,11 +203,11 @@ def _settings(context: Context, stage: int) -> FaceMeSettings:
     from ffhqref.training.faceme.settings import FaceMeSettings
     from ffhqref.training.settings import RunSettings
 
-    train = context.config["train"]
-    options = train["faceme"]
-    shared = {key: train[key] for key in ("precision", "save_every", "sample_every")}
-    shared |= {"seed": context.seed, "lora": options["lora"], "resolution": int(options["side"])}
-    given = {**shared, **options["common"], **options[f"stage{stage}"]}
+    train = context.config.train
+    options = train.faceme
+    shared = {key: getattr(train, key) for key in ("precision", "save_every", "sample_every")}
+    shared |= {"seed": context.seed, "lora": options.lora, "resolution": options.side}
+    given = {**shared, **options.common, **(options.stage1 if stage == 1 else options.stage2)}
     of_run = {item.name for item in fields(RunSettings)}
     own = {item.name for item in fields(FaceMeSettings)} - {"run", "stage"}
     for key in given:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.stage import ImageRow, ImageStage, file_rows
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.faces.store import embed_images
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 PREFIX = "faces-"
 """Begins the image ids, so that none is one of the data set's; the rest is the name of the file."""
-
-LEAKS = ("refuse", "leave_out")
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class MoreFaces:
 
 def faces_root(context: Context) -> Path | None:
     """Return the folder of ``train.faces``, or None."""
-    given = context.config["train"]["faces"]["path"]
-    return Path(str(given)).expanduser().absolute() if given else None
+    given = context.config.train.faces.path
+    return given.expanduser().absolute() if given else None
 
 
 def listed_faces(context: Context) -> dict[str, tuple[str, str]] | None:
@@ -65,11 +63,11 @@ def listed_faces(context: Context) -> dict[str, tuple[str, str]] | None:
     Raises:
         ConfigError: the CSV is missing or wrong, or two of its pictures have one name.
     """
-    options, root = context.config["train"]["faces"], faces_root(context)
+    options, root = context.config.train.faces, faces_root(context)
     if root is None:
         return None
     found: dict[str, tuple[str, str]] = {}
-    for path, person in people_of_csv(root, options["table"], options["leave_out"]):
+    for path, person in people_of_csv(root, options.table, options.leave_out):
         image_id = f"{PREFIX}{Path(path).stem}"
         if image_id in found:
             raise ConfigError(f"train.faces: two pictures in {root} are called {Path(path).stem}; rename one")
@@ -106,12 +104,12 @@ def more_faces(context: Context) -> MoreFaces | None:
     embeddings, errors = _embedded(context, root, frame[frame["error"].isna()])
     people = dict(zip(frame["image_id"], frame["person"], strict=True))
     leaks = _leaks(context, embeddings, people)
-    if leak_policy(context) == "refuse":
+    if context.config.synthesis.leaks == "refuse":
         refuse(leaks)
     errors = {**{leak.image_id: f"left out: {leak.reason}" for leak in leaks}, **errors}
     frame["error"] = [errors.get(row.image_id, row.error) for row in rows_of(frame)]
     columns = list(SPECS["train_faces"].columns)
-    facts = {"config": context.config["train"]["faces"], "faces_root": str(root)}
+    facts = {"config": context.config.train.faces.given(), "faces_root": str(root)}
     workspace.write("train_faces", frame[columns], inputs=("identities", "embeddings"), **facts)
     good = frame[frame["error"].isna()].set_index("image_id", drop=False)
     if good.empty:
@@ -141,18 +139,6 @@ def _embedded(context: Context, root: Path, good: pd.DataFrame) -> tuple[Embeddi
     return Embeddings.checked(list(found.image_ids), found.vectors), dict(found.errors)
 
 
-def leak_policy(context: Context) -> str:
-    """Return what becomes of tested people: ``refuse`` or ``leave_out``.
-
-    Raises:
-        ConfigError: neither.
-    """
-    wanted = str(context.config["synthesis"]["leaks"])
-    if wanted not in LEAKS:
-        raise ConfigError(f"synthesis.leaks={wanted}: expected refuse or leave_out.{did_you_mean(wanted, LEAKS)}")
-    return wanted
-
-
 def check_embedder(workspace: Workspace, signature: str, pipeline: str) -> None:
     """Refuse another embedder, given to this pipeline, than the one that the workspace was built with.
 
@@ -177,11 +163,10 @@ def _leaks(context: Context, embeddings: Embeddings, people: Mapping[str, Any]) 
     found: list[Leak] = []
     if names:
         faces = Embeddings.checked(names, own.vectors[own.positions(names)])
-        limit = float(context.config["build"]["max_distance"])
+        limit = context.config.build.max_distance
         found = leaks_by_face(wanted, embeddings, faces, limit, "this workspace's test split")
-    for benchmark in context.config["synthesis"]["benchmarks"]:
-        path = Path(str(benchmark)).expanduser()
-        found += benchmark_leaks(context, path, wanted, embeddings, people, prefix=PREFIX)
+    for benchmark in context.config.synthesis.benchmarks:
+        found += benchmark_leaks(context, benchmark.expanduser(), wanted, embeddings, people, prefix=PREFIX)
     return of_same_people(found, wanted, people)
 
 
@@ -224,4 +209,4 @@ def benchmark_leaks(
     if rows.empty:
         raise DatasetError(f"synthesis.benchmarks: {benchmark} has no test split")
     faces = Embeddings.of_table(rows)
-    return leaks_by_face(wanted, embeddings, faces, float(context.config["build"]["max_distance"]), str(benchmark))
+    return leaks_by_face(wanted, embeddings, faces, context.config.build.max_distance, str(benchmark))

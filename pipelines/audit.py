@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.cli.main import launch
-from ffhqref.core.errors import ConfigError, TableError
+from ffhqref.core.errors import TableError
 from ffhqref.core.images import read_rgb, save_png, write_atomic
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.stage import EmbedStage
@@ -17,7 +17,7 @@ from ffhqref.reference_sets.audit import audit_identities, calibrate_threshold, 
 from ffhqref.reference_sets.pairs import pairs_of
 from ffhqref.reference_sets.vectors import Embeddings
 
-from ._common import Context, check_integer, embeddings_of, open_context, rows_of
+from ._common import Context, embeddings_of, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,33 +26,31 @@ if TYPE_CHECKING:
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        check_integer(context.config["audit"], "worst", 0, prefix="audit.")
         return audit(context)
 
 
 def audit(context: Context) -> int:
     """Write ``audit.csv`` and ``audit_worst.png``, and with a second network ``calibration.csv``."""
-    workspace, options, say = context.workspace, context.config["audit"], context.reporter.say
+    workspace, options, say = context.workspace, context.config.audit, context.reporter.say
     identities, first = workspace.read("identities"), embeddings_of(workspace)
-    second, limit = None, options["second"]["max_distance"]
-    if options["second"]["name"]:
-        if limit is None:
-            raise ConfigError("audit.second.max_distance: the second network's own threshold is needed")
+    second, limit = None, options.second.max_distance
+    if options.second.name:
         second = _second(context, first.image_ids.tolist())
-    threshold = float(context.config["build"]["max_distance"])
+    threshold = context.config.build.max_distance
     found = audit_identities(first, identities, max_distance=threshold, second=second, second_max_distance=limit)
     path = workspace.root / "audit.csv"
     write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
     say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} suspicious merges: {path}")
-    _sheet(context, identities, found.head(int(options["worst"])))
-    if second is not None:
-        _calibrate(context, first, second, float(limit))
+    _sheet(context, identities, found.head(options.worst))
+    if second is not None and limit is not None:
+        _calibrate(context, first, second, limit)
     return 0
 
 
 def _second(context: Context, image_ids: list[str]) -> Embeddings:
-    options = {key: value for key, value in context.config["audit"]["second"].items() if key != "max_distance"}
-    stage = EmbedStage(context.workspace.dataset_root, options.pop("name"), options, options.pop("crop"))
+    options = context.config.audit.second
+    path = options.path and str(options.path)
+    stage = EmbedStage(context.workspace.dataset_root, str(options.name), {"path": path}, options.crop)
     images = context.workspace.read("images").set_index("image_id").loc[image_ids].reset_index()
     rows = [ImageRow(row.image_id, row.path, row.sha256) for row in rows_of(images)]
     folder = context.workspace.root / "embeddings"
@@ -82,7 +80,7 @@ def _sheet(context: Context, identities: pd.DataFrame, worst: pd.DataFrame) -> N
 
 def _calibrate(context: Context, first: Embeddings, second: Embeddings, limit: float) -> None:
     """Ask at which threshold the run's network agrees best with the second one."""
-    widest = 2.0 * float(context.config["build"]["max_distance"])
+    widest = 2.0 * context.config.build.max_distance
     pairs = pairs_of(first, min(widest, 1.9))
     left, right = first.positions(pairs["image_a"]), first.positions(pairs["image_b"])
     theirs = second.pair_distances(second.positions(pairs["image_a"]), second.positions(pairs["image_b"]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.run import DetectorOptions, RunConfig
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import write_atomic
@@ -18,7 +18,7 @@ from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, 
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import read_faces
-from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
+from ffhqref.reference_sets.build import ReferenceSet, build_reference_set
 from ffhqref.reference_sets.card import write_card
 from ffhqref.reference_sets.release import (
     Release,
@@ -28,7 +28,6 @@ from ffhqref.reference_sets.release import (
     write_release,
 )
 from ffhqref.reference_sets.review import read_exclusions, write_review
-from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.reference_sets.summary import describe_differences, describe_pictures, describe_set
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
@@ -38,9 +37,8 @@ from ._common import Context, embedder_options, open_context, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ffhqref.reference_sets.options import BuildConfig
     from ffhqref.reference_sets.references import Exclusions
-
-SPLIT_KEYS = ("test", "val", "min_references", "max_references")
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,15 @@ def execute(config: Any) -> int:
 
 def check_build(context: Context) -> Plan:
     """Check the config and open everything that a build needs."""
-    settings = BuildConfig.of({**context.config["build"], "device": context.device})
-    review = _review_split(context.config["review"])
-    verdicts = context.config["exclusions"]
-    folder = context.config["release"]
+    settings = context.config.build.model_copy(update={"device": context.device})
+    review = _review_split(context.config.review)
+    verdicts = context.config.exclusions
+    folder = context.config.release
     if folder and verdicts:
         raise ConfigError(
             "exclusions are verdicts on a set that is built, release=… imports one: leave one of them out"
         )
-    dataset, detector = dataset_of(context.config["dataset"])
+    dataset = dataset_of(context.config)
     image_stage: ImageStage | AlignStage
     if dataset.aligned:
         root = dataset.root
@@ -87,27 +85,25 @@ def check_build(context: Context) -> Plan:
         recorded = "package:sample" if dataset.name == "sample" else str(root)
     else:
         root = context.workspace.root / "aligned"
-        image_stage = AlignStage(dataset.root, root, detector.pop("name", "centerface"), detector)
+        detector = context.config.dataset.detector or DetectorOptions()
+        image_stage = AlignStage(dataset.root, root, detector.name, detector.options)
         recorded = "workspace:aligned"
     name, crop, embedder = embedder_options(context.config)
-    ages = dict(context.config["ages"])
-    model = ages.pop("model")
-    age_stage = AgeStage(root, model, ages) if model else None
-    balance = context.config["balance"]
-    attribute = attribute_of(dataset.attributes, str(balance)) if balance else None
+    model, path = context.config.ages.model, context.config.ages.path
+    age_stage = AgeStage(root, model, {"path": path and str(path)}) if model else None
+    balance = context.config.balance
+    attribute = attribute_of(dataset.attributes, balance) if balance else None
     exclusions = read_exclusions(verdicts, dataset.files) if verdicts else None
-    release = read_release(Path(folder).expanduser(), dataset.files) if folder else None
+    release = read_release(folder.expanduser(), dataset.files) if folder else None
     embed_stage = EmbedStage(root, name, embedder, crop)
     return Plan(
         settings, dataset, image_stage, embed_stage, age_stage, attribute, exclusions, release, review, recorded
     )
 
 
-def dataset_of(config: dict[str, Any]) -> tuple[Dataset, dict[str, Any]]:
-    """Return the data set of a config, and the options of the detector for pictures that are not aligned."""
-    options = {key: value for key, value in config.items() if key not in SPLIT_KEYS}
-    detector = dict(options.pop("detector", None) or {})
-    return open_dataset(options.pop("name"), **options), detector
+def dataset_of(config: RunConfig) -> Dataset:
+    """Return the data set of a config."""
+    return open_dataset(config.dataset.name, **config.dataset.options)
 
 
 def build(context: Context, plan: Plan) -> int:
@@ -126,7 +122,9 @@ def build(context: Context, plan: Plan) -> int:
     )
     images = pd.DataFrame(results, columns=list(SPECS["images"].columns))
     facts = {"name": dataset.name, "licence": dataset.licence, "attribution": dataset.attribution}
-    workspace.write("images", images, config=context.config["dataset"], dataset=facts, dataset_root=plan.dataset_root)
+    workspace.write(
+        "images", images, config=context.config.dataset.given(), dataset=facts, dataset_root=plan.dataset_root
+    )
     good = images[images["error"].isna()]
     if good.empty:
         first = images.iloc[0]
@@ -134,7 +132,7 @@ def build(context: Context, plan: Plan) -> int:
             f"none of the {len(images)} pictures in {dataset.root} can be used, first {first['path']}: {first['error']}"
         )
     table = embedded.frame(plan.embed_stage.signature)
-    config = {key: value for key, value in context.config["embedder"].items() if key != "device"}
+    config = {key: value for key, value in context.config.embedder.given().items() if key != "device"}
     workspace.write("embeddings", table, inputs=("images",), config=config)
     ages = _ages(context, plan, good)
     built = build_reference_set(
@@ -189,13 +187,13 @@ def _ages(context: Context, plan: Plan, good: pd.DataFrame) -> dict[str, float]:
         for row, got in [(row, got) for row, got in results if got.error is not None][:5]:
             context.reporter.say(f"no age: {row.path}: {got.error}")
     frame = ages_frame(plan.dataset, estimated, source)
-    context.workspace.write("ages", frame, inputs=("images",), config=context.config["ages"])
+    context.workspace.write("ages", frame, inputs=("images",), config=context.config.ages.given())
     return dict(zip(frame["image_id"], frame["age"].astype(float), strict=True))
 
 
 def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFrame) -> None:
-    workspace, verdicts = context.workspace, context.config["exclusions"]
-    config = {**context.config["build"], "balance": context.config["balance"]}
+    workspace, verdicts = context.workspace, context.config.exclusions
+    config = {**context.config.build.given(), "balance": context.config.balance}
     config["exclusions"] = sha256_file(verdicts) if verdicts else None
     if plan.release is not None:
         config["release"] = plan.release.digest
@@ -206,13 +204,8 @@ def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFra
     write_release(workspace.root / "FFHQ-Ref", make_release(built.identities, built.references, names))
 
 
-def _review_split(wanted: Any) -> str | None:
-    if wanted in (None, False):
-        return None
-    split = "test" if wanted is True else str(wanted)
-    if split not in SPLITS:
-        raise ConfigError(f"review={wanted}: expected true (the test split), false, or one of {', '.join(SPLITS)}")
-    return split
+def _review_split(wanted: bool | str | None) -> str | None:
+    return "test" if wanted is True else wanted or None
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cases import make
 from ffhqref.cases.make import CaseMaker
 from ffhqref.cli.main import launch
-from ffhqref.reference_sets.agesets import AgeSetConfig
 
-from ._common import Context, group_of, open_context
+from ._common import Context, open_context
 
 if TYPE_CHECKING:
     from ffhqref.cases.benchmark import Benchmark
@@ -24,8 +23,7 @@ def execute(config: Any) -> int:
 
 def check_benchmarks(context: Context) -> list[Benchmark]:
     """Return the benchmarks of the config; a wrong name or value ends here."""
-    AgeSetConfig.of(context.config["age_sets"])
-    return make.check_benchmarks(group_of(context.config, "benchmark"))
+    return make.check_benchmarks(context.config.parts("benchmark"))
 
 
 def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
@@ -39,14 +37,14 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
         context.map,
         context.reporter.say,
         context.seed,
-        AgeSetConfig.of(settings["age_sets"]),
+        settings.age_sets,
         limit=context.limit,
-        exclusions=settings["exclusions"],
-        retry_failed=settings["retry_failed"],
+        exclusions=settings.exclusions,
+        retry_failed=settings.retry_failed,
     ).make(benchmarks)
     config = {
-        name: {**options, "age_sets": settings["age_sets"]} if options.get("ages") else options
-        for name, options in settings["benchmark"].items()
+        name: {**options, "age_sets": settings.age_sets.given()} if options.get("ages") else options
+        for name, options in settings.parts("benchmark").items()
     }
     origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
     workspace.write("degradations", made.degradations, inputs=("references", "images"), **origin)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
-from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
-from ffhqref.reference_sets.splits import SPLITS
 
 from ._common import Context, open_context, rows_of
 from ._faceme import base_folder, photomaker_file
@@ -48,18 +47,14 @@ def check_prepare(context: Context) -> Plan:
     """Check the config, find the networks, and list who is to be trained on."""
     from ffhqref.training.faceme.prepare import PrepareStage
 
-    options, workspace = context.config["train"]["faceme"], context.workspace
-    references = options["references"]
-    if references not in ("synthetic", "real", "both"):
-        raise ConfigError(f"train.faceme.references={references}: expected synthetic, real or both")
+    options, workspace = context.config.train.faceme, context.workspace
+    references = options.references
     listed_faces(context)
-    given = options["synthetic"]
-    if given is not None and not Path(given).expanduser().is_dir():
+    given = options.synthetic
+    if given is not None and not given.expanduser().is_dir():
         raise ConfigError(f"train.faceme.synthetic={given}: no such folder; leave it out for what synthesize made")
     base_folder(context)  # the small one is made here, the real one must be there
-    stage = PrepareStage(
-        workspace.root, options["faces"], photomaker_file(context), options["config"], device=context.device
-    )
+    stage = PrepareStage(workspace.root, options.faces, photomaker_file(context), options.config, device=context.device)
     workspace.check_current("references")
     images = {row.image_id: row for row in rows_of(workspace.read("images"))}
     targets = trainable(context)
@@ -104,18 +99,13 @@ def trainable(context: Context) -> set[str]:
     Raises:
         ConfigError: the test split is asked for.
     """
-    options, workspace = context.config["train"], context.workspace
-    for split in options["splits"]:
-        if split not in SPLITS:
-            raise ConfigError(f"train.splits: unknown split '{split}'.{did_you_mean(str(split), SPLITS)}")
-    if "test" in options["splits"]:
-        raise ConfigError("train.splits names the test split; a model must not see what it is tested on")
+    options, workspace = context.config.train, context.workspace
     identities = workspace.read("identities")
     # True identities, where they are known, close the gap that a missed pair of the test split would leave.
     truth = open_dataset("sample").truth if workspace.dataset_root == SAMPLE_ROOT else {}
     tested = identities.loc[identities["split"] == "test", "image_id"]
-    closed = ({truth.get(name) for name in tested} - {None}) | set(options["leave_out"])
-    chosen = identities[identities["split"].isin(options["splits"])]
+    closed = ({truth.get(name) for name in tested} - {None}) | set(options.leave_out)
+    chosen = identities[identities["split"].isin(options.splits)]
     return {row.image_id for row in rows_of(chosen) if truth.get(row.image_id) not in closed}
 
 
@@ -131,8 +121,8 @@ def _others(faces: MoreFaces) -> dict[str, list[str]]:
 def _synthetic(context: Context, targets: set[str]) -> list[dict[str, Any]]:
     from ffhqref.synthesis.layout import read_layout
 
-    given = context.config["train"]["faceme"]["synthetic"]
-    root = Path(given).expanduser().absolute() if given else context.workspace.root / "synthetic" / "FFHQRef"
+    given = context.config.train.faceme.synthetic
+    root = given.expanduser().absolute() if given else context.workspace.root / "synthetic" / "FFHQRef"
     if not root.is_dir():
         raise ConfigError(f"no synthetic references at {root}: run ffhqref synthesize, or set train.faceme.synthetic")
     return [

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
-from ffhqref.core.errors import ConfigError
-from ffhqref.core.options import read_options
-from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.publish import publish
 from ffhqref.leaderboard.reading import Scored, scored_parts
 from ffhqref.leaderboard.render import print_leaderboard
@@ -16,7 +13,10 @@ from ffhqref.metrics.dataset_metrics import DATASET_METRICS
 from ffhqref.store.workspace import Workspace
 
 from ._chosen import named
-from ._common import Context, group_of, open_context
+from ._common import Context, open_context
+
+if TYPE_CHECKING:
+    from ffhqref.leaderboard.options import ReportOptions
 
 STEPS = {
     "restorer": "`ffhqref restore` and `score`",
@@ -29,26 +29,15 @@ STEPS = {
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
-        check_report(context)
-        merged = context.config["merge"]
+        merged = context.config.merge
         if merged is None:
             return report(context, [context.workspace])
-        if not isinstance(merged, list) or not merged or not all(isinstance(one, (str, int)) for one in merged):
-            raise ConfigError(f"merge={merged}: expected the folders of workspaces, merge=[FIRST,SECOND]")
-        return report(context, [Workspace(str(folder), read_only=True) for folder in merged])
-
-
-def check_report(context: Context) -> ReportOptions:
-    """Return the report's options; refuse wrong values before any work."""
-    options = read_options(ReportOptions, context.config["report"], "report")
-    if options.gate is not None and options.gate.metric not in group_of(context.config, "metric"):
-        raise ConfigError(f"report.gate.metric={options.gate.metric}: not among the metrics of this run")
-    return options
+        return report(context, [Workspace(folder, read_only=True) for folder in merged])
 
 
 def report(context: Context, workspaces: list[Workspace]) -> int:
     """Write ``leaderboard`` and the files of the folder ``report``, and print the leaderboard."""
-    own, options = context.workspace, check_report(context)
+    own, options = context.workspace, context.config.report
     shown = _shown(context, options, scored_parts(workspaces, context.limit))
     publish(own, workspaces, shown, options, context.seed, context.reporter)
     print_leaderboard(own, options)

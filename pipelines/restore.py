@@ -14,34 +14,34 @@ from ffhqref.restorers.runner import RestoreStage
 from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before, timing
 
 from ._chosen import chosen_cases
-from ._common import Context, group_of, open_context
+from ._common import Context, open_context
 
 
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status."""
     with open_context(config) as context:
         stages = make_stages(context)
-        return dry_run(stages) if context.config["dry_run"] else restore(context, stages)
+        return dry_run(stages) if context.config.dry_run else restore(context, stages)
 
 
 def make_stages(context: Context) -> list[RestoreStage]:
     """Return one stage for each restorer of the config; a wrong name, option or weight file ends here."""
-    chosen = group_of(context.config, "restorer")
+    chosen = context.config.parts("restorer")
     if not chosen:
         raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
-    device = context.device if context.config["dry_run"] else context.stage_device  # a dry run is in this process
+    device = context.device if context.config.dry_run else context.stage_device  # a dry run is in this process
     stages = []
     for method, given in chosen.items():
         if method == GROUND_TRUTH:
             raise ConfigError(f"restorer '{method}': the name stands for the ground truth itself; choose another")
-        options = dict(given or {})
+        options = dict(given)
         stage = RestoreStage(
             context.workspace.root,
             method,
             {key: value for key, value in options.items() if key != "name"},
             restorer=None if options.get("name") is None else str(options["name"]),
             device=device,
-            retry_failed=context.config["retry_failed"],
+            retry_failed=context.config.retry_failed,
         )
         stages.append(stage)
     return stages
@@ -75,7 +75,7 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         "restorations",
         made,
         inputs=("cases", "degradations", "images"),
-        config=context.config["restorer"],
+        config=context.config.restorer,
         infos=infos,
         weights=weights,
         seed=context.seed,

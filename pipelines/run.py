@@ -12,7 +12,7 @@ from ffhqref.core.errors import ConfigError
 from ._common import open_context
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
-from .report import check_report, report
+from .report import report
 from .restore import dry_run, make_stages, restore
 from .score import make_metrics, score
 
@@ -21,14 +21,13 @@ def execute(config: Any) -> int:
     """Run everything; return the exit status: 1 when some row failed, 0 otherwise."""
     start = time.monotonic()
     with open_context(config) as context:
-        if context.config["merge"] is not None:
+        if context.config.merge is not None:
             raise ConfigError("merge=… joins workspaces that are there already: ffhqref report merge=[FIRST,SECOND]")
         plan = check_build(context)  # every mistake in the config ends here, before any work
         benchmarks = check_benchmarks(context)
         stages = make_stages(context)
         metrics = make_metrics(context)
-        check_report(context)
-        if context.config["dry_run"]:
+        if context.config.dry_run:
             return dry_run(stages)
         status = build(context, plan)
         status |= degrade(context, benchmarks)

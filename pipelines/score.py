@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
@@ -19,7 +17,7 @@ from ffhqref.metrics.scoring import MetricSet, ScoreRow, resolve_metrics
 from ffhqref.metrics.scoring import score as score_rows
 
 from ._chosen import chosen_cases
-from ._common import Context, embedder_options, group_of, open_context, rows_of
+from ._common import Context, embedder_options, open_context, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,17 +31,14 @@ def execute(config: Any) -> int:
 
 def make_metrics(context: Context) -> MetricSet:
     """Return the metrics of the config; a wrong name or option ends here, absent weights are set aside."""
-    chosen = group_of(context.config, "metric")
+    chosen = context.config.parts("metric")
     if not chosen:
         raise ConfigError("no metric chosen: metric=[psnr,ids]")
     _set_metrics(context)
     runtime = _runtime(context)
-    requests = [{"name": name, "label": name, **(options or {})} for name, options in chosen.items()]
+    requests = [{"name": name, "label": name, **options} for name, options in chosen.items()]
     name, crop, options = embedder_options(context.config)
     check_crop(crop)
-    for label, given in chosen.items():
-        if not isinstance(given.get("path"), (str, NoneType)):
-            raise ConfigError(f"metric.{label}.path={given['path']}: expected a path, or null")
     metrics = resolve_metrics(requests, runtime, {"name": name, "crop": crop, **options})
     for label, reason in metrics.unavailable.items():  # a file that was named is a mistake, others are just not here
         for named in (chosen[label].get("path"), options.get("path")):
@@ -53,15 +48,11 @@ def make_metrics(context: Context) -> MetricSet:
 
 
 def _runtime(context: Context) -> MetricRuntime:
-    folder = context.config["weights_dir"]
-    return MetricRuntime(context.stage_device, Path(folder) if folder else None, bool(context.config["download"]))
+    return MetricRuntime(context.stage_device, context.config.weights_dir, context.config.download)
 
 
 def _set_metrics(context: Context) -> list[str]:
-    names = context.config["set_metric"]
-    if not isinstance(names, list):
-        raise ConfigError(f"set_metric={names}: expected a list, set_metric=[fid,kid]")
-    return check_dataset_metrics([str(name) for name in names])
+    return check_dataset_metrics(context.config.set_metric)
 
 
 def score(context: Context, metrics: MetricSet) -> int:

@@ -6,30 +6,28 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffhqref.cli.main import launch
-from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
+from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png, write_atomic
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.engine import run_stage
 from ffhqref.faces.stage import EmbedStage
-from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.store import tables
 from ffhqref.synthesis.card import describe, sheet, to_markdown
 from ffhqref.synthesis.layout import reference_path, remove_rejected
 from ffhqref.synthesis.leaks import Leak, leaks_by_name, refuse
-from ffhqref.synthesis.plan import check_clusters, make_buckets, make_plan
+from ffhqref.synthesis.plan import make_buckets, make_plan
 from ffhqref.synthesis.stage import RenderStage, synthesize
 from ffhqref.synthesis.vectors import PoseStage, PoseVectors, read_vectors
 
-from ._common import Context, check_integer, embedder_options, embeddings_of, open_context, rows_of
-from ._faces import MoreFaces, benchmark_leaks, check_embedder, faces_root, leak_policy, listed_faces, more_faces
+from ._common import Context, embedder_options, embeddings_of, open_context, rows_of
+from ._faces import MoreFaces, benchmark_leaks, check_embedder, faces_root, listed_faces, more_faces
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from ffhqref.reference_sets.vectors import Embeddings
 
 FOLDER = "synthetic/FFHQRef"
+RULES = ("splits", "clusters", "tries", "vectors", "leaks")
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,17 @@ def execute(config: Any) -> int:
 
 def check_synthesize(context: Context) -> Plan:
     """Check the config, find the renderer's files, and refuse to train on tested people."""
-    options, workspace = context.config["synthesis"], context.workspace
-    for key in ("tries", "sheet"):
-        check_integer(options, key, 1 if key == "tries" else 0, "synthesis.")
-    if not isinstance(options["plan_only"], bool):
-        raise ConfigError(f"synthesis.plan_only={options['plan_only']}: expected true or false")
-    leak_policy(context)
+    options, workspace = context.config.synthesis, context.workspace
     listed_faces(context)
-    clusters = check_clusters(options["clusters"])
-    threshold = options["min_similarity"]
+    threshold = options.min_similarity
     if threshold is None:
-        threshold = 1.0 - float(context.config["embedder"]["max_distance"])
-    vectors = options["vectors"]
+        threshold = 1.0 - context.config.embedder.max_distance
+    vectors = options.vectors
     pose_stage = None
-    if not vectors["table"]:
-        path = {"path": vectors["detector_path"]} if vectors["detector_path"] else {}
-        pose_stage = PoseStage(workspace.dataset_root, vectors["detector"], path)
-    stage = None if options["plan_only"] else _render_stage(context, float(threshold))
+    if vectors.table is None:
+        path = {"path": str(vectors.detector_path)} if vectors.detector_path else {}
+        pose_stage = PoseStage(workspace.dataset_root, vectors.detector, path)
+    stage = None if options.plan_only else _render_stage(context, float(threshold))
     for table in ("identities", "embeddings"):
         workspace.check_current(table)
     name, crop, embedder = embedder_options(context.config)
@@ -95,7 +88,7 @@ def check_synthesize(context: Context) -> Plan:
     if faces is not None:
         pictures, left_out = _joined(pictures, faces), (*left_out, *faces.left_out)
         people |= faces.people
-    return Plan(clusters, float(threshold), pose_stage, stage, pictures, people, left_out, faces)
+    return Plan(options.clusters, float(threshold), pose_stage, stage, pictures, people, left_out, faces)
 
 
 def _joined(pictures: pd.DataFrame, faces: MoreFaces) -> pd.DataFrame:
@@ -106,22 +99,21 @@ def _joined(pictures: pd.DataFrame, faces: MoreFaces) -> pd.DataFrame:
 
 
 def _render_stage(context: Context, threshold: float) -> RenderStage:
-    options = context.config["synthesis"]
-    renderer = dict(options["renderer"])
+    options = context.config.synthesis
     name, crop, embedder = embedder_options(context.config)
-    normals = Path(options["normals"]).expanduser() if options["normals"] else None
+    normals = options.normals.expanduser() if options.normals else None
     if normals is not None and not normals.is_dir():
-        raise ConfigError(f"synthesis.normals={options['normals']}: no such folder")
+        raise ConfigError(f"synthesis.normals={options.normals}: no such folder")
     stage = RenderStage(
         context.workspace.dataset_root,
         context.workspace.root / FOLDER,
-        (renderer.pop("name"), renderer),
+        (options.renderer.name, options.renderer.options),
         (name, embedder),
         crop,
         min_similarity=threshold,
         faces=faces_root(context),
         normals=normals,
-        retry_failed=context.config["retry_failed"],
+        retry_failed=context.config.retry_failed,
     )
     if stage.info.needs_normals and normals is None:
         raise ConfigError(
@@ -144,23 +136,18 @@ def _pictures(
     context: Context, embeddings: Embeddings, people: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, tuple[Leak, ...]]:
     """Return the pictures that may be trained on, and those left out because somebody is tested on them."""
-    options, workspace = context.config["synthesis"], context.workspace
-    for split in options["splits"]:
-        if split not in SPLITS:
-            raise ConfigError(f"synthesis.splits: unknown split '{split}'.{did_you_mean(str(split), SPLITS)}")
-    if "test" in options["splits"]:
-        raise ConfigError("synthesis.splits names the test split; a model must not see what it is tested on")
+    options, workspace = context.config.synthesis, context.workspace
     identities, images = workspace.read("identities"), workspace.read("images")
-    wanted = set(identities.loc[identities["split"].isin(options["splits"]), "image_id"]) & set(embeddings.image_ids)
+    wanted = set(identities.loc[identities["split"].isin(options.splits), "image_id"]) & set(embeddings.image_ids)
     tested = set(identities.loc[identities["split"] == "test", "image_id"])
     leaks = leaks_by_name(wanted, people, tested, "this workspace's test split")
-    for benchmark in options["benchmarks"]:
-        leaks += benchmark_leaks(context, Path(str(benchmark)).expanduser(), sorted(wanted), embeddings, people)
-    if leak_policy(context) == "refuse":
+    for benchmark in options.benchmarks:
+        leaks += benchmark_leaks(context, benchmark.expanduser(), sorted(wanted), embeddings, people)
+    if options.leaks == "refuse":
         refuse(leaks)
     wanted -= {leak.image_id for leak in leaks}
     if not wanted:
-        raise DatasetError(f"no pictures to make references for in the splits {', '.join(options['splits'])}")
+        raise DatasetError(f"no pictures to make references for in the splits {', '.join(options.splits)}")
     pictures = images[images["image_id"].isin(wanted)].set_index("image_id", drop=False)
     vectors = embeddings.units(embeddings.positions(pictures["image_id"])).astype(np.float32)
     files = pictures["path"].map(workspace.image)
@@ -170,7 +157,7 @@ def _pictures(
 
 def make_synthetic(context: Context, plan: Plan) -> int:
     """Write the plan, the pictures, the tables, the contact sheet and the data card."""
-    workspace, say, options = context.workspace, context.reporter.say, context.config["synthesis"]
+    workspace, say, options = context.workspace, context.reporter.say, context.config.synthesis
     for leak in plan.left_out[:5]:
         say(f"left out: {leak.image_id} {leak.reason}")
     if len(plan.left_out) > 5:
@@ -178,15 +165,15 @@ def make_synthetic(context: Context, plan: Plan) -> int:
     buckets = _poses(context, plan)
     own = plan.pictures[~plan.pictures["of_faces"]]
     targets = sorted(own["image_id"])[: context.limit] + (plan.faces.targets(context.limit) if plan.faces else [])
-    drawn = make_plan(targets, buckets, plan.people, plan.clusters, tries=int(options["tries"]), seed=context.seed)
-    rules = {key: options[key] for key in ("splits", "clusters", "tries", "vectors", "leaks")}
+    drawn = make_plan(targets, buckets, plan.people, plan.clusters, tries=options.tries, seed=context.seed)
+    rules = {key: value for key, value in options.given().items() if key in RULES}
     path = workspace.write("synthesis_plan", drawn, inputs=("poses", "identities"), config=rules, seed=context.seed)
     say(f"plan: {len(targets)} targets, {plan.clusters[0]} x {plan.clusters[1]} buckets: {path}")
     if plan.stage is None:
         return 0
     attempts, references = _rendered(context, plan, plan.stage, drawn)
     facts = {"renderer": plan.stage.info.source, "signature": plan.stage.signature}
-    rules |= {"min_similarity": plan.min_similarity, "renderer": options["renderer"]}
+    rules |= {"min_similarity": plan.min_similarity, "renderer": options.renderer.given()}
     inputs = ("synthesis_plan", "embeddings")
     workspace.write("synthesis_attempts", attempts, inputs=inputs, config=rules, signatures=facts)
     workspace.write("synthetic_references", references, inputs=("synthesis_attempts",), config=rules, signatures=facts)
@@ -203,13 +190,14 @@ def _poses(context: Context, plan: Plan) -> pd.DataFrame:
     """Write the table ``poses`` and return the buckets."""
     import pandas as pd
 
-    options, pictures = context.config["synthesis"]["vectors"], plan.pictures
+    options, pictures = context.config.synthesis.vectors, plan.pictures
     ids = pictures["image_id"].tolist()
     errors: dict[str, str] = {}
-    if plan.pose_stage is None:
-        known = read_vectors(options["table"], ids, list(options["pose"]), list(options["expression"]))
-        errors = dict.fromkeys(set(ids) - set(known.image_ids), f"no complete row in {Path(options['table']).name}")
+    if options.table is not None:
+        known = read_vectors(options.table, ids, list(options.pose), list(options.expression))
+        errors = dict.fromkeys(set(ids) - set(known.image_ids), f"no complete row in {options.table.name}")
     else:
+        assert plan.pose_stage is not None
         found = _measured(context, plan, plan.pose_stage)
         errors = {name: result["error"] for name, result in found.items() if "error" in result}
         good = {name: (result["pose"], result["expression"]) for name, result in found.items() if name not in errors}
@@ -221,7 +209,7 @@ def _poses(context: Context, plan: Plan) -> pd.DataFrame:
         source=known.source, **dict.fromkeys(("pose", "expression", "pose_bucket", "expression_bucket"))
     )
     parts = [frame.astype(object), missing.astype(object)] if errors else [frame]
-    context.workspace.write("poses", pd.concat(parts, ignore_index=True), inputs=("images",), config=options)
+    context.workspace.write("poses", pd.concat(parts, ignore_index=True), inputs=("images",), config=options.given())
     for name in sorted(errors)[:5]:
         context.reporter.say(f"no pose picture: {name}: {errors[name]}")
     return buckets
@@ -280,18 +268,18 @@ def _describe(
     references: pd.DataFrame,
 ) -> None:
     """Write the contact sheet and the data card."""
-    workspace, options = context.workspace, context.config["synthesis"]
+    workspace, options = context.workspace, context.config.synthesis
     origin = tables.read_metadata(workspace.root, "images").get("dataset", {})
     more = f"{len(plan.faces.pictures)}, of {plan.faces.root.name}" if plan.faces else "none"
     settings = {
         "data set": origin.get("name", ""),
         "licence of its pictures": origin.get("licence", "") or "not stated",
-        "splits": ", ".join(options["splits"]),
+        "splits": ", ".join(options.splits),
         "pictures of train.faces": more,
         "pictures left out as leaks": len({leak.image_id for leak in plan.left_out}),
         "clusters": f"{plan.clusters[0]} x {plan.clusters[1]}",
         "pose and expression from": workspace.read("poses")["source"].iloc[0],
-        "tries": options["tries"],
+        "tries": options.tries,
         "least similarity": f"{plan.min_similarity:g}",
         "renderer and embedder": stage.signature,
         "seed": context.seed,
@@ -299,7 +287,7 @@ def _describe(
     card = describe(stage.info, buckets, attempts, references, {name: str(value) for name, value in settings.items()})
     folder = workspace.root / "synthetic"
     write_atomic(folder / "datacard.md", to_markdown(card).encode())
-    count, targets = int(options["sheet"]), sorted(set(references["target_id"]))
+    count, targets = options.sheet, sorted(set(references["target_id"]))
     count = min(count, len(targets))
     if count:
         chosen = [targets[k * len(targets) // count] for k in range(count)]

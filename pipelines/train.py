@@ -23,6 +23,7 @@ from ._faceme import check_faceme, processes, train_faceme
 
 if TYPE_CHECKING:
     from ffhqref.training.faces import TrainingItem
+    from ffhqref.training.options import TrainOptions
     from ffhqref.training.refldm.diffusion import DiffusionTask
     from ffhqref.training.refldm.settings import DiffusionSettings, VQGANSettings
     from ffhqref.training.refldm.vqgan import VQGANTask
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ffhqref.zoo.refldm.config import RefLDMConfig
 
 REFLDM = ("vqgan", "ldm", "refldm")
-MODELS = (*REFLDM, "faceme")
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,16 @@ def execute(config: Any) -> int:
 
 
 def _models(context: Context) -> list[str]:
-    wanted = context.config["model"]
-    models = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in models:
-        if name not in MODELS:
-            raise ConfigError(f"unknown model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}")
-    return models
+    return list(context.config.models)
 
 
 def set_threads(context: Context) -> None:
     """Let torch use as many threads of the CPU as ``train.threads`` says."""
     import torch
 
-    threads = context.config["train"]["threads"]
+    threads = context.config.train.threads
     if threads:
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)
 
 
 def check_train(context: Context) -> Plan:
@@ -92,27 +87,27 @@ def check_train(context: Context) -> Plan:
     from ffhqref.degradation import get_degradation
     from ffhqref.zoo.refldm.config import RefLDMConfig
 
-    options = context.config["train"]
+    options = context.config.train
     models = _models(context)
-    get_degradation(options["degradation"])
-    folder = Path(options["folder"])
+    get_degradation(options.degradation)
+    folder = options.folder
     settings = {name: _settings(name, options, context.seed) for name in REFLDM}
     if processes() > 1 and len(models) > 1:
         raise ConfigError("several processes train one model a launch; choose one, for instance model=ldm")
     identity = None
     if any(getattr(settings[name], "identity_weight", 0) for name in models if name in REFLDM):
-        identity = require("webface-r50", path=options["identity"]).path
+        identity = require("webface-r50", path=options.identity).path
     return Plan(
         models=tuple(name for name in REFLDM if name in models),
         folder=folder,
-        architecture=RefLDMConfig.from_tree(options["architecture"], where="train.architecture"),
+        architecture=RefLDMConfig.from_tree(options.architecture, where="train.architecture"),
         settings=settings,
         items=_items(context, options),
-        degradation=options["degradation"],
-        start=Path(options["start"]) if options["start"] else None,
-        unit_latents=bool(options["unit_latents"]),
+        degradation=options.degradation,
+        start=options.start,
+        unit_latents=options.unit_latents,
         first_stage=folder / "vqgan" / "vqgan.ckpt",
-        ldm=Path(options["unet"]) if options["unet"] else folder / "ldm" / "refldm.ckpt",
+        ldm=options.unet or folder / "ldm" / "refldm.ckpt",
         identity=identity,
     )
 
@@ -126,7 +121,7 @@ def train_models(context: Context, plan: Plan) -> int:
     from ffhqref.training.refldm.start import unit_latents
     from ffhqref.training.refldm.vqgan import VQGANTask
 
-    until = context.config["train"]["until"]
+    until = context.config.train.until
     side = plan.architecture.picture_size
     load, degrade = SmallPictures(side), degradation(plan.degradation, side)
     say = context.reporter.say if os.environ.get("RANK", "0") == "0" else _silent
@@ -224,12 +219,12 @@ def _lpips(device: str) -> Callable[[Any, Any], Any]:
     return perceptual_loss("vgg", runtime=MetricRuntime(device))
 
 
-def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | DiffusionSettings:
+def _settings(name: str, options: TrainOptions, seed: int) -> VQGANSettings | DiffusionSettings:
     from ffhqref.training.refldm.settings import DiffusionSettings, VQGANSettings
     from ffhqref.training.settings import RunSettings
 
-    shared = {key: options[key] for key in ("precision", "save_every", "sample_every")}
-    given = {**shared, "seed": seed, **options[name]}
+    shared = {key: getattr(options, key) for key in ("precision", "save_every", "sample_every")}
+    given = {**shared, "seed": seed, **getattr(options, name)}
     kind: Any = VQGANSettings if name == "vqgan" else DiffusionSettings
     own = {item.name for item in fields(kind)} - {"run"}
     of_run = {item.name for item in fields(RunSettings)}
@@ -241,30 +236,27 @@ def _settings(name: str, options: dict[str, Any], seed: int) -> VQGANSettings | 
     return made
 
 
-def _items(context: Context, options: dict[str, Any]) -> list[TrainingItem]:
+def _items(context: Context, options: TrainOptions) -> list[TrainingItem]:
     """Return the pictures of the wanted splits, without anybody of the test split, and those of other folders."""
     from ffhqref.training.faces import items_by_person, people_of_csv
 
-    workspace, splits = context.workspace, options["splits"]
-    if "test" in splits:
-        raise ConfigError("train.splits names the test split; a model must not see what it is tested on")
+    workspace, splits = context.workspace, options.splits
     identities = workspace.read("identities")
     root = workspace.dataset_root
     paths: dict[str, str] = dict(workspace.read("images")[["image_id", "path"]].itertuples(index=False))
     # True identities, where they are known, close the gap that a missed pair of the test split would leave.
     truth = open_dataset("sample").truth if root == SAMPLE_ROOT else {}
     test = {truth.get(name) for name in identities.loc[identities["split"] == "test", "image_id"]} - {None}
-    closed = test | set(options["leave_out"])
+    closed = test | set(options.leave_out)
     people = [
         (str(inside(root, paths[row.image_id])), f"set/{row.identity_id}")
         for row in rows_of(identities.dropna(subset=["identity_id"]))
         if row.split in splits and truth.get(row.image_id) not in closed
     ]
-    faces = options["faces"]
-    if faces["path"]:
+    faces = options.faces
+    if faces.path:
         people += [
-            (path, f"faces/{person}")
-            for path, person in people_of_csv(faces["path"], faces["table"], faces["leave_out"])
+            (path, f"faces/{person}") for path, person in people_of_csv(faces.path, faces.table, faces.leave_out)
         ]
     return items_by_person(people)
 

@@ -7,39 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.parts import check_parts
+from ffhqref.config.run import read_config
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import write_atomic
 from ffhqref.reference_sets.release import read_release, release_tables
 from ffhqref.reference_sets.summary import describe_findings, findings_table
 from ffhqref.reference_sets.validate import Evidence, Limits, identified, validate_reference_set
 from ffhqref.store.tables import read_metadata
-from ffhqref.store.workspace import Workspace, plain
+from ffhqref.store.workspace import Workspace
 
-from ._common import check_integer
-from ._kinds import check_kinds
 from .build import dataset_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ffhqref.reference_sets.options import ValidateOptions
+
 
 def execute(config: Any) -> int:
     """Run the pipeline; return the exit status: 1 when anything was found."""
-    settings = plain(config)
-    check_kinds(settings)
-    check_integer(settings["validate"], "first", 0, prefix="validate.")
-    csv = settings["validate"]["csv"]
-    if csv is not None and Path(csv).expanduser().is_dir():
+    settings = read_config(config)
+    check_parts(settings)
+    csv = settings.validation.csv
+    if csv is not None and csv.expanduser().is_dir():
         raise ConfigError(f"validate.csv={csv}: a folder; expected a file to write")
-    root = Path(str(settings["root"])).expanduser()
-    workspace = Workspace(root, read_only=True) if (root / "tables").is_dir() or not settings["release"] else None
+    root = Path(settings.root).expanduser()
+    workspace = Workspace(root, read_only=True) if (root / "tables").is_dir() or not settings.release else None
     known = Evidence()
     if workspace is not None and workspace.has("images"):
         images = workspace.read("images")
         known = Evidence.of_workspace(workspace, images)
-    if settings["release"]:
-        limits, release = settings["build"], read_release(Path(settings["release"]).expanduser())
-        dataset = dataset_of(settings["dataset"])[0]
+    if settings.release:
+        limits, release = settings.build.model_dump(), read_release(settings.release.expanduser())
+        dataset = dataset_of(settings)
         sources = [(dataset.name, dataset.files, Evidence(images=dataset.files.keys()))]
         if known.images is not None:
             name = read_metadata(root, "images")["dataset"]["name"]
@@ -55,17 +56,17 @@ def execute(config: Any) -> int:
         limits = read_metadata(workspace.root, "references")["config"]
     keys = ("max_distance", "min_distance", "min_references", "max_references")
     found = validate_reference_set(identities, references, Limits(**{key: limits[key] for key in keys}), known)
-    _print(found, references, known, settings["validate"])
+    _print(found, references, known, settings.validation)
     return int(not found.empty)
 
 
-def _print(found: pd.DataFrame, references: pd.DataFrame, known: Evidence, options: dict[str, Any]) -> None:
+def _print(found: pd.DataFrame, references: pd.DataFrame, known: Evidence, options: ValidateOptions) -> None:
     from rich.console import Console
 
     if len(found):
-        Console(width=None if sys.stdout.isatty() else 160).print(findings_table(found, options["first"]))
-    if options["csv"]:
-        write_atomic(Path(options["csv"]).expanduser(), found.to_csv(index=False, lineterminator="\n").encode())
+        Console(width=None if sys.stdout.isatty() else 160).print(findings_table(found, options.first))
+    if options.csv:
+        write_atomic(options.csv.expanduser(), found.to_csv(index=False, lineterminator="\n").encode())
     sys.stdout.write(describe_findings(found, references, known))
 
 

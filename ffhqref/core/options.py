@@ -31,7 +31,21 @@ M = TypeVar("M", bound=BaseModel)
 class Options(BaseModel):
     """Base of every section of the config and of every set of options: frozen, strict kinds, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, protected_namespaces=())
+
+    if not typing.TYPE_CHECKING:  # the type checker sees the fields
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                self.__pydantic_validator__.validate_python(values, self_instance=self)
+            except ValidationError as error:
+                refuse(type(self), error, values, "")
+
+        __init__.__pydantic_base_init__ = True  # nested models are read as if there were none
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that the model was made with, without defaults, as plain ones."""
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
 
 
 class OpenOptions(Options):
@@ -122,6 +136,8 @@ def _parameters(factory: Callable[..., Any]) -> tuple[dict[str, tuple[inspect.Pa
         scope = dict(vars(sys.modules.get(maker.__module__, types)))
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                if maker in makers[1:] and parameter.default is parameter.empty:
+                    parameter = parameter.replace(default=None)  # the class itself may give it
                 found.setdefault(parameter.name, (parameter, scope))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return found, False
@@ -195,7 +211,8 @@ def _explain(model: type[BaseModel], fault: ErrorDetails, data: Any, where: str)
     value = functools.reduce(lambda held, name: held[name], path, data)
     raised = fault.get("ctx", {}).get("error")
     if raised is not None:  # by a validator of the model
-        return f"{key}={told_value(value)}: {raised}" if key else str(raised)
+        told = key if isinstance(value, Mapping) else f"{key}={told_value(value)}"
+        return f"{told}: {raised}" if key else str(raised)
     kind, field = _field_at(model, path)
     expected = told_kind(kind, field.metadata if field else ()).format(key=key) or fault["msg"]
     nearest = did_you_mean(value, _literals(kind)) if isinstance(value, str) else ""
@@ -230,8 +247,9 @@ def _field_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[Any, F
     field: FieldInfo | None = None
     for step in path:
         inner = _model_in(kind)
-        if inner is not None and str(step) in inner.model_fields:
-            field = inner.model_fields[str(step)]
+        fields = {} if inner is None else {_name(*item): item[1] for item in inner.model_fields.items()}
+        if step in fields:
+            field = fields[str(step)]
             kind = field.annotation
         else:
             arguments = [item for part in _parts(kind) for item in typing.get_args(part) if item is not Ellipsis]
@@ -254,7 +272,12 @@ def _model_in(kind: Any) -> type[BaseModel] | None:
 
 def _options_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     inner = _model_in(_field_at(model, path)[0])
-    return [] if inner is None else [name for name, field in inner.model_fields.items() if not field.exclude]
+    return [] if inner is None else [_name(*item) for item in inner.model_fields.items() if not item[1].exclude]
+
+
+def _name(name: str, field: FieldInfo) -> str:
+    """Return what a field is called in a config."""
+    return field.alias or name
 
 
 def _literals(kind: Any) -> list[str]:
@@ -278,11 +301,13 @@ def told_kind(kind: Any, limits: Sequence[Any] = ()) -> str:
     parts = _parts(kind)
     for part in parts:
         origin = typing.get_origin(part) or part
+        if origin is int and float in parts:
+            continue
         if origin is Literal:
             words |= {told_value(word): None for word in typing.get_args(part)}
         elif inspect.isclass(origin) and issubclass(origin, BaseModel):
             words[_WORDS[dict]] = None
-        elif not (origin is str and Path in parts):
+        elif origin is not str or Path not in parts:
             words[_WORDS.get(origin, "")] = None
     told = list(words)
     if "" in words:

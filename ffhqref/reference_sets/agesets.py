@@ -11,12 +11,11 @@ age and not in how hard the targets are or how much the restorer is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.reference_sets.options import AgeSetConfig
 from ffhqref.reference_sets.references import Exclusions, candidates, order_references
 
 if TYPE_CHECKING:
@@ -30,53 +29,6 @@ SAME, CROSS = "same_age", "cross_age"
 
 LABEL = "ffhqref's own same-age/cross-age protocol; not comparable with MeInTime or TimeWeaver"
 """To be shown wherever results on these sets are."""
-
-
-@dataclass(frozen=True)
-class AgeSetConfig:
-    """Definition of the two sets."""
-
-    same_max: float = 5.0
-    """Same-age: the gap is at most this many years."""
-    cross_min: float = 10.0
-    """Cross-age: the gap is at least this many years."""
-    min_references: int = 1
-    """References a target needs on a side."""
-    max_references: int | None = 5
-    """References kept on a side, the first in farthest-point order; None keeps all."""
-    matched: bool = True
-    """Keep only targets that have both sides, with as many references on one as on the other."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.same_max < self.cross_min:
-            raise ConfigError(
-                f"age sets need 0 <= same_max < cross_min, got {self.same_max} and {self.cross_min} years"
-            )
-        if self.min_references < 1 or (self.max_references is not None and self.max_references < self.min_references):
-            raise ConfigError(
-                f"age sets need 1 <= min_references <= max_references, got {self.min_references} and "
-                f"{self.max_references}"
-            )
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> AgeSetConfig:
-        """Make a config from a mapping, for instance a resolved Hydra node.
-
-        Raises:
-            ConfigError: an unknown key or a value of another kind or out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        for key, value in values.items():
-            if key not in known:
-                raise ConfigError(f"unknown key 'age_sets.{key}'.{did_you_mean(key, known)} Known: {', '.join(known)}")
-            whole = key in ("min_references", "max_references")
-            kinds: tuple[type, ...] = (bool,) if key == "matched" else (int,) if whole else (int, float)
-            if isinstance(value, bool) != (key == "matched") or not isinstance(value, kinds):
-                if key == "max_references" and value is None:
-                    continue
-                expected = "true or false" if key == "matched" else "a whole number" if whole else "years"
-                raise ConfigError(f"age_sets.{key}={value}: expected {expected}")
-        return cls(**values)
 
 
 def age_references(

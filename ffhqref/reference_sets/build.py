@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ffhqref.core.errors import ConfigError
 from ffhqref.reference_sets.audit import audit_identities
-from ffhqref.reference_sets.groups import METHODS, group_identities
+from ffhqref.reference_sets.groups import group_identities
+from ffhqref.reference_sets.options import BuildConfig
 from ffhqref.reference_sets.pairs import pairs_of
 from ffhqref.reference_sets.references import Exclusions, candidates, order_references
 from ffhqref.reference_sets.splits import SPLITS, split_identities
-from ffhqref.reference_sets.vectors import Embeddings, check_distance
+from ffhqref.reference_sets.vectors import Embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,91 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """Every choice of the builder. The defaults are ReF-LDM's, where it states one (protocols.md 1.1-1.2)."""
-
-    max_distance: float = 0.4
-    """Two images nearer than this are references of each other."""
-    min_distance: float = 0.1
-    """A reference in val or test is at least this far from its target; train has no minimum."""
-    grouping: str = "components"
-    """How pairs become identities: components (published), average, complete or hdbscan."""
-    grouping_threshold: float | None = None
-    """Threshold of the grouping; None: ``max_distance``, as published."""
-    test: float = 150
-    """Identities in test: a count (int) or a fraction (float below 1)."""
-    val: float = 300
-    """Identities in val: a count (int) or a fraction (float below 1)."""
-    min_references: int = 2
-    """A val or test target has at least this many references."""
-    max_references: int | None = 9
-    """A val or test target keeps at most this many, the first in farthest-point order; None keeps all."""
-    train_max_references: int | None = None
-    """The same for train, where the published lists keep all."""
-    seed: int = 2024
-    """Of the split."""
-    block: int = 2048
-    """Side of a tile of the pair search; changes the time only."""
-    device: str = "cpu"
-    """Torch device of the pair search; changes the time only."""
-
-    def __post_init__(self) -> None:
-        self._check_types()
-        check_distance("max_distance", self.max_distance)
-        check_distance("min_distance", self.min_distance)
-        if self.min_distance >= self.max_distance:
-            raise ConfigError(
-                f"min_distance={self.min_distance} leaves no reference below max_distance={self.max_distance}"
-            )
-        if self.grouping not in METHODS:
-            raise ConfigError(f"unknown grouping '{self.grouping}'. Known: {', '.join(METHODS)}")
-        if self.grouping_threshold is not None:
-            check_distance("grouping_threshold", self.grouping_threshold)
-        if self.min_references < 1:
-            raise ConfigError(f"min_references must be at least 1, got {self.min_references}")
-        for name in ("max_references", "train_max_references"):
-            most = getattr(self, name)
-            least = self.min_references if name == "max_references" else 1
-            if most is not None and most < least:
-                raise ConfigError(f"{name}={most} is below the minimum of {least}; use null for no limit")
-
-    def _check_types(self) -> None:
-        for name in ("min_references", "max_references", "train_max_references", "seed", "block"):
-            value = getattr(self, name)
-            if name.endswith("max_references") and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                none = " or null for no limit" if name.endswith("max_references") else ""
-                raise ConfigError(f"{name}={value}: expected a whole number{none}")
-        if self.block < 1:
-            raise ConfigError(f"block={self.block}: expected a whole number of at least 1")
-        for name in ("test", "val"):
-            value = getattr(self, name)
-            count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            if not count and not (isinstance(value, float) and 0.0 <= value < 1.0):
-                raise ConfigError(
-                    f"{name}={value}: expected a number of identities (a whole number), or a fraction of them below 1"
-                )
-        for name in ("grouping", "device"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise ConfigError(f"{name}={value}: expected a name")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> BuildConfig:
-        """Make a config from a mapping, for instance a resolved Hydra node.
-
-        Raises:
-            ConfigError: an unknown key or a value out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        foreign = sorted(set(values) - set(known))
-        if foreign:
-            raise ConfigError(f"build: unknown keys {foreign}. Known: {', '.join(known)}")
-        return cls(**values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,13 +164,3 @@ def inside(root: Path, relative: str) -> Path:
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise TableError(f"the path '{relative}' leaves its root {root}; tables may only name files below it")
     return root / relative
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """Return a Hydra config (or any mapping) as a plain resolved dictionary."""
-    from omegaconf import OmegaConf
-
-    value = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"expected named options, got {value!r}")
-    return {str(key): item for key, item in value.items()}

@@ -17,6 +17,7 @@ import ffhqref.metrics
 import ffhqref.restorers
 import ffhqref.synthesis
 from ffhqref.cases.benchmark import Benchmark
+from ffhqref.config.run import read_config
 from ffhqref.degradation import DEGRADATIONS
 
 from .conftest import REPOSITORY
@@ -67,7 +68,7 @@ def test_an_onnx_embedder_works_where_the_run_does_unless_named():
     from pipelines._common import embedder_options
 
     def place(*overrides):
-        options = embedder_options(composed(*overrides))[2]
+        options = embedder_options(read_config(composed(*overrides)))[2]
         return options.get("device"), options.get("fall_back")
 
     assert place("embedder=onnx", "device=cuda:1") == ("cuda:1", True)
