@@ -86,7 +86,7 @@ def test_mistakes_get_one_clear_line(ffhqref, arguments, said):
 def test_a_dataset_folder_that_is_absent_or_empty(ffhqref, tmp_path):
     assert "no such folder" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/absent"))
     (tmp_path / "empty").mkdir()
-    assert "no picture" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/empty"))
+    assert "no image" in one_line(ffhqref("run", "dataset=folder", f"dataset.path={tmp_path}/empty"))
 
 
 def test_home_is_understood_and_told(ffhqref, tmp_path):
