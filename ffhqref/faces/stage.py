@@ -167,7 +167,7 @@ def _short(sha256: str) -> int:
 class AlignStage(Stage[FileRow, ImageResult]):
     """Align the images of a data set the FFHQ way.
 
-    An image without a face is a row with the reason, as is one that cannot be read.
+    An image without an upright face is a row with the reason, as is one that cannot be read.
 
     Args:
         root: root of the data set.
@@ -177,7 +177,7 @@ class AlignStage(Stage[FileRow, ImageResult]):
     """
 
     name = "align"
-    version = "1"
+    version = "2"
     batch_size = 4
 
     def __init__(self, root: Path, out: Path, detector: str, options: Mapping[str, Any]) -> None:
@@ -214,8 +214,7 @@ class AlignStage(Stage[FileRow, ImageResult]):
         return [self._align(row) for row in rows]
 
     def _align(self, row: FileRow) -> ImageResult:
-        from ffhqref.faces.align import align_ffhq
-        from ffhqref.faces.detect import main_face
+        from ffhqref.faces.align import align_ffhq, upright_face
 
         assert self._detector is not None
         path, sha256 = self.root / row.path, ""
@@ -223,9 +222,7 @@ class AlignStage(Stage[FileRow, ImageResult]):
             data = read_bytes(path)
             sha256 = sha256_bytes(data)
             image = decode_rgb(data, path, min_side=MIN_SIDE)
-            face = main_face(self._detector(image), image.shape[1], image.shape[0])
-            if face is None:
-                raise ImageError(f"no face found by {self.signature}")
+            face = upright_face(image, self._detector)
         except ImageError as error:
             return unusable(row, sha256, path, error)
         name = f"{row.image_id}.png"
