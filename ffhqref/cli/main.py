@@ -11,14 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffhqref import __version__
 from ffhqref.core.conf import PACKAGE, conf_folder
 from ffhqref.core.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
-
-if TYPE_CHECKING:
-    from ffhqref.core.registry import Registry
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -121,7 +118,9 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:  # noqa: C
             raise SweepError("some rows of this job failed; the others and its tables are there, see what it printed")
 
     try:
-        _register_plugins(config_folder)
+        from ffhqref.config.plugins import register_plugins
+
+        register_plugins()
         _main: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(config_folder), config_name="config"
         )(task)
@@ -211,26 +210,6 @@ def pipeline_module(name: str) -> ModuleType:
     return importlib.import_module(f"ffhqref.pipelines.{name}")
 
 
-def _register_plugins(config_folder: Path) -> None:
-    """Make names that other packages add through entry points selectable as config groups."""
-    from hydra.core.config_store import ConfigStore
-
-    import ffhqref.metrics
-    import ffhqref.restorers
-    import ffhqref.synthesis
-
-    store = ConfigStore.instance()
-    nodes: tuple[tuple[str, Registry[Any], Callable[[str], dict[str, Any]]], ...] = (
-        ("restorer", ffhqref.restorers.RESTORERS, lambda name: {name: {}}),
-        ("metric", ffhqref.metrics.METRICS, lambda name: {name: {}}),
-        ("synthesis", ffhqref.synthesis.RENDERERS, lambda name: {"renderer": {"name": name}}),
-    )
-    for group, registry, node in nodes:
-        for name in registry.plugin_names():
-            if not (config_folder / group / f"{name}.yaml").exists():
-                store.store(group=group, name=name, node=node(name), provider=f"entry point {name}")
-
-
 def _command(name: str, arguments: Sequence[str]) -> int:
     try:
         return int(pipeline_module(name).main(arguments))
@@ -248,28 +227,10 @@ def _command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _list_names() -> int:
-    import ffhqref.datasets
-    import ffhqref.faces.ages
-    import ffhqref.faces.detect
-    import ffhqref.metrics
-    import ffhqref.restorers
-    import ffhqref.synthesis
+    from ffhqref.config.plugins import choices
 
-    folder = conf_folder()
-    groups = {
-        "dataset": set(ffhqref.datasets.DATASETS),
-        "embedder": set(ffhqref.faces.EMBEDDERS),
-        "detector": set(ffhqref.faces.detect.DETECTORS),
-        "age model": set(ffhqref.faces.ages.AGE_MODELS),
-        "benchmark": set(),
-        "restorer": set(ffhqref.restorers.RESTORERS),
-        "metric": set(ffhqref.metrics.METRICS),
-        "engine": set(),
-        "synthesis": set(ffhqref.synthesis.RENDERERS),
-    }
-    for group, names in groups.items():
-        names |= {path.stem for path in (folder / group).glob("*.yaml")}
-        sys.stdout.write(f"{group:<10} {', '.join(sorted(names))}\n")
+    for kind, names in choices().items():
+        sys.stdout.write(f"{kind:<11} {', '.join(names)}\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from ffhqref.core.conf import conf_folder
 from ffhqref.core.errors import ConfigError, DependencyError, did_you_mean, one_line
-from ffhqref.core.options import check_options
+from ffhqref.core.options import check_options, options_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -91,13 +91,17 @@ class Registry(Generic[T]):
     def make(self: Registry[Callable[..., R]], name: str, **options: Any) -> R:
         """Return what the factory registered as ``name`` makes of the options.
 
+        A null that the factory does not know is left out: config files list keys that most names have.
+
         Raises:
             ConfigError: no such name, or an option that the factory does not know or misses.
             DependencyError: see `get`.
         """
         factory = self.get(name)
-        check_options(factory, f"{self.kind} '{name}'", options)
-        return factory(**options)
+        known = options_of(factory).model_fields
+        given = {key: value for key, value in options.items() if value is not None or key in known}
+        check_options(factory, f"{self.kind} '{name}'", given)
+        return factory(**given)
 
 
 def read_yaml(file: Path, what: str) -> dict[str, Any]:

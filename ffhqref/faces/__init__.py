@@ -26,6 +26,18 @@ EMBEDDERS: Registry[Callable[..., Embedder]] = Registry(
 """Every embedder by name; other packages add theirs through the entry point group ``ffhqref.embedders``."""
 
 
+CROPS: Registry[Callable[[NDArray[np.uint8], Embedder], NDArray[np.uint8]]] = Registry(
+    "crop",
+    {
+        "ffhq_template": "ffhqref.faces.crops:ffhq_template",
+        "refldm_center": "ffhqref.faces.crops:refldm_center",
+    },
+    "ffhqref.crops",
+)
+"""Every crop by name: a function from aligned faces uint8 RGB [B, 512, 512, 3] and an embedder to its input uint8 RGB
+[B, S, S, 3]; other packages add theirs through the entry point group ``ffhqref.crops``."""
+
+
 def make_embedder(name: str, **options: Any) -> Embedder:
     """Return the embedder of that name.
 

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Embedder(Protocol):
-    """A face recognition network.
+    """A face-recognition network.
 
     Attributes:
         dim: length of a vector.
         signature: network, weights hash and preprocessing in one line.
-        face_size: side of the face crop it eats (112 for ArcFace and its kin, 150 for dlib's ResNet).
-        template: which five-point layout that crop has: ``"arcface"`` or ``"dlib"``; see ffhqref.faces.crops.
+        face_size: height and width of its input crop (112 for ArcFace and the like, 150 for dlib's ResNet).
+        template: five-point layout of that crop: ``"arcface"`` or ``"dlib"``; see `ffhqref.faces.crops`.
 
-    One that holds Python's lock while it works says so with ``threaded = False``; see ffhqref.faces.store.
+    One that holds Python's lock while it works says so with ``threaded = False``; see `ffhqref.faces.store`. The class
+    of a plug-in can tell the thresholds that belong to it as ``max_distance`` and ``min_distance``, and its ``crop``.
     """
 
     dim: int

@@ -1,7 +1,7 @@
-"""Named ways to cut the square that a recognition network eats out of an aligned 512x512 face.
+"""Crops: the input of a face-recognition network, cut out of an aligned 512x512 face.
 
-A crop is a choice of its own, apart from the network: the same ArcFace gives other similarities on another crop
-(protocols.md 3.1 and 8.1), so its name is part of every signature.
+A crop is a choice apart from the network: the same ArcFace gives other similarities on another crop, so the name of
+the crop is part of every signature.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE
+from ffhqref.faces import CROPS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,50 +59,58 @@ DLIB_POINTS = (
 )
 """The same points in dlib's 150 px face chip with padding 0.25."""
 
-CROPS = ("ffhq_template", "refldm_center")
-
 
 def check_crop(crop: str) -> None:
     """Refuse a crop that does not exist.
 
     Raises:
-        ConfigError: unknown name, with the nearest one.
+        ConfigError: unknown name, with the nearest one, or a plug-in that does not import.
     """
-    if crop not in CROPS:
-        raise ConfigError(f"unknown crop '{crop}'.{did_you_mean(str(crop), CROPS)} Known: {', '.join(CROPS)}")
+    CROPS.get(crop)
 
 
 def crop_faces(images: NDArray[np.uint8], crop: str, embedder: Embedder) -> NDArray[np.uint8]:
-    """Cut the faces out of aligned pictures.
+    """Cut the faces out of aligned images.
 
     Args:
         images: uint8 RGB [B, 512, 512, 3], aligned the FFHQ way.
-        crop: ``"ffhq_template"``: the fixed similarity that takes the FFHQ template to the embedder's own template,
-            without detection, anti-aliased (twice the size, then averaged down). ``"refldm_center"``: rows and
-            columns 6.25 % to 93.75 %, area interpolation, no alignment (ReF-LDM, scripts/eval.py).
+        crop: name in `ffhqref.faces.CROPS`.
         embedder: gives the size and the template.
 
     Returns:
         uint8 RGB [B, S, S, 3] with S = ``embedder.face_size``.
+
+    Raises:
+        ConfigError: no such crop, or one that gives anything else.
     """
     if images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
         raise ValueError(f"expected uint8 [B, {SIZE}, {SIZE}, 3], got {images.shape}")
-    check_crop(crop)
-    size = embedder.face_size
-    if crop == "refldm_center":
-        low, high = SIZE // 16, SIZE - SIZE // 16
-        faces = [cv2.resize(image[low:high, low:high], (size, size), interpolation=cv2.INTER_AREA) for image in images]
-    else:
-        matrix = _template_matrix(embedder.template)
-        faces = [
-            cv2.resize(
-                cv2.warpAffine(image, matrix, (2 * size, 2 * size), flags=cv2.INTER_LINEAR),
-                (size, size),
-                interpolation=cv2.INTER_AREA,
-            )
-            for image in images
-        ]
-    return np.stack(faces) if faces else np.zeros((0, size, size, 3), np.uint8)
+    cut, size = CROPS.get(crop), embedder.face_size
+    if not len(images):
+        return np.zeros((0, size, size, 3), np.uint8)
+    faces = np.asarray(cut(images, embedder))
+    if faces.dtype != np.uint8 or faces.shape != (len(images), size, size, 3):
+        raise ConfigError(
+            f"crop '{crop}' gives {faces.dtype} {list(faces.shape)}, expected uint8 [{len(images)}, {size}, {size}, 3]"
+        )
+    return faces
+
+
+def ffhq_template(images: NDArray[np.uint8], embedder: Embedder) -> NDArray[np.uint8]:
+    """Apply the fixed similarity that takes the FFHQ template to the embedder's own; no detection.
+
+    Anti-aliased: drawn at twice the size, then averaged down.
+    """
+    size, matrix = embedder.face_size, _template_matrix(embedder.template)
+    large = [cv2.warpAffine(image, matrix, (2 * size, 2 * size), flags=cv2.INTER_LINEAR) for image in images]
+    return np.stack([cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA) for face in large])
+
+
+def refldm_center(images: NDArray[np.uint8], embedder: Embedder) -> NDArray[np.uint8]:
+    """Take rows and columns 6.25 % to 93.75 %, area interpolation, no alignment (ReF-LDM, scripts/eval.py)."""
+    low, high = SIZE // 16, SIZE - SIZE // 16
+    size = (embedder.face_size, embedder.face_size)
+    return np.stack([cv2.resize(image[low:high, low:high], size, interpolation=cv2.INTER_AREA) for image in images])
 
 
 @lru_cache
