@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ffhqref.config.plugins import choices
 from ffhqref.core.errors import did_you_mean
 
 _NO_NAME = "Config group override must be a string or a list"
@@ -37,7 +38,7 @@ def explain(error: Exception, config_folder: Path, overrides: Sequence[str] = ()
         group, name = option.groups()
         if name.startswith("submitit_"):
             return f"{group}={name.replace('submitit_', '')} needs the Submitit launcher: pip install 'ffhqref[slurm]'"
-        known = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
+        known = choices().get(group) or sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
         return f"unknown {group} '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}"
     group_name = re.search(r"Could not override '([^']+)'\. ?No match in the defaults list", text)
     if group_name:

@@ -35,6 +35,9 @@ def with_open_options(error: Exception, config_folder: Path, overrides: Sequence
     key = refused.group(1)
     group, part, *options = f"{key}..".split(".")
     positions = [index for index, override in enumerate(overrides) if override.partition("=")[0] == key]
+    if group == "benchmark" and part and options == ["", ""] and positions:
+        given = all(overrides[index].partition("=")[2].lstrip().startswith("{") for index in positions)
+        return [f"+{item}" if index in positions else item for index, item in enumerate(overrides)] if given else None
     known_part = len(missing.group(1).split(".")) > 2
     if group not in GROUPS or (group == "synthesis" and part != "renderer"):
         return None

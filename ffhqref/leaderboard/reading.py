@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ffhqref.reference_sets.agesets import LABEL
 from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -207,7 +208,7 @@ def _benchmarks(
         found[name] = BenchmarkInfo(
             name=name,
             dataset=set_name(options, dataset["name"], released=released),
-            degradation=options.get("published_degradation") or options.get("degradation") or "",
+            degradation=options.get("published_degradation") or _level(name, options.get("degradation")),
             max_references=options.get("references"),
             n_cases=len(mine),
             people_from=people_of(options, dataset["name"]),
@@ -245,3 +246,10 @@ def _age_pairs(cases: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, tupl
         if all(first.get(key) == second.get(key) for key in ("degradation", "lq_folder"))
         and targets[same] & targets[cross]
     }
+
+
+def _level(benchmark: str, degradation: str | Mapping[str, Any] | None) -> str:
+    """Return the name of a benchmark's degradation; one written as options has the benchmark's, unless it tells one."""
+    if isinstance(degradation, Mapping):
+        return str(degradation.get("name") or benchmark)
+    return degradation or ""
