@@ -30,7 +30,7 @@ class RestorerInfo:
     uses_seed: bool = False
     """The output depends on the case's seed."""
     passthrough: bool = False
-    """Returns its input by design, so that an output equal to the input is not a failure."""
+    """Returns its input by design, as it is or resized, so that such an output is not a failure."""
     licence: str = "Apache-2.0"
     commercial_use: bool = True
     trained_on: tuple[str, ...] = ()

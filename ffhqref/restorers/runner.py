@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
@@ -19,10 +17,12 @@ from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.restorers import Restorer, make_restorer
 from ffhqref.restorers.base import RestorationBatch
 from ffhqref.restorers.cache_key import restorer_identity
+from ffhqref.restorers.passthrough import same_as_input
 from ffhqref.restorers.run_cases import Outcome, Stopwatch, run_cases
 from ffhqref.store.workspace import inside
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -50,9 +50,9 @@ class RestoreRow:
 class RestoreResult:
     """One row of table ``restorations``, and the stamp of its file.
 
-    Status ``ok``: `output_path` is a PNG of the input's size. ``passthrough``: so too, but the image equals the input
-    although the restorer does not declare that; some published scripts hide their failures in this way. ``failed``: no
-    image; `error` is one line.
+    Status ``ok``: `output_path` is a PNG of the input's size. ``passthrough``: so too, but the image is the input again
+    (see `ffhqref.restorers.passthrough`) although the restorer does not declare that. ``failed``: no image; `error` is
+    one line.
     """
 
     method: str
@@ -217,10 +217,10 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
             if cannot_write(error):
                 raise
             return self._result(case.row, Outcome(error=one_line(error), cost=outcome.cost))
-        same = not self.restorer.info.passthrough and np.array_equal(levels, case.lq)
+        same = None if self.restorer.info.passthrough else same_as_input(levels, case.lq)
         return self._result(
             case.row,
-            Outcome(error="the output equals the input" if same else None, cost=outcome.cost),
+            Outcome(error=same, cost=outcome.cost),
             status="passthrough" if same else "ok",
             output_path=case.row.out_path,
             output_sha256=sha256_bytes(data),

@@ -42,7 +42,7 @@ class Bicubic(Restorer):
     """
 
     info = RestorerInfo(
-        name="bicubic", summary="averaged down by 4, enlarged bicubically", input_size=None,
+        name="bicubic", summary="averaged down by 4, enlarged bicubically", input_size=None, passthrough=True,
         verified_against="OpenCV's resize",
     )  # fmt: skip
     batch_size = 16
