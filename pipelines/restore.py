@@ -8,7 +8,7 @@ from typing import Any
 
 from ffhqref.cli.main import launch
 from ffhqref.core.errors import ConfigError
-from ffhqref.metrics.scoring import GROUND_TRUTH
+from ffhqref.metrics.base import GROUND_TRUTH
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.runner import RestoreStage
 from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before, timing

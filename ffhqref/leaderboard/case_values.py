@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, TableError
-from ffhqref.metrics.scoring import GROUND_TRUTH
+from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 CASE = ["benchmark", "case_id"]
 """Columns that name a case."""
-
-WHOLE_SET = "*"
-"""``case_id`` of a score that belongs to a whole benchmark and has no value a case, such as FID."""
 
 
 RULE = (

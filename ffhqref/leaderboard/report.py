@@ -93,7 +93,7 @@ class Report:
     def _of_datasets(self, *keys: str) -> list[str]:
         """Return the first known fact of each data set, each once."""
         told = [facts["dataset"] for facts in self.provenance.values() if facts.get("table") == "images"]
-        return list(dict.fromkeys(next(dataset[key] for key in keys if dataset[key]) for dataset in told))
+        return list(dict.fromkeys(next((dataset[key] for key in keys if dataset[key]), "") for dataset in told))
 
     @cached_property
     def blocks(self) -> tuple[CaseValues, ...]:

@@ -95,8 +95,8 @@ def resolve_metrics(
             ``crop`` and options. A request that names another must give that one's options itself.
 
     Raises:
-        ConfigError: unknown metric or option, two metrics of one label, or an unavailable metric whose direction is
-            not declared.
+        ConfigError: unknown metric or option, two metrics of one label, a file that ``path`` names is absent, or an
+            unavailable metric whose direction is not declared.
     """
     available: dict[str, Metric] = {}
     unavailable: dict[str, str] = {}
@@ -113,6 +113,9 @@ def resolve_metrics(
             chosen = options.pop("embedder", embedder)
             available[label] = make_metric(name, runtime=runtime, embedder=chosen, **options)
         except (WeightsError, DependencyError) as error:
+            named = [options.get("path"), embedder.get("path") if embedder else None]
+            if any(path is not None and str(path) in str(error) for path in named):
+                raise ConfigError(f"metric '{label}': {error}") from None
             unavailable[label], traits[label] = str(error), metric_traits(name, options)
     return MetricSet(available, unavailable, traits)
 
