@@ -13,6 +13,7 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
 from ffhqref.core.hashing import sha256_file
+from ffhqref.faces.onnx_input import input_rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,8 +75,9 @@ class OnnxEmbedder:
 
     Args:
         path: the file.
-        mean: subtracted after division by 255.
-        std: divided by after that.
+        mean: subtracted after division by 255; None: 0.5, or what the network's first nodes ask for, see
+            `ffhqref.faces.onnx_input.input_rule`.
+        std: divided by after that; None: likewise.
         template: five-point layout of the crop it was trained on.
         batch_size: faces a call, when the file allows more than one.
         threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
@@ -93,8 +95,8 @@ class OnnxEmbedder:
     def __init__(
         self,
         path: str | Path | None,
-        mean: float = 0.5,
-        std: float = 0.5,
+        mean: float | None = None,
+        std: float | None = None,
         template: str = "arcface",
         batch_size: int = 16,
         threads: int = 0,
@@ -134,7 +136,8 @@ class OnnxEmbedder:
             raise WeightsError(f"embedder: {file} takes {shape}, expected [n, 3, S, S] faces")
         self.face_size = int(shape[2])
         self.template = template
-        self._input, self._mean, self._std = entry.name, mean, std
+        rule = input_rule(file, mean, std)
+        self._input, self._mean, self._std = entry.name, rule.mean, rule.std
         self._batch = 1 if shape[0] == 1 else batch_size
         self.weights_sha256 = {file.name: sha256_file(file)}
         probe = self._run(np.zeros((1, self.face_size, self.face_size, 3), np.uint8))
@@ -142,7 +145,7 @@ class OnnxEmbedder:
             raise WeightsError(f"embedder: {file} gives an output of shape {probe.shape}, expected [n, dim]")
         self.dim = int(probe.shape[1])
         digest = self.weights_sha256[file.name][:12]
-        self.signature = f"onnx:{file.stem}:{digest}|x=({mean:g},{std:g})|{self.face_size}px {template}"
+        self.signature = f"onnx:{file.stem}:{digest}|x=({rule.mean:g},{rule.std:g})|{self.face_size}px {template}"
 
     def _run(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         values = (faces.astype(np.float32) / 255.0 - self._mean) / self._std
@@ -198,7 +201,8 @@ def _environment_threads() -> int:
 def insightface_embedder(path: str | Path | None, **options: Any) -> OnnxEmbedder:
     """Return the ArcFace of an insightface model pack folder, or of a bare ArcFace ONNX file.
 
-    ArcFace files of insightface take (x - 127.5) / 127.5 in RGB, which is the default of `OnnxEmbedder`.
+    ArcFace files of insightface take (x - 127.5) / 127.5 in RGB, or normalise their input themselves; `OnnxEmbedder`
+    sees which.
 
     Args:
         path: a folder such as ``~/.insightface/models/buffalo_l`` or one file.

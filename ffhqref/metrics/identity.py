@@ -18,6 +18,7 @@ from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.images import to_uint8
 from ffhqref.faces.crops import check_crop
 from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
+from ffhqref.faces.onnx_input import input_rule
 from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
 
@@ -88,15 +89,25 @@ class RefldmEmbedder(FaceEmbedder):
     Args:
         path: the ONNX file; None: found through ``ffhqref.weights.files`` (``webface-r50``).
         runtime: where weights lie and the network runs: on CUDA where onnxruntime has it, else on the CPU.
+        mean: see `OnnxEmbedder`: a network that normalises its own input is given levels.
+        std: likewise.
     """
 
-    def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        runtime: MetricRuntime | None = None,
+        mean: float | None = None,
+        std: float | None = None,
+    ) -> None:
         runtime = runtime or MetricRuntime()
         file = weights.require("webface-r50", path=path, folder=runtime.weights_dir, download=runtime.download)
         self._path = file.path
         self._embedder: OnnxEmbedder | None = None
         self.device = runtime.device if runtime.device.startswith("cuda") and onnxruntime_has_cuda() else "cpu"
-        self.signature = f"onnx:{file.signature}|x=(0.5,0.5)|crop=6.25-93.75% area 112 unrounded"
+        self._rule = input_rule(file.path, mean, std)
+        values = f"x=({self._rule.mean:g},{self._rule.std:g})"
+        self.signature = f"onnx:{file.signature}|{values}|crop=6.25-93.75% area 112 unrounded"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_embedder": None}
@@ -106,7 +117,9 @@ class RefldmEmbedder(FaceEmbedder):
         import torch
 
         if self._embedder is None:
-            self._embedder = OnnxEmbedder(self._path, device=self.device, fall_back=True)
+            self._embedder = OnnxEmbedder(
+                self._path, self._rule.mean, self._rule.std, device=self.device, fall_back=True
+            )
         height, width = image.shape[-2:]
         rows = slice(int(height * 0.0625), int(height * 0.9375))
         columns = slice(int(width * 0.0625), int(width * 0.9375))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.faces.onnx_input import rule_of
 
 Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
 
@@ -63,7 +64,8 @@ class OnnxNetwork(torch.nn.Module):
     """The network of a file, frozen, with one input and one output; call it with float32 tensors.
 
     Args:
-        path: an ONNX file, for instance ``insightface_webface_r50.onnx``.
+        path: an ONNX file, for instance ``insightface_webface_r50.onnx``. One that normalises its own input is given
+            levels of 0 to 255 all the same.
 
     Raises:
         DependencyError: the package ``onnx`` is not installed.
@@ -85,6 +87,7 @@ class OnnxNetwork(torch.nn.Module):
             graph = onnx.load(str(path)).graph
         except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
             raise WeightsError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0][:100]}") from None
+        self._rule = rule_of(graph)
         unknown = sorted({node.op_type for node in graph.node} - set(OPERATORS))
         if unknown:
             raise WeightsError(f"{path} has the operators {', '.join(unknown)}, which no gradient is known for here")
@@ -107,7 +110,9 @@ class OnnxNetwork(torch.nn.Module):
         self._input, self._output = inputs[0], graph.output[0].name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output for one input."""
+        """Return the output for values of -1 to 1."""
+        if self._rule.found:
+            x = ((x + 1.0) / 2.0 - self._rule.mean) / self._rule.std
         values = {self._input: x}
 
         def value(name: str) -> Tensor:
