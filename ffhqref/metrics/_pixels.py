@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return image[0] * red + image[1] * green + image[2] * blue
 
 
-def grey_levels(values: NDArray[Any]) -> NDArray[np.float64]:
+def grey_levels(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return 0..1 as whole grey levels 0..255: pyiqa rounds, as MATLAB's 8-bit images imply."""
     return np.rint(values * np.float32(255.0)).astype(np.float64)
 

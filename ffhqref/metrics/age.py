@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class AgeError(Metric):
         self._known: OrderedDict[str, float] = OrderedDict()
         self.signature = f"age_error|{self._model.signature}|years vs gt|v1"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_model": None, "_known": OrderedDict()}
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:

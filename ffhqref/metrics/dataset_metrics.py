@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from ffhqref.weights import files as weights
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+Moments = tuple["NDArray[np.floating]", "NDArray[np.floating]"]
+"""Mean [D] and covariance [D, D] of features."""
 
 SMALL = 10_000
 """Images below which a value gets a warning (the number that FID's authors recommend at least)."""
@@ -86,7 +89,7 @@ class InceptionFeatures(ImageFeatures):
         self._network: torch.nn.Module | None = None
         self.signature = f"inception-v3 2048|{file.signature}|clean bicubic 299|v1"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -244,7 +247,7 @@ def dataset_metric_class(name: str) -> type[DatasetMetric]:
     raise ConfigError(f"dataset-level metric '{name}': derive it from ffhqref.metrics.dataset_metrics.DatasetMetric")
 
 
-def frechet_distance(first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]) -> float:
+def frechet_distance(first: Moments, second: Moments) -> float:
     """Return the Fréchet distance of two Gaussians, each (mean [D], covariance [D, D]).
 
     The trace of the root of C1 C2 is the sum of the roots of its eigenvalues, which are real and not negative; this
@@ -263,13 +266,13 @@ def frechet_distance(first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDA
     return float(difference @ difference + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * crossed)
 
 
-def moments(features: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean [D] and covariance [D, D] (n - 1) of features [N, D]."""
     values = np.asarray(features, np.float64)
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
 
 
-def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Moments:
     """Return (mean, covariance) from an ``.npz`` of clean-fid's form: a registry name or a path.
 
     Raises:
@@ -287,9 +290,9 @@ def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> tup
 
 
 def fid(
-    features: NDArray[Any],
-    reference: NDArray[Any] | None = None,
-    statistics: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    features: NDArray[np.floating],
+    reference: NDArray[np.floating] | None = None,
+    statistics: Moments | None = None,
 ) -> SetScore:
     """Return FID between features [N, D] and either reference features or stored statistics.
 
@@ -307,8 +310,8 @@ def fid(
 
 
 def kid(
-    features: NDArray[Any],
-    reference: NDArray[Any],
+    features: NDArray[np.floating],
+    reference: NDArray[np.floating],
     *,
     subsets: int = SUBSETS,
     subset_size: int = SUBSET_SIZE,

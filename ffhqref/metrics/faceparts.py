@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -48,10 +48,10 @@ class Landmarks:
             "facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
         self._path = file.path
-        self._network: Any = None
+        self._network: torch.nn.Module | None = None
         self.signature = f"awing 98 points|{file.signature}"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
 
     def __call__(self, image: torch.Tensor) -> NDArray[np.float64]:
@@ -148,11 +148,11 @@ class FaceLPIPS(Metric):
         )
         self._path = file.path
         self._lpips = LPIPS("vgg", backbone_path, self._runtime)
-        self._parser: Any = None
+        self._parser: torch.nn.Module | None = None
         self._last: LastTruth[torch.Tensor] = LastTruth()
         self.signature = f"f{self._lpips.signature}|face of gt by parsenet {file.signature}, rest zero|v1"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_parser": None}
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:

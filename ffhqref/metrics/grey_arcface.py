@@ -8,7 +8,7 @@ Network of the project ronghuaiyang/arcface-pytorch (file ``resnet18_110.pth``, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -94,10 +94,10 @@ class GreyEmbedder(FaceEmbedder):
             "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
         self._path = file.path
-        self._network: Any = None
+        self._network: torch.nn.Module | None = None
         self.signature = f"grey-resnet18:{file.signature}|crop=whole image libpng-grey 128 bilinear"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
 
     def __call__(self, image: torch.Tensor) -> NDArray[np.float32]:

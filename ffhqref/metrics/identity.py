@@ -69,7 +69,7 @@ class CroppedEmbedder(FaceEmbedder):
         self.signature = f"{made.signature}|crop={crop}"
         self.device = str(vars(made).get("device", "cpu"))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_embedder": None}  # networks do not pickle; each worker loads its own
 
     def __call__(self, image: torch.Tensor) -> NDArray[np.float32]:
@@ -109,7 +109,7 @@ class RefldmEmbedder(FaceEmbedder):
         values = f"x=({self._rule.mean:g},{self._rule.std:g})"
         self.signature = f"onnx:{file.signature}|{values}|crop=6.25-93.75% area 112 unrounded"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_embedder": None}
 
     def __call__(self, image: torch.Tensor) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTrait
 from ffhqref.weights import files as weights
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 _WHOLE_SETS = {"fid", "sfid", "fid_dinov2", "fid_mmd", "inception_score"}
@@ -65,7 +66,7 @@ class PyiqaMetric(Metric):
     def __init__(self, name: str, runtime: MetricRuntime | None = None) -> None:
         self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
-        self._network: Any = None
+        self._network: torch.nn.Module | None = None
         self.name = name
         version = _pyiqa_version()
         traits = self.describe({"name": name})
@@ -109,7 +110,7 @@ class PyiqaMetric(Metric):
         usable = not self.device.startswith("cuda") or torch.cuda.is_available()
         return self._runtime if usable else replace(self._runtime, device="cpu")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
 
     def __call__(self, batch: MetricBatch) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class _FeatureMetric(Metric):
         self._network: FeatureDistance | None = None
         self._last: LastTruth[list[torch.Tensor]] = LastTruth()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
 
     @abstractmethod

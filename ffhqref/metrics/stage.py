@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from ffhqref.core.errors import FfhqrefError, ImageError
 from ffhqref.core.hashing import content_key
@@ -100,7 +100,7 @@ class ScoreStage(Stage[MetricRow, MetricResult]):
         share_caches(list(self.metrics.values()))
         self._images: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_images": OrderedDict()}
 
     def key(self, row: MetricRow) -> str:

@@ -3,6 +3,8 @@
 import importlib.metadata
 import inspect
 import itertools
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +17,7 @@ from ffhqref.core.images import save_png
 from ffhqref.metrics import METRICS, Metric, MetricBatch, make_metric, metric_traits
 from ffhqref.metrics._pixels import luma, png_grey
 from ffhqref.metrics.base import NEEDS, as_metric
-from ffhqref.metrics.dataset_metrics import DATASET_METRICS, dataset_metric_class
+from ffhqref.metrics.dataset_metrics import DATASET_METRICS, ImageFeatures, SetScore, dataset_metric_class
 from ffhqref.metrics.iqa import PyiqaMetric
 from ffhqref.metrics.scoring import resolve_metrics
 
@@ -195,6 +197,38 @@ def test_what_is_no_metric_is_refused_in_one_line():
 def test_a_typo_of_crop_or_embedder_options_is_refused_when_the_metric_is_made(nothing, name, options, words):
     with pytest.raises(ConfigError, match=words):
         make_metric(name, **options)
+
+
+def documented(name):
+    """Return a class of docs/extending.md."""
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    (block,) = [found for found in re.findall(r"```python\n(.*?)```", text, re.S) if f"class {name}(" in found]
+    scope = {}
+    exec(compile(block, "docs/extending.md", "exec"), scope)
+    return scope[name]
+
+
+def test_the_metric_of_the_docs_works(plugins):
+    plugins(contrast=documented("Contrast"))
+    metric = make_metric("contrast", power=2.0)
+    output, gt = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    expected = [(output[i].double().std() - gt[i].double().std()).abs() ** 2 for i in range(2)]
+    np.testing.assert_allclose(metric(MetricBatch(output, gt)), expected)
+    assert metric_traits("contrast", {}).higher_is_better is False
+    with pytest.raises(ConfigError, match="powr"):
+        make_metric("contrast", powr=2.0)
+
+
+def test_the_dataset_level_metric_of_the_docs_works():
+    class Features(ImageFeatures):
+        signature = "none"
+
+        def __call__(self, images):
+            raise AssertionError
+
+    metric = documented("MeanDistance")(features=Features())
+    assert metric(np.full((4, 2), 3.0), np.full((5, 2), 1.0)) == SetScore(8.0, 4, 5, None)
+    assert metric.signature == "mean_distance|none|vs gt|v1"
 
 
 # --- every option that changes a value is in the signature --------------------------------------------------------

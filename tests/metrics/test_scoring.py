@@ -12,6 +12,7 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
 from ffhqref.metrics import Metric, MetricBatch, stage
+from ffhqref.metrics.identity import IDS, EmbeddingCache, FaceEmbedder
 from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics, score
 from ffhqref.store.tables import to_arrow
 
@@ -203,6 +204,35 @@ def test_a_perfect_output_has_an_infinite_matched_psnr(world, tmp_path):
     assert found.loc[(row.case_id, "psnr_matched"), ["value", "status"]].tolist() == [np.inf, "ok"]
     assert found.loc[(row.case_id, "ssim_matched"), "value"] == pytest.approx(1.0)
     assert found.loc[("flat", "psnr_matched"), "status"] == "failed"
+
+
+class Colours(FaceEmbedder):
+    """Mean of each channel in the place of an identity vector."""
+
+    signature = "colours"
+
+    def __call__(self, image):
+        return image.mean(dim=(1, 2)).numpy()
+
+
+@pytest.mark.parametrize("drop", [1.0, None])
+def test_identical_pairs_are_left_out_where_the_published_mean_leaves_them_out(world, tmp_path, drop):
+    """Equal and nearly equal outputs have a status of their own; a failed restoration keeps its own."""
+    metric = IDS(EmbeddingCache(Colours()), "gt", "degrees", drop_below=drop)
+    levels = {"equal": (100, 100, 100), "near": (100, 100, 101), "far": (100, 100, 200)}
+    rows = []
+    for name, level in levels.items():
+        path = tmp_path / f"{name}.png"
+        save_png(path, np.full((64, 64, 3), level, np.uint8))
+        rows.append(ScoreRow("a", "x", name, str(path), sha256_file(path)))
+    truth = {"gt_path": rows[0].output_path, "gt_sha256": rows[0].output_sha256}
+    rows = [replace(row, **truth) for row in rows] + [ScoreRow("a", "x", "lost", None, None, **truth)]
+    frame = run(rows, MetricSet({"deg": metric}), tmp_path / "journal").frame.set_index("case_id")
+    left_out = "ok" if drop is None else "left_out"
+    assert frame["status"].to_dict() == {"equal": left_out, "near": left_out, "far": "ok", "lost": "failed"}
+    angle = np.degrees(np.arccos(4.0 / (np.sqrt(3.0) * np.sqrt(6.0))))
+    assert frame.loc["far", "value"] == pytest.approx(angle, rel=1e-4)
+    assert frame["value"].isna().sum() == (1 if drop is None else 3)
 
 
 def test_the_size_of_the_images_is_in_the_signature(world, tmp_path):
