@@ -10,7 +10,7 @@ from ffhqref.cases.reference_folder import GivenReferences, match_folder
 from ffhqref.cases.reference_list import match_list
 from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import SIZE, read_rgb, save_png
+from ffhqref.core.images import SIZE, check_square, read_rgb, resize, save_png
 from ffhqref.datasets.base import given_path, list_images
 from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import reason_without, size_and_time
@@ -44,17 +44,19 @@ class ImportResult:
     error: str | None
     file_size: int | None
     file_mtime_ns: int | None
+    width: int | None = None
+    """Of the source."""
 
 
 class ImportStage(Stage[ImportRow, ImportResult]):
-    """Bring images into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
+    """Bring square images into the workspace as 512x512 PNG: pixels as they are, others resized bicubically.
 
     Args:
         root: the workspace.
         name: of the stage and its journal; the images of each folder have one of their own.
     """
 
-    version = "2"
+    version = "3"
     batch_size = 16
 
     def __init__(self, root: Path, name: str = "import") -> None:
@@ -78,10 +80,14 @@ class ImportStage(Stage[ImportRow, ImportResult]):
 
     def _one(self, row: ImportRow) -> ImportResult:
         try:
-            data = save_png(self.root / row.out_path, read_rgb(row.path, SIZE))
+            image = read_rgb(row.path)
+            check_square(image.shape[1], image.shape[0], row.path)
+            data = save_png(self.root / row.out_path, resize(image, SIZE))
         except ImageError as error:
             return ImportResult(None, None, reason_without(Path(row.path), error), None, None)
-        return ImportResult(row.out_path, sha256_bytes(data), None, **file_stamp(self.root / row.out_path))
+        return ImportResult(
+            row.out_path, sha256_bytes(data), None, **file_stamp(self.root / row.out_path), width=len(image)
+        )
 
 
 @dataclass(frozen=True)

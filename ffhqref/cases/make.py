@@ -11,6 +11,7 @@ from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, 
 from ffhqref.cases.lq import (
     ITSELF,
     ImportRecord,
+    ImportResult,
     ImportStage,
     count_remark,
     given_references,
@@ -21,6 +22,7 @@ from ffhqref.cases.lq import (
 )
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.hashing import sha256_file
+from ffhqref.datasets.stage import describe_small
 from ffhqref.degradation.model import check_names
 from ffhqref.degradation.stage import DegradeRow, DegradeStage
 from ffhqref.reference_sets.agesets import CROSS, LABEL, SAME, age_references, summarise_age_sets
@@ -244,6 +246,11 @@ class CaseMaker:
             self.say(f"not degraded: {len(failed) - _SHOWN} more, see the column error of degradations.parquet")
         return made
 
+    def _tell_small(self, benchmark: Benchmark, results: Mapping[str, ImportResult], what: str) -> None:
+        widths = {file: result.width for file, result in results.items() if result.width is not None}
+        for line in describe_small(widths, what):
+            self.say(f"benchmark '{benchmark.name}': {line}")
+
     def _imported(self, benchmark: Benchmark, targets: Sequence[str] | None) -> list[ImportRecord]:
         """Bring the images of a benchmark's folders into the workspace; return their rows of table ``imports``."""
         assert benchmark.lq_folder is not None
@@ -267,11 +274,13 @@ class CaseMaker:
         for case_id, (_, result) in lq.items():
             if result.error:
                 self.say(f"{name}: left out {case_id}: {result.error}")
+        self._tell_small(benchmark, {row.file: result for row, result in lq.values()}, "low-quality images")
         if given is None:
             return import_records(benchmark.name, lq)
         wanted = reference_rows(benchmark.name, given, rows)
         stage = ImportStage(root, f"import-{benchmark.name}-references")
         found = dict(zip(wanted, self.run(stage, list(wanted.values())), strict=True))
+        self._tell_small(benchmark, found, "references")
         records = import_records(benchmark.name, lq, given, found, benchmark.reference_source)
         for line in _told(given, [row for row in records if row.role == "reference"], len(rows), benchmark):
             self.say(f"{name}: {line}")

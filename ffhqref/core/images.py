@@ -77,7 +77,8 @@ def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side:
         data: content of the file.
         path: the file, for messages.
         size: if given and the image is not already ``size`` x ``size``, it is resized with PIL's bicubic filter, the
-            default filter that ReF-LDM's code relies on.
+            default filter that ReF-LDM's code relies on. Whether it is square is checked where images enter, see
+            `check_square`.
         min_side: images with a shorter side are refused.
 
     Raises:
@@ -101,6 +102,18 @@ def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side:
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture, dtype=np.uint8).copy()
+
+
+def check_square(width: int, height: int, path: str | Path) -> None:
+    """Refuse an image that would be distorted if it were made a square.
+
+    Raises:
+        ImageError: it is not square.
+    """
+    if width != height:
+        raise ImageError(
+            f"{width}x{height} pixels, an aligned face is square: crop it or align it (dataset.aligned=false): {path}"
+        )
 
 
 def _upright(picture: Image.Image) -> Image.Image:

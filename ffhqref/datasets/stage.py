@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import ImageError, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import decode_rgb, read_bytes
+from ffhqref.core.images import SIZE, check_square, decode_rgb, read_bytes
 from ffhqref.engine.base import Stage
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ImageResult:
 
 
 class ImageStage(Stage[FileRow, ImageResult]):
-    """Check the images of a data set.
+    """Check the images of an aligned data set: each must be readable and square.
 
     A file is opened again when its length or time of change differs.
 
@@ -97,6 +97,7 @@ class ImageStage(Stage[FileRow, ImageResult]):
             data = read_bytes(path)
             sha256 = sha256_bytes(data)
             image = decode_rgb(data, path, min_side=MIN_SIDE)
+            check_square(image.shape[1], image.shape[0], path)
         except ImageError as error:
             return unusable(row, sha256, path, error), None
         height, width = image.shape[:2]
@@ -111,6 +112,21 @@ def unusable(row: FileRow, sha256: str, path: Path, error: Exception) -> ImageRe
 def reason_without(path: Path, error: Exception) -> str:
     """Return why an image cannot be used as one line, without its path, which the row of the table holds."""
     return one_line(error).removesuffix(f": {path}")
+
+
+def describe_small(widths: Mapping[str, int], what: str) -> list[str]:
+    """Return a line that counts the images that are enlarged, or nothing.
+
+    Args:
+        widths: of each usable image, by its file.
+        what: the images, for instance ``images``.
+    """
+    small = {file: width for file, width in widths.items() if width < SIZE}
+    if not small:
+        return []
+    smallest = min(small, key=lambda file: small[file])
+    size = f"{small[smallest]}x{small[smallest]}"
+    return [f"{len(small)} of {len(widths)} {what} are smaller than {SIZE}x{SIZE} and enlarged, {smallest} from {size}"]
 
 
 def file_rows(root: Path, files: Mapping[str, str]) -> list[FileRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ffhqref.datasets.stage import describe_small
 from ffhqref.reference_sets.agreement import agreement
 from ffhqref.reference_sets.release import summarise_differences
 
@@ -21,13 +22,14 @@ _SHOWN = 5
 
 
 def describe_pictures(images: pd.DataFrame) -> list[str]:
-    """Return which pictures of the table ``images`` were left out, and why; no line where all are good."""
+    """Return which images of the table ``images`` were left out, and why, and how many are enlarged."""
+    good = images[images["error"].isna()]
     broken = images[images["error"].notna()]
     first = broken.head(_SHOWN)
     lines = [f"left out: {path}: {error}" for path, error in zip(first["path"], first["error"], strict=True)]
     if len(broken) > _SHOWN:
         lines.append(f"left out: {len(broken) - _SHOWN} more, see the column error of tables/images.parquet")
-    return lines
+    return lines + describe_small(dict(zip(good["path"], good["width"], strict=True)), "images")
 
 
 def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) -> list[str]:

@@ -47,7 +47,8 @@ def test_suspicion_and_agreement_are_told_where_there_is_something_to_tell():
 @pytest.mark.parametrize(("broken", "named", "more"), [(0, 0, None), (5, 5, None), (7, 5, 2)])
 def test_at_most_five_pictures_are_named(broken, named, more):
     errors = ["not a picture"] * broken + [None] * 3
-    images = pd.DataFrame({"path": [f"{number}.png" for number in range(len(errors))], "error": errors})
+    paths = [f"{number}.png" for number in range(len(errors))]
+    images = pd.DataFrame({"path": paths, "width": 512, "error": errors})
     lines = describe_pictures(images)
     assert lines[:named] == [f"left out: {number}.png: not a picture" for number in range(named)]
     assert lines[named:] == ([f"left out: {more} more, see the column error of tables/images.parquet"] if more else [])
