@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.action == "fetch":
         return _fetch(options.names, folder)
     if options.action == "verify":
-        return _verify(options.names, folder)
+        return _verify(options.names, folder, options.accept)
     if options.action == "convert":
         return _convert(options.name, options.to, folder)
     from ffhqref.weights.files import require
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("names", nargs="+", metavar="NAME")
     verify = actions.add_parser("verify", help="hash files again and compare; without NAME: every file that is here")
     verify.add_argument("names", nargs="*", metavar="NAME")
+    verify.add_argument("--accept", action="store_true", help="record the named files as they are now")
     path = actions.add_parser("path", help="print where a file lies, checked")
     path.add_argument("name", metavar="NAME")
     convert = actions.add_parser("convert", help="write a published checkpoint as safetensors, which loads faster")
@@ -78,17 +79,16 @@ def _list(folder: Path | None) -> int:
 
 def _fetch(names: Sequence[str], folder: Path | None) -> int:
     from ffhqref.core.progress import download_bar
-    from ffhqref.weights.files import entry, fetch, find, require
+    from ffhqref.weights.files import entry, fetched
 
     for item in [entry(name) for name in names]:  # a wrong name ends here, before the first download
-        if find(item, folder=folder) is None:
-            with download_bar(item.name) as progress:
-                fetch(item, folder=folder, progress=progress)
-        sys.stdout.write(f"{require(item, folder=folder).path}\n")
+        with download_bar(item.name) as progress:
+            found = fetched(item.name, folder=folder, progress=progress)
+        sys.stdout.write(f"{found.path}\n")
     return 0
 
 
-def _verify(names: Sequence[str], folder: Path | None) -> int:
+def _verify(names: Sequence[str], folder: Path | None, accept: bool) -> int:
     from ffhqref.weights.files import inventory, verify
 
     words = {True: "the published file", False: "NOT the published file", None: "no published hash is known"}
@@ -98,7 +98,7 @@ def _verify(names: Sequence[str], folder: Path | None) -> int:
         sys.stdout.write("no known weight file is on this machine; see ffhqref weights list\n")
     for name in chosen:
         try:
-            found = verify(name, folder=folder)
+            found = verify(name, folder=folder, accept=accept and bool(names))
         except FfhqrefError as error:
             if names:
                 raise

@@ -249,7 +249,7 @@ class ScrfdDetector(Detector):
         if self._network is None or not hasattr(self._network, "detect"):
             raise WeightsError(f"detector 'insightface': {file} is no SCRFD detector")
         self._network.prepare(ctx_id=0, det_thresh=threshold, input_size=(longest, longest))
-        self.signature = f"scrfd:{file.stem}:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+        self.signature = f"scrfd:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""

@@ -145,7 +145,7 @@ class OnnxEmbedder:
             raise WeightsError(f"embedder: {file} gives an output of shape {probe.shape}, expected [n, dim]")
         self.dim = int(probe.shape[1])
         digest = self.weights_sha256[file.name][:12]
-        self.signature = f"onnx:{file.stem}:{digest}|x=({rule.mean:g},{rule.std:g})|{self.face_size}px {template}"
+        self.signature = f"onnx:{digest}|x=({rule.mean:g},{rule.std:g})|{self.face_size}px {template}"
 
     def _run(self, faces: NDArray[Any]) -> NDArray[np.float32]:
         values = (faces.astype(np.float32) / 255.0 - self._mean) / self._std

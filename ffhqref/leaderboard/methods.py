@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -96,4 +97,5 @@ def _word(value: object) -> str:
 
 def _info(stored: Mapping[str, Any]) -> RestorerInfo:
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-    return RestorerInfo(**fields)
+    known = {item.name for item in dataclasses.fields(RestorerInfo)}  # a workspace may be of another version
+    return RestorerInfo(**{key: value for key, value in fields.items() if key in known})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +24,36 @@ def silence(host: str, timeout: float) -> str | None:
     except urllib.error.HTTPError:
         return None
     except OSError as error:
-        return f"no answer ({getattr(error, 'reason', error)})"
+        return f"no answer ({cause(error)})"
     return None
+
+
+def cause(error: Exception) -> object:
+    """Return what an error of the network says, without its wrapping."""
+    return error.reason if isinstance(error, urllib.error.URLError) else error
+
+
+@contextlib.contextmanager
+def alone(part: Path) -> Iterator[bool]:
+    """Let one process at a time write an unfinished file; yield whether this one had to wait for another."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        yield False
+        return
+    with part.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            waited = False
+        except OSError:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            waited = True
+        try:
+            yield waited
+        finally:
+            with contextlib.suppress(OSError):
+                if not part.stat().st_size:
+                    part.unlink()
 
 
 def resume(source: str, part: Path, progress: Progress | None, timeout: float) -> None:

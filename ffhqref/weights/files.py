@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import WeightsError, did_you_mean
 from ffhqref.core.hashing import sha256_file
-from ffhqref.weights.recorded import hash_recorded, keep
+from ffhqref.weights.intact import why_broken
+from ffhqref.weights.recorded import forget, hash_recorded, keep
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,8 @@ class Weights:
     """A file that was found and checked."""
 
     name: str
+    filename: str
+    """As registered, whatever the file on this machine is called."""
     path: Path
     sha256: str
     published: bool | None
@@ -86,9 +89,9 @@ class Weights:
 
     @property
     def signature(self) -> str:
-        """Return name and hash in one word, for the signatures of metrics and embedders."""
+        """Return registered name and hash in one word, for the signatures of metrics and embedders."""
         foreign = "(not the published file)" if self.published is False else ""
-        return f"{self.path.name}@{self.sha256[:12]}{foreign}"
+        return f"{Path(self.filename).name}@{self.sha256[:12]}{foreign}"
 
 
 @cache
@@ -205,13 +208,20 @@ def require(
             + (f", or run: ffhqref weights fetch {item.name}" if item.sources else "")
         )
     if path is not None:
-        return Weights(item.name, found, file_sha256(found, folder), None)
-    digest = _digest(found, folder, recheck=False)
-    return Weights(item.name, found, digest, _judge(item, found, digest))
+        _check_whole(WeightFile(item.name, str(path)), found)
+        return Weights(item.name, item.filename, found, file_sha256(found, folder), None)
+    _check_whole(item, found)
+    digest = _digest(item, found, folder, recheck=False)
+    return Weights(item.name, item.filename, found, digest, _judge(item, found, digest))
 
 
-def verify(name: str, *, folder: str | Path | None = None) -> Weights:
+def verify(name: str, *, folder: str | Path | None = None, accept: bool = False) -> Weights:
     """Hash a file again, whatever was recorded, and return it.
+
+    Args:
+        name: registry name.
+        folder: the configured weights folder.
+        accept: record the file as it is now.
 
     Raises:
         WeightsError: absent, or not the file it should be.
@@ -220,8 +230,31 @@ def verify(name: str, *, folder: str | Path | None = None) -> Weights:
     found = find(item, folder=folder)
     if found is None:
         return require(name, folder=folder)
-    digest = _digest(found, folder, recheck=True)
-    return Weights(item.name, found, digest, _judge(item, found, digest))
+    _check_whole(item, found)
+    if accept:
+        forget(found, _records(folder))
+    digest = _digest(item, found, folder, recheck=True)
+    return Weights(item.name, item.filename, found, digest, _judge(item, found, digest))
+
+
+def _check_whole(item: WeightFile, found: Path) -> None:
+    """Refuse a file that an interrupted download left, before its hash is recorded.
+
+    Raises:
+        WeightsError: it is cut off, empty, or a page in place of the file.
+    """
+    try:
+        reason = why_broken(found, size=item.size if len(item.sha256 or "") == 64 else None)
+    except OSError as error:
+        raise WeightsError(f"cannot read {found}: {error.strerror or error}") from None
+    if reason:
+        raise WeightsError(f"weights '{item.name}': {found} is not whole ({reason}): {_remedy(item)}")
+
+
+def _remedy(item: WeightFile) -> str:
+    if item.sources and item in registry().values():
+        return f"run: ffhqref weights fetch {item.name}"
+    return f"delete it and get it again from {item.origin}"
 
 
 def _judge(item: WeightFile, found: Path, digest: str) -> bool | None:
@@ -231,11 +264,9 @@ def _judge(item: WeightFile, found: Path, digest: str) -> bool | None:
     if digest.startswith(item.sha256):
         return True
     if len(item.sha256) == 64:
-        size = found.stat().st_size
-        short = f"{size} bytes of {item.size}, " if item.size and size != item.size else ""
         raise WeightsError(
-            f"weights '{item.name}': {found} is not the published file ({short}sha256 {digest[:12]}…, expected "
-            f"{item.sha256[:12]}…): delete it and fetch it again from {item.origin}"
+            f"weights '{item.name}': {found} is not the published file (sha256 {digest[:12]}…, expected "
+            f"{item.sha256[:12]}…): {_remedy(item)}"
         )
     log.warning("weights '%s': %s is not the published file (sha256 %s…)", item.name, found, digest[:12])
     return False
@@ -259,14 +290,18 @@ def file_sha256(path: str | Path, folder: str | Path | None = None) -> str:
     return digest
 
 
-def _digest(path: Path, folder: str | Path | None, *, recheck: bool) -> str:
+def _digest(item: WeightFile, path: Path, folder: str | Path | None, *, recheck: bool) -> str:
     """Return the SHA-256 of a file that the registry found; refuse one that changed since it was recorded."""
     records = _records(folder)
     found = hash_recorded(path, records, recheck=recheck)
     if found.before is not None and found.before != found.sha256:
         raise WeightsError(
             f"weights changed since first use: {path} (sha256 {found.sha256[:12]}…, recorded {found.before[:12]}…); "
-            f"if that is meant, remove its entry from {found.record}"
+            + (
+                f"if that is meant, run: ffhqref weights verify --accept {item.name}"
+                if item.name in registry()
+                else f"if that is meant, remove its entry from {found.record}"
+            )
         )
     keep(path, found.sha256, records)
     return found.sha256
@@ -274,7 +309,11 @@ def _digest(path: Path, folder: str | Path | None, *, recheck: bool) -> str:
 
 def _records(folder: str | Path | None) -> list[Path]:
     """Return where hashes are recorded: beside the weights, or in the user's cache where that cannot be written."""
-    return list(dict.fromkeys([home(folder) / _RECORD, _cache_root() / "ffhqref" / "weights" / _RECORD]))
+    return [place / _RECORD for place in _record_homes(folder)]
+
+
+def _record_homes(folder: str | Path | None = None) -> list[Path]:
+    return list(dict.fromkeys([home(folder), _cache_root() / "ffhqref" / "weights"]))
 
 
 def _cache_root() -> Path:
@@ -335,9 +374,7 @@ def fetch(
     Raises:
         WeightsError: offline, nothing to fetch it from, no source answers, or what came is another file.
     """
-    from http.client import HTTPException
-
-    from ffhqref.weights.download import resume, silence
+    from ffhqref.weights.download import alone
 
     item = entry(name) if isinstance(name, str) else name
     if offline():
@@ -353,6 +390,19 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(f"weights '{item.name}': cannot write to {target.parent}: {error.strerror}") from None
+    with alone(part) as waited:
+        if waited and target.is_file() and _wrong(item, target) is None:
+            return target  # another process fetched it
+        return _fetched_from_a_source(item, target, part, folder, progress, timeout)
+
+
+def _fetched_from_a_source(
+    item: WeightFile, target: Path, part: Path, folder: str | Path | None, progress: Progress | None, timeout: float
+) -> Path:
+    from http.client import HTTPException
+
+    from ffhqref.weights.download import cause, resume, silence
+
     problems = []
     for source in item.sources:
         try:
@@ -361,16 +411,41 @@ def fetch(
                 raise OSError(reason)
             resume(source, part, progress, timeout)
         except (OSError, HTTPException) as error:
-            problems.append(f"{source}: {getattr(error, 'reason', error)}")
+            problems.append(f"{source}: {cause(error)}")
             continue
-        digest = sha256_file(part)
-        if item.sha256 and not digest.startswith(item.sha256):
-            part.unlink()
-            problems.append(f"{source}: sha256 {digest[:12]}…, expected {item.sha256[:12]}…")
-            continue
-        part.replace(target)
-        return target
+        problem = _wrong(item, part)
+        if problem is None:
+            forget(target, _records(folder))
+            part.replace(target)
+            return target
+        part.unlink()
+        problems.append(f"{source}: {problem}")
     raise WeightsError(f"weights '{item.name}' could not be fetched: {'; '.join(problems)}")
+
+
+def _wrong(item: WeightFile, part: Path) -> str | None:
+    """Return why a fetched file is not the one that was asked for, or None."""
+    digest = sha256_file(part)
+    if item.sha256 and not digest.startswith(item.sha256):
+        return f"sha256 {digest[:12]}…, expected {item.sha256[:12]}…"
+    reason = why_broken(part, name=item.filename)
+    return f"not whole ({reason})" if reason else None
+
+
+def fetched(name: str, *, folder: str | Path | None = None, progress: Progress | None = None) -> Weights:
+    """Return a weight file, fetched where it is absent, cut off, or another file than the published one.
+
+    Raises:
+        WeightsError: see `fetch` and `require`.
+    """
+    item = entry(name)
+    try:
+        return require(item, folder=folder)
+    except WeightsError:
+        if not item.sources or offline():
+            raise
+    fetch(item, folder=folder, progress=progress)
+    return require(item, folder=folder)
 
 
 def load_tensors(path: str | Path, *, wrappers: Iterable[str] = (), prefix: str = "") -> dict[str, torch.Tensor]:
@@ -402,8 +477,12 @@ def load_tensors(path: str | Path, *, wrappers: Iterable[str] = (), prefix: str 
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
         what = "holds more than tensors" if "Unsupported" in str(error) or "GLOBAL" in str(error) else "is damaged"
+        forget(path, [folder / _RECORD for folder in (*path.absolute().parents[:2], *_record_homes())])
         first = str(error).strip().splitlines()[0][:100] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"weight file {what} and was refused: {path} ({first}); fetch it again") from None
+        raise WeightsError(
+            f"weight file {what} and was refused: {path} ({first}); get it again (ffhqref weights fetch NAME, "
+            "after deleting it)"
+        ) from None
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

@@ -74,6 +74,16 @@ def keep(path: str | Path, sha256: str, records: Sequence[Path]) -> None:
             return
 
 
+def forget(path: str | Path, records: Sequence[Path]) -> None:
+    """Remove a file from the records, so that its next content is accepted; records that cannot be written stay."""
+    name = str(Path(path).resolve())
+    for record in records:
+        known = _read(record)
+        if known.pop(name, None) is not None:
+            with contextlib.suppress(OSError):
+                write_atomic(record, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

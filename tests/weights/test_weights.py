@@ -109,8 +109,8 @@ def test_a_missing_file_is_one_line_with_file_origin_and_place(tmp_path, monkeyp
 # trust
 
 
-def item(**fields):
-    return weights.WeightFile("thing", "thing.bin", **fields)
+def item(filename="thing.bin", **fields):
+    return weights.WeightFile("thing", filename, **fields)
 
 
 def test_a_full_hash_must_match(tmp_path):
@@ -118,7 +118,7 @@ def test_a_full_hash_must_match(tmp_path):
     good = weights.require(item(sha256=sha256_bytes(b"real")), folder=tmp_path)
     assert good.published is True
     assert good.signature == f"thing.bin@{sha256_bytes(b'real')[:12]}"
-    with pytest.raises(WeightsError, match=r"not the published file \(4 bytes of 9, sha256"):
+    with pytest.raises(WeightsError, match=r"not whole \(4 of 9 bytes\)"):
         weights.require(item(sha256=sha256_bytes(b"published"), size=9), folder=tmp_path)
 
 
@@ -333,6 +333,112 @@ def test_a_truncated_file_is_one_line(tmp_path, suffix, keep):
         weights.load_tensors(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def broken(path, whole, keep):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    return path
+
+
+def zip_archive(folder):
+    torch.save({"weight": torch.randn(64, 64)}, folder / "whole.pth")
+    return (folder / "whole.pth").read_bytes()
+
+
+def safetensors(folder):
+    from safetensors.torch import save
+
+    return save({"weight": torch.randn(64, 64), "more": torch.zeros(3)})
+
+
+def onnx(folder):
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor("w", TensorProto.FLOAT, [64], [0.5] * 64)
+    node = helper.make_node("Constant", [], ["y"], value=value)
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [64])])
+    made = helper.make_model(graph)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+KINDS = {"vqfr-v2": zip_archive, "arc2face-unet": safetensors, "arc2face-arcface": onnx}
+"""Files of which no hash is published, by container."""
+
+
+@pytest.mark.parametrize("keep", [0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("name", KINDS)
+def test_half_a_file_is_told_at_once_and_leaves_no_trace(tmp_path, name, keep):
+    whole = KINDS[name](tmp_path)
+    file = broken(tmp_path / "home" / weights.entry(name).filename, whole, keep)
+    with pytest.raises(WeightsError, match=rf"is not whole \(.*\): run: ffhqref weights fetch {name}$"):
+        weights.require(name, folder=tmp_path / "home")
+    file.write_bytes(whole)  # by hand
+    assert weights.require(name, folder=tmp_path / "home").sha256 == sha256_bytes(whole)
+    own = broken(tmp_path / f"mine{file.suffix}", whole, keep)
+    with pytest.raises(WeightsError, match="is not whole"):
+        weights.require(name, path=own, folder=tmp_path / "home")
+
+
+def test_half_a_file_that_nothing_tells_is_forgotten_when_it_does_not_load(tmp_path, monkeypatch):
+    """A file of torch's old format has no end that could be missed."""
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    torch.save({"weight": torch.randn(64, 64)}, tmp_path / "whole.pkl", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "whole.pkl").read_bytes()
+    file = broken(tmp_path / weights.entry("dr2").filename, whole, 0.5)
+    found = weights.require("dr2")
+    with pytest.raises(WeightsError, match="was refused"):
+        weights.load_tensors(found.path)
+    file.write_bytes(whole)
+    assert weights.load_tensors(weights.require("dr2").path)["weight"].shape == (64, 64)
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Sign in", b"version https://git-lfs.github.com/spec/v1\noid"])
+def test_a_page_in_place_of_the_file_is_told(tmp_path, page):
+    put(tmp_path / weights.entry("vqfr-v2").filename, page)
+    with pytest.raises(WeightsError, match=r"a web page, not|a Git LFS pointer, not"):
+        weights.require("vqfr-v2", folder=tmp_path)
+
+
+def test_fetching_puts_the_whole_file_in_place_of_half_of_one(server, tmp_path, monkeypatch):
+    whole = zip_archive(tmp_path)
+    monkeypatch.setitem(globals(), "BODY", whole)
+    known = item(filename="thing.pth", sources=(f"{server}/thing.pth",))
+    monkeypatch.setattr(weights, "registry", lambda: {"thing": known})
+    broken(tmp_path / "home" / "thing.pth", whole, 0.5)
+    assert weights.fetched("thing", folder=tmp_path / "home").sha256 == sha256_bytes(whole)
+    assert weights.fetched("thing", folder=tmp_path / "home").path.read_bytes() == whole
+    # what was recorded of another file there is forgotten with it
+    (tmp_path / "home" / "thing.pth").write_bytes(whole[:-1] + b"x")
+    with pytest.raises(WeightsError, match="verify --accept thing"):
+        weights.require("thing", folder=tmp_path / "home")
+    assert weights.fetched("thing", folder=tmp_path / "home").sha256 == sha256_bytes(whole)
+
+
+def test_half_a_file_from_a_server_is_not_taken(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "BODY", zip_archive(tmp_path)[:-100])
+    with pytest.raises(WeightsError, match="not whole"):
+        weights.fetch(item(filename="thing.pth", sources=(f"{server}/thing.pth",)), folder=tmp_path / "home")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_changed_file_is_accepted_when_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
+    file = put(tmp_path / weights.entry("vqfr-v2").filename, b"one")
+    weights.require("vqfr-v2")
+    file.write_bytes(b"another")
+    with pytest.raises(WeightsError, match="verify --accept vqfr-v2"):
+        weights.require("vqfr-v2")
+    assert weights.verify("vqfr-v2", accept=True).sha256 == sha256_bytes(b"another")
+    assert weights.require("vqfr-v2").sha256 == sha256_bytes(b"another")
+
+
+def test_one_file_under_two_names_has_one_signature(tmp_path):
+    first = weights.require(item(), path=put(tmp_path / "a" / "net.bin", b"same"), folder=tmp_path)
+    second = weights.require(item(), path=put(tmp_path / "b" / "renamed.bin", b"same"), folder=tmp_path)
+    assert first.signature == second.signature
 
 
 def test_wrappers_and_prefixes_are_taken_off(tmp_path):

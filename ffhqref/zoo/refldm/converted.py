@@ -46,8 +46,9 @@ def convert(
     """
     config = config or RefLDMConfig()
     weights = load_published(refldm_ckpt, vqgan_ckpt, config)
-    sources = [Path(item) for item in (refldm_ckpt, vqgan_ckpt) if item is not None]
-    return save_converted(destination, weights, config, {path.name: sha256_file(path) for path in sources})
+    files = {"refldm": refldm_ckpt, "refldm-vqgan": vqgan_ckpt}
+    sources = {role: sha256_file(path) for role, path in files.items() if path is not None}
+    return save_converted(destination, weights, config, sources)
 
 
 def save_converted(
@@ -63,7 +64,7 @@ def save_converted(
         destination: where to.
         weights: what to write.
         config: the architecture, kept in the file's metadata.
-        sources: file name to sha256 of what the weights came from, kept in the metadata.
+        sources: role to sha256 of what the weights came from, kept in the metadata.
         dtype: precision of the file; networks are float32 again when they are loaded.
     """
     from safetensors.torch import save_file
