@@ -145,7 +145,8 @@ _TABLES = (
     _table(
         "scores", "score", "method benchmark case_id metric", "One value a case and metric.",
         method="string: name of the restorer, or `ground-truth`", **_CASE, metric="string: name of the metric",
-        value="float64?: null where there is none", status="string: `ok`, or why there is no value",
+        value="float64?: infinite where the metric says so, null where there is none",
+        status="string: `ok`, `failed`, `left_out` (of the mean, by the metric's definition) or `unavailable`",
     ),
     _table(
         "leaderboard", "report", "benchmark method metric", "Means, intervals and ranks.",
