@@ -153,6 +153,8 @@ def build(context: Context, plan: Plan) -> int:
         context.reporter.say(f"differences from the release: {path}")
     _write(context, plan, built, images)
     workspace.write("licences", licences_frame(dataset), inputs=("images",))
+    truth = pd.DataFrame(sorted(dataset.truth.items()), columns=["image_id", "identity"], dtype=object)
+    workspace.write("truth", truth, inputs=("images",))
     workspace.write("attributes", attributes_frame(dataset.attributes), inputs=("images",))
     card = write_card(workspace.root)[0]
     for line in [

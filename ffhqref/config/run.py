@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import OpenOptions, Options, read_options
 from ffhqref.leaderboard.options import ReportOptions
-from ffhqref.reference_sets.options import AgeSetConfig, AuditOptions, BuildConfig, SplitSize, ValidateOptions
+from ffhqref.reference_sets.options import (
+    AgeSetConfig,
+    AuditOptions,
+    BuildConfig,
+    ContaminationOptions,
+    SplitSize,
+    ValidateOptions,
+)
 from ffhqref.synthesis.options import SynthesisOptions
 from ffhqref.training.options import Model, TrainOptions
 
@@ -143,6 +150,7 @@ class RunConfig(Options):
     age_sets: AgeSetConfig = AgeSetConfig()
     audit: AuditOptions = AuditOptions()
     validation: ValidateOptions = Field(default=ValidateOptions(), alias="validate")
+    contamination: ContaminationOptions = ContaminationOptions()
     synthesis: SynthesisOptions = SynthesisOptions()
     merge: tuple[str, ...] | None = None
     """[FIRST,SECOND]: `report` ranks these workspaces' methods together, into this root's report folder."""

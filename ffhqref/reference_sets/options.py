@@ -1,4 +1,4 @@
-"""Options of a reference set: the sections ``build``, ``age_sets``, ``audit`` and ``validate`` of the config."""
+"""Options of a reference set: sections ``build``, ``age_sets``, ``audit``, ``validate`` and ``contamination``."""
 
 from __future__ import annotations
 
@@ -124,3 +124,12 @@ class ValidateOptions(Options):
     """Findings of a kind that are printed."""
     csv: Path | None = None
     """A file to write all of them to."""
+
+
+class ContaminationOptions(Options):
+    """People who must not be trained on, beside those of the workspace's own test split."""
+
+    benchmarks: tuple[Path, ...] = ()
+    """Lists of test images, workspaces, or folders of images (LFW-Test-Ref): nobody on them is trained on."""
+    policy: Literal["refuse", "leave_out"] = "refuse"
+    """leave_out: train without the images of tested people; refuse: stop."""

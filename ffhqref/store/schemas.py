@@ -90,6 +90,11 @@ _TABLES = (
         licence_url="string: its address", source_url="string: address of the image",
     ),
     _table(
+        "truth", "build", "image_id",
+        "True identities, where the data set tells them: the builder never sees them, the contamination guard does.",
+        image_id=_IMAGE, identity="string: name of the person",
+    ),
+    _table(
         "pairs", "build", "image_a image_b", "Every pair of images nearer than `build.max_distance`.",
         image_a="string: the smaller id", image_b="string: the larger id",
         distance="float32: 1 - cosine, rounded down to float32",
@@ -168,7 +173,7 @@ _TABLES = (
     _table(
         "train_faces", "train", "image_id", "Images of `train.faces.path`, with the person of each.",
         image_id=_IMAGE, path="string: below `train.faces.path`, which the metadata records",
-        person="string: name of the folder", sha256="string: hash of the file", error=_REASON,
+        person="string: `faces/` and the name in the CSV", sha256="string: hash of the file", error=_REASON,
     ),
     _table(
         "poses", "synthesize", "image_id", "Pose and expression of each image, and the clusters they fall in.",
@@ -188,14 +193,14 @@ _TABLES = (
         "What became of each attempt.",
         target_id="string: id of the image whose person is shown", **_BUCKETS, attempt="int32: from 0",
         pose_id="string?: id of the image that gives the pose", seed="int64: of the attempt",
-        source="string: signature of the renderer", status="string: `ok`, or why it was rejected",
+        source="string: `synthetic:` and the renderer", status="string: `accepted`, `rejected` or `failed`",
         similarity="float64?: cosine to the target", sha256="string?: hash of the image", error=_REASON,
     ),
     _table(
         "synthetic_references", "synthesize", "target_id pose_bucket expression_bucket",
         "The synthetic reference of each target and bucket.",
         target_id="string: id of the image whose person is shown", **_BUCKETS,
-        source="string: signature of the renderer", status="string: `ok`, or why there is none",
+        source="string: `synthetic:` and the renderer", status="string: `accepted` or `missing`",
         path="string?: path in the workspace", sha256="string?: hash of the image",
         similarity="float64?: cosine to the target", attempts="int32: attempts made",
         pose_id="string?: id of the image that gives the pose", error=_REASON,

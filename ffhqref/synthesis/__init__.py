@@ -1,20 +1,18 @@
 """Synthetic references: a plan of poses, a renderer, a filter by similarity (FaceMe's FFHQRef).
 
-FaceMe's authors published the pictures and not the code that made them. What is known, what is unconfirmed and what
-is a choice of ours is told where it matters: `ffhqref.synthesis.plan`, `ffhqref.synthesis.stage`.
+FaceMe's authors published the images but not the code that made them. `ffhqref.synthesis.plan` and
+`ffhqref.synthesis.stage` say what is known, what is unconfirmed and what is this project's choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffhqref.core.registry import Registry
+from ffhqref.synthesis.base import Renderer, as_renderer
 
-if TYPE_CHECKING:
-    from ffhqref.synthesis.base import Renderer
-
-RENDERERS: Registry[Callable[..., Renderer]] = Registry(
+RENDERERS: Registry[Callable[..., object]] = Registry(
     "renderer",
     {
         "arc2face": "ffhqref.synthesis.arc2face.renderer:Arc2FaceRenderer",
@@ -22,7 +20,7 @@ RENDERERS: Registry[Callable[..., Renderer]] = Registry(
     },
     "ffhqref.renderers",
 )
-"""Every renderer by name; other packages add theirs through the entry point group ``ffhqref.renderers``."""
+"""Renderers by name. Other packages add theirs through the entry point group ``ffhqref.renderers``."""
 
 
 def make_renderer(name: str, **options: Any) -> Renderer:
@@ -32,4 +30,4 @@ def make_renderer(name: str, **options: Any) -> Renderer:
         name: a name of `RENDERERS`.
         options: of its constructor.
     """
-    return RENDERERS.make(name, **options)
+    return as_renderer(RENDERERS.make(name, **options), name)

@@ -1,4 +1,4 @@
-"""The data card of a synthetic set, and the sheet of pictures to look at."""
+"""The data card of a synthetic set, and the sheet of images to look at."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SyntheticCard:
     accepted: int
     missing: int
     complete: int
-    """Targets with a picture in every bucket."""
+    """Targets with an image in every bucket."""
     statuses: Mapping[str, int]
     """Status to number of attempts."""
     by_bucket: tuple[tuple[str, int, int, int], ...]
-    """Name, pose pictures in the pool, accepted, missing."""
+    """Name, pose images in the pool, accepted, missing."""
     similarities: tuple[tuple[str, int, int], ...]
     """Class by its lower end, accepted and rejected attempts in it."""
     reasons: tuple[tuple[str, int], ...]
@@ -109,19 +109,19 @@ def to_markdown(card: SyntheticCard) -> str:
 def sheet(
     references: pd.DataFrame,
     targets: Sequence[str],
-    picture_of: Callable[[str], NDArray[np.uint8]],
+    image_of: Callable[[str], NDArray[np.uint8]],
     made: Callable[[str], NDArray[np.uint8]],
     *,
     side: int = 128,
 ) -> NDArray[np.uint8]:
-    """Draw targets one below the other: the target and its references, and below these their pose pictures.
+    """Draw targets one below the other: the target and its references, and below these their pose images.
 
     A bucket without a reference is grey.
 
     Args:
         references: table ``synthetic_references``.
         targets: whom to draw.
-        picture_of: reads a picture of the data set by its id.
+        image_of: reads an image of the data set by its id.
         made: reads a reference by its path.
         side: pixels of a thumbnail.
 
@@ -134,13 +134,13 @@ def sheet(
     for target in targets:
         part = references[references["target_id"] == target].sort_values(["pose_bucket", "expression_bucket"])
         columns = max(columns, 1 + len(part))
-        pictures, poses, words = [picture_of(target)], [np.full_like(grey, 255)], []
+        images, poses, words = [image_of(target)], [np.full_like(grey, 255)], []
         for row in _rows(part):
             there = row.status == "accepted"
-            pictures.append(made(row.path) if there else grey)
-            poses.append(picture_of(row.pose_id) if there else grey)
+            images.append(made(row.path) if there else grey)
+            poses.append(image_of(row.pose_id) if there else grey)
             word = f"{row.similarity:.3f}" if there else "missing"
             words.append(f"{row.pose_bucket}_{row.expression_bucket} {word}")
-        rows += [pictures, poses]
-        labels += [f"{target}: {', '.join(words)}", "the pose pictures"]
+        rows += [images, poses]
+        labels += [f"{target}: {', '.join(words)}", "the pose images"]
     return contact_sheet(rows, labels, side=side, columns=columns)

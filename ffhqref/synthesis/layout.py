@@ -59,9 +59,9 @@ def read_layout(folder: str | Path) -> Iterator[tuple[str, int, int, str]]:
 
 
 def remove_rejected(folder: str | Path, targets: set[str], accepted: set[str]) -> list[str]:
-    """Delete the pictures of the given targets that are not accepted (any more); return their relative paths.
+    """Delete the images of the given targets that are not accepted (any more); return their relative paths.
 
-    Pictures of other targets stay: a run over a few does not undo what an earlier run over all has made.
+    Images of other targets stay: a run over a few does not undo what an earlier run over all has made.
 
     Args:
         folder: FFHQRef; nothing is done when it does not exist.

@@ -54,10 +54,6 @@ class SynthesisOptions(Options):
     vectors: VectorOptions = VectorOptions()
     normals: Path | None = None
     """Folder of normal maps TARGET/POSE.png, for renderers that need them."""
-    benchmarks: tuple[Path, ...] = ()
-    """Lists of test images, or workspaces, whose people must not be trained on."""
-    leaks: Literal["refuse", "leave_out"] = "refuse"
-    """leave_out: go on without the images of tested people."""
     plan_only: bool = False
     """Write the plan and stop, for instance to render the normal maps it asks for."""
     sheet: int = Field(default=6, ge=0)

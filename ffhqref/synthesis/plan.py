@@ -1,15 +1,15 @@
-"""Which pose picture for which identity: buckets of pose and expression, and the plan of all attempts.
+"""Which pose image for which identity: buckets of pose and expression, and the plan of all attempts.
 
-FaceMe clusters the pool of FFHQ pictures by EMOCA's pose and expression codes and draws, for each identity, one pose
-picture from each cluster (its project page and overview figure). 3 x 3 clusters and up to 3 tries are third parties'
+FaceMe clusters the pool of FFHQ images by EMOCA's pose and expression codes and draws, for each identity, one pose
+image from each cluster (its project page and overview figure). 3 x 3 clusters and up to 3 tries are third parties'
 reading of the paper, unconfirmed; so is which of the two indices of a folder is the pose. Clustering expressions inside
-each pose cluster, and excluding every picture of the identity's own person, are choices of this project.
+each pose cluster, and excluding every image of the identity's own person, are choices of this project.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,36 +23,14 @@ if TYPE_CHECKING:
 
     from ffhqref.synthesis.vectors import PoseVectors
 
-MOST = 10
-"""Clusters of a kind at most: the published preparation names a reference by the last three characters of its folder
-("0_1"), so both numbers must be single digits."""
-
-NO_POSE = "no picture of another person in this bucket"
-
-
-def check_clusters(clusters: Any) -> tuple[int, int]:
-    """Return the numbers of pose and of expression clusters.
-
-    Raises:
-        ConfigError: not two whole numbers of 1 to 10.
-    """
-    try:
-        first, second = clusters
-    except (TypeError, ValueError):
-        first = second = None
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= MOST for n in (first, second)):
-        raise ConfigError(
-            f"synthesis.clusters={clusters}: expected two numbers of 1 to {MOST}, of pose and expression clusters: "
-            "the published layout names a bucket by two digits"
-        )
-    return int(first), int(second)
+NO_POSE = "no image of another person in this bucket"
 
 
 def make_buckets(vectors: PoseVectors, clusters: tuple[int, int], seed: int) -> pd.DataFrame:
-    """Sort pictures into buckets: k-means over poses, then over expressions inside each pose cluster.
+    """Sort images into buckets: k-means over poses, then over expressions inside each pose cluster.
 
     Vectors are taken as they are, without scaling. Clusters are numbered by the first number of their centre, upwards,
-    so that with the yaw first bucket 0 holds the heads that look to the picture's left.
+    so that with the yaw first bucket 0 holds the heads that look to the image's left.
 
     Args:
         vectors: of the pool.
@@ -72,7 +50,7 @@ def make_buckets(vectors: PoseVectors, clusters: tuple[int, int], seed: int) -> 
     if different < clusters[0]:
         raise ConfigError(
             f"synthesis.clusters={list(clusters)}: {clusters[0]} pose clusters of only {different} different poses; "
-            "ask for fewer clusters or give more pictures"
+            "ask for fewer clusters or give more images"
         )
     pose = _kmeans(vectors.pose, clusters[0], case_seed(seed, "poses"))
     expression = np.zeros(len(pose), np.int64)
@@ -98,7 +76,7 @@ def _kmeans(points: NDArray[np.float64], count: int, seed: int) -> NDArray[np.in
 def make_plan(
     targets: Iterable[str],
     buckets: pd.DataFrame,
-    people: Mapping[str, Any],
+    people: Mapping[str, Hashable],
     clusters: tuple[int, int],
     *,
     tries: int,
@@ -106,20 +84,20 @@ def make_plan(
 ) -> pd.DataFrame:
     """Return the table ``synthesis_plan``: every attempt that may be made, the later ones only if earlier ones fail.
 
-    Each target has every bucket once. Its attempts have different pose pictures while the bucket has enough of other
-    people's, and a seed each. A draw depends on the seed, the target, the bucket and the bucket's pictures; never on
+    Each target has every bucket once. Its attempts have different pose images while the bucket has enough of other
+    people's, and a seed each. A draw depends on the seed, the target, the bucket and the bucket's images; never on
     the other targets.
 
     Args:
         targets: image ids that get references.
-        buckets: from `make_buckets`: the pool of pose pictures.
-        people: image id to whoever is on it; pictures that are not in it are of people of their own.
+        buckets: from `make_buckets`: the pool of pose images.
+        people: image id to whoever is on it; images that are not in it are of people of their own.
         clusters: as given to `make_buckets`.
         tries: attempts for each bucket.
         seed: of the run.
 
     Returns:
-        Columns of `ffhqref.store.schemas.SPECS`. A bucket without a picture of another person has one row
+        Columns of `ffhqref.store.schemas.SPECS`. A bucket without an image of another person has one row
         without pose_id, which says so.
 
     Raises:
@@ -130,11 +108,11 @@ def make_plan(
     if tries < 1:
         raise ConfigError(f"synthesis.tries={tries}: expected 1 or more")
     pools: dict[tuple[int, int], list[str]] = {(i, j): [] for i in range(clusters[0]) for j in range(clusters[1])}
-    pool_rows: list[Any] = list(buckets.sort_values("image_id").itertuples(index=False))
-    for row in pool_rows:
-        pools[int(row.pose_bucket), int(row.expression_bucket)].append(str(row.image_id))
+    columns = ["pose_bucket", "expression_bucket", "image_id"]
+    for i, j, name in buckets.sort_values("image_id")[columns].itertuples(index=False):
+        pools[int(i), int(j)].append(str(name))
     places = {bucket: _places(pool, people) for bucket, pool in pools.items()}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[str, int, int, int, str | None, int, str | None]] = []
     for target in sorted(targets):
         person = _person(target, people)
         for (i, j), pool in pools.items():
@@ -148,13 +126,13 @@ def make_plan(
     return pd.DataFrame(rows, columns=list(SPECS["synthesis_plan"].columns))
 
 
-def _person(image_id: str, people: Mapping[str, Any]) -> Any:
+def _person(image_id: str, people: Mapping[str, Hashable]) -> Hashable:
     return people.get(image_id, ("picture", image_id))
 
 
-def _places(pool: list[str], people: Mapping[str, Any]) -> dict[Any, list[int]]:
+def _places(pool: list[str], people: Mapping[str, Hashable]) -> dict[Hashable, list[int]]:
     """Return where in a pool each person stands, upwards."""
-    found: dict[Any, list[int]] = {}
+    found: dict[Hashable, list[int]] = {}
     for position, image_id in enumerate(pool):
         found.setdefault(_person(image_id, people), []).append(position)
     return found

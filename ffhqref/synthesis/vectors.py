@@ -1,14 +1,14 @@
-"""Pose and expression of pictures: from any table of vectors, or measured on five landmarks.
+"""Pose and expression of images: from any table of vectors, or measured on five landmarks.
 
 FaceMe takes both from EMOCA, whose face model lies behind a licence form. Its codes are one kind of table; the head
-pose and smile of FFHQ-features are another; and for pictures without a table five landmarks give a coarse answer.
+pose and smile of FFHQ-features are another; and for images without a table five landmarks give a coarse answer.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.datasets.match import ImageMatcher
+from ffhqref.datasets.stage import ImageRow
 from ffhqref.datasets.user_table import NAME_COLUMNS, open_table
-from ffhqref.engine.base import Row, Stage
+from ffhqref.engine.base import Stage
 from ffhqref.faces.crops import FFHQ_POINTS
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from ffhqref.faces.detect import Detector
 
 PROTRUSION = 0.45
-"""Tip of the nose above the plane of eyes and mouth, in eye distances. On the five FFHQ pictures at hand it gives yaws
+"""Tip of the nose above the plane of eyes and mouth, in eye distances. On the five FFHQ images at hand it gives yaws
 of 14, 2, 0, 14, 8 degrees where FFHQ-features has 15, 4, 4, 9, 5; the pitch of these five is not reproduced."""
 
 
 @dataclass(frozen=True, eq=False)
 class PoseVectors:
-    """Pose and expression of N pictures."""
+    """Pose and expression of N images."""
 
     image_ids: tuple[str, ...]
     """Sorted."""
@@ -43,6 +44,8 @@ class PoseVectors:
     expression: NDArray[np.float64]
     """[N, E]."""
     source: str
+    remarks: tuple[str, ...] = ()
+    """What a user must know, for instance rows of a table that match no image."""
 
     @classmethod
     def of(
@@ -55,7 +58,7 @@ class PoseVectors:
         """
         names = sorted(vectors)
         if not names:
-            raise DatasetError(f"{what}: no picture has a pose vector")
+            raise DatasetError(f"{what}: no image has a pose vector")
         lengths = {(len(vectors[name][0]), len(vectors[name][1])) for name in names}
         if len(lengths) != 1 or 0 in next(iter(lengths)):
             raise DatasetError(f"{what}: (pose, expression) vectors of lengths {sorted(lengths)}, expected one pair")
@@ -69,19 +72,25 @@ class PoseVectors:
 
 
 def read_vectors(
-    path: str | Path, image_ids: Collection[str], pose: Sequence[str], expression: Sequence[str]
+    path: str | Path,
+    image_ids: Collection[str],
+    pose: Sequence[str],
+    expression: Sequence[str],
+    known: Collection[str] | None = None,
 ) -> PoseVectors:
-    """Read vectors from a table; a row with an empty cell counts as a picture without vectors.
+    """Read vectors from a table; an image whose row has an empty cell has no vectors.
 
     Args:
-        path: ``.csv``, ``.csv.gz`` or ``.parquet`` with a column that names the picture
+        path: ``.csv``, ``.csv.gz`` or ``.parquet`` with a column that names the image
             (`ffhqref.datasets.user_table.NAME_COLUMNS`).
-        image_ids: the pictures of the data set; rows of others are left out.
+        image_ids: images whose vectors are wanted.
         pose: names or patterns of the columns of the pose vector, for instance ``["yaw", "pitch"]`` or ``["pose_*"]``.
         expression: the same for the expression vector.
+        known: all images of the data set, which rows may name; None: ``image_ids``.
 
     Raises:
-        DatasetError: no such file, a column that is not there, a cell that is no number, or a picture named twice.
+        DatasetError: no such file, a column that is missing, a cell that is no number, an image named twice, or no row
+            that names an image.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -91,21 +100,34 @@ def read_vectors(
     if name is None:
         raise DatasetError(f"{path}: columns {columns}, expected one of {', '.join(NAME_COLUMNS)}")
     chosen = [_matching(path, columns, patterns) for patterns in (pose, expression)]
-    matcher, found = ImageMatcher(image_ids), {}
+    matcher, wanted = ImageMatcher(image_ids if known is None else known), set(image_ids)
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    strangers: list[str] = []
+    seen: set[str] = set()
+    number = 1
     for number, row in enumerate(rows, 2):
         image_id = matcher.find(str(row[name] or ""))
         if image_id is None:
+            strangers.append(str(row[name]))
             continue
-        if image_id in found:
+        if image_id in seen:
             raise DatasetError(f"{path}, row {number}: '{image_id}' occurs twice")
+        seen.add(image_id)
         cells = [[row[column] for column in part] for part in chosen]
-        if any(cell is None or str(cell).strip() == "" for part in cells for cell in part):
+        if image_id not in wanted or any(cell is None or not str(cell).strip() for part in cells for cell in part):
             continue
         try:
             found[image_id] = ([float(cell) for cell in cells[0]], [float(cell) for cell in cells[1]])
         except (TypeError, ValueError) as error:
             raise DatasetError(f"{path}, row {number}: {error}") from None
-    return PoseVectors.of(found, f"{path.name}:{'+'.join(pose)}|{'+'.join(expression)}", str(path))
+    if strangers and not seen:
+        raise DatasetError(
+            f"synthesis.vectors.table: none of the {number - 1} rows of {path} names an image of the data set, first "
+            f"'{strangers[0]}'"
+        )
+    remark = f"{path}: {len(strangers)} of {number - 1} rows match no image, first "
+    made = PoseVectors.of(found, f"{path.name}:{'+'.join(pose)}|{'+'.join(expression)}", str(path))
+    return replace(made, remarks=(f"{remark}'{strangers[0]}'",) if strangers else ())
 
 
 def _csv(path: Path) -> tuple[list[str], Any]:
@@ -139,11 +161,11 @@ class FacePose:
     """Head pose in degrees and mouth width, measured on five landmarks."""
 
     yaw: float
-    """Positive: the nose points to the picture's right."""
+    """Positive: the nose points to the image's right."""
     pitch: float
     """Positive: looking up."""
     roll: float
-    """Positive: clockwise in the picture."""
+    """Positive: clockwise in the image."""
     smile: float
     """Width of the mouth in eye distances: 0.84 neutral and 0.86 smiling on the embedded sample, a weak sign."""
 
@@ -183,8 +205,17 @@ def _frontal_share() -> float:
     return float((FFHQ_POINTS[2, 1] - eyes[1]) / (mouth[1] - eyes[1]))
 
 
-class PoseStage(Stage[Row, dict[str, Any]]):
-    """Rows {image_id, path, sha256} to {pose, expression}, or {error}.
+@dataclass(frozen=True)
+class PoseResult:
+    """Pose and expression of an image, or why there are none."""
+
+    pose: list[float] | None = None
+    expression: list[float] | None = None
+    error: str | None = None
+
+
+class PoseStage(Stage[ImageRow, PoseResult]):
+    """Measure pose and expression on five landmarks.
 
     Args:
         root: root of the data set.
@@ -203,7 +234,7 @@ class PoseStage(Stage[Row, dict[str, Any]]):
         self.signature = f"landmarks:{self._detector.signature}"
 
     def at(self, root: Path) -> PoseStage:
-        """Return the same stage for pictures below another root."""
+        """Return the same stage for images below another root."""
         return PoseStage(root, self._name, self._options)
 
     def _made(self) -> Detector:
@@ -214,32 +245,29 @@ class PoseStage(Stage[Row, dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_detector": None}
 
-    def key(self, row: Row) -> str:
+    def key(self, row: ImageRow) -> str:
         """Return the content key."""
-        return content_key(self.name, self.version, self.signature, row["sha256"])
+        return content_key(self.name, self.version, self.signature, row.sha256)
 
     def setup(self) -> None:
         """Load the network."""
         if self._detector is None:
             self._detector = self._made()
 
-    def intact(self, row: Row, result: Row) -> bool:  # noqa: ARG002
-        """Return True: the key holds the picture's hash."""
-        return True
-
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Measure the pictures."""
+    def process(self, rows: Sequence[ImageRow]) -> list[PoseResult]:
+        """Measure the images."""
         return [self._one(row) for row in rows]
 
-    def _one(self, row: Row) -> dict[str, Any]:
+    def _one(self, row: ImageRow) -> PoseResult:
         from ffhqref.faces.detect import main_face
 
         assert self._detector is not None
         try:
-            face = main_face(self._detector(read_rgb(self.root / row["path"], SIZE, sha256=row["sha256"])), SIZE, SIZE)
+            image = read_rgb(self.root / row.path, SIZE, sha256=row.sha256)
+            face = main_face(self._detector(image), SIZE, SIZE)
             if face is None:
-                return {"error": f"no face found by {self._detector.signature}"}
+                return PoseResult(error=f"no face found by {self._detector.signature}")
             found = face_pose(face.points)
         except ImageError as error:
-            return {"error": str(error)}
-        return {"pose": [found.yaw, found.pitch], "expression": [found.smile]}
+            return PoseResult(error=str(error))
+        return PoseResult([found.yaw, found.pitch], [found.smile])

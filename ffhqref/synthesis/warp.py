@@ -1,6 +1,6 @@
-"""A renderer without weights: the target's own picture, turned, stretched and relit a little.
+"""A renderer without weights: the target's own image, turned, stretched and relit a little.
 
-It makes no new view of a person. Every picture is an altered photograph, carries the pixels of the target it is to
+It makes no new view of a person. Every image is an altered photograph, carries the pixels of the target it is to
 restore, and turns the head by no more than `MAX_YAW`. It exists so that the chain can be run and tested by anybody; a
 FaceMe trained on it learns to copy more than to recognise. The tables and the data card say which renderer was used.
 """
@@ -18,7 +18,7 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE
 from ffhqref.faces.detect import main_face, make_detector
-from ffhqref.synthesis.base import RendererInfo, RenderRequest
+from ffhqref.synthesis.base import Renderer, RendererInfo, RenderRequest
 from ffhqref.synthesis.vectors import FacePose, face_pose
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_YAW, MAX_PITCH = 18.0, 10.0
 MAX_SMILE = 0.12
 """Change of the mouth's width at most, in eye distances."""
 JITTER = 4.0
-"""Degrees that the seed adds to or takes from yaw and pitch at most, so that a second try is another picture."""
+"""Degrees that the seed adds to or takes from yaw and pitch at most, so that a second try is another image."""
 
 HEAD_HEIGHT, HEAD_WIDTH = 0.9, 1.3
 NOSE_HEIGHT, NOSE_WIDTH = 0.3, 0.25
@@ -42,10 +42,10 @@ GRID = 128
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to a picture."""
+    """What is done to an image."""
 
     yaw: float = 0.0
-    """Degrees to turn to the picture's right."""
+    """Degrees to turn to the image's right."""
     pitch: float = 0.0
     """Degrees to turn up."""
     smile: float = 0.0
@@ -53,12 +53,12 @@ class Change:
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Factor for red, green and blue."""
     light: tuple[float, float] = (0.0, 0.0)
-    """Strength of a light from the picture's right and from below."""
+    """Strength of a light from the image's right and from below."""
     gamma: float = 1.0
 
 
-class WarpRenderer:
-    """Alters the target's own picture towards the pose, mouth and light of the pose picture.
+class WarpRenderer(Renderer):
+    """Alters the target's own image towards the pose, mouth and light of the pose image.
 
     Args:
         detector: finds the five landmarks; a name of `ffhqref.faces.detect.DETECTORS`.
@@ -72,10 +72,10 @@ class WarpRenderer:
     info = RendererInfo(
         name="warp",
         summary=(
-            "altered photographs: the target's own picture, warped by a generic head relief and relit; no new view of "
+            "altered photographs: the target's own image, warped by a generic head relief and relit; no new view of "
             "the person, and the target's own pixels"
         ),
-        proved_against="closed forms; looked at",
+        verified_against="closed forms; looked at",
     )
     version = "1"
     batch_size = 4
@@ -93,18 +93,18 @@ class WarpRenderer:
         self._known: OrderedDict[str, NDArray[np.float64]] = OrderedDict()
 
     def render(self, requests: Sequence[RenderRequest]) -> list[NDArray[np.uint8]]:
-        """Return one altered picture a request, uint8 RGB [512, 512, 3]."""
+        """Return one altered image a request, uint8 RGB [512, 512, 3]."""
         return [self._one(request) for request in requests]
 
     def _one(self, request: RenderRequest) -> NDArray[np.uint8]:
-        points, other = (self._points(picture) for picture in (request.identity, request.pose))
+        points, other = (self._points(image) for image in (request.identity, request.pose))
         change = draw_change(request, face_pose(points), face_pose(other), self.strength)
         return alter(request.identity, points, change)
 
-    def _points(self, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-        name = sha256_bytes(picture.tobytes())
+    def _points(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        name = sha256_bytes(image.tobytes())
         if name not in self._known:
-            face = main_face(self._detector(picture), SIZE, SIZE)
+            face = main_face(self._detector(image), SIZE, SIZE)
             if face is None:
                 raise ImageError(f"no face found by {self._detector.signature}")
             while len(self._known) >= REMEMBERED:
@@ -117,17 +117,17 @@ def draw_change(request: RenderRequest, own: FacePose, wanted: FacePose, strengt
     """Return the change from one head to the other, within limits, and a light drawn from the request's seed.
 
     Args:
-        request: gives the seed and the colours of both pictures.
+        request: gives the seed and the colours of both images.
         own: pose of the target.
-        wanted: pose of the pose picture.
+        wanted: pose of the pose image.
         strength: factor of the differences.
     """
     draw = np.random.default_rng(request.seed)
     jitter = draw.uniform(-JITTER, JITTER, 2)
     angle, light = draw.uniform(0.0, 2.0 * np.pi), draw.uniform(0.2, 0.8)
     inner = slice(SIZE // 4, 3 * SIZE // 4)
-    colours = [picture[inner, inner].reshape(-1, 3).mean(axis=0) + 1.0 for picture in (request.pose, request.identity)]
-    # half of the difference: the pose picture's light, not its skin
+    colours = [image[inner, inner].reshape(-1, 3).mean(axis=0) + 1.0 for image in (request.pose, request.identity)]
+    # half of the difference: the pose image's light, not its skin
     gain = np.clip(np.sqrt(colours[0] / colours[1]), 0.85, 1.18)
 
     def between(difference: float, limit: float, extra: float = 0.0) -> float:
@@ -143,20 +143,20 @@ def draw_change(request: RenderRequest, own: FacePose, wanted: FacePose, strengt
     )
 
 
-def alter(picture: NDArray[np.uint8], points: NDArray[np.float64], change: Change) -> NDArray[np.uint8]:
+def alter(image: NDArray[np.uint8], points: NDArray[np.float64], change: Change) -> NDArray[np.uint8]:
     """Turn, stretch and relight a face.
 
     Args:
-        picture: uint8 RGB [H, W, 3].
+        image: uint8 RGB [H, W, 3].
         points: [5, 2] its landmarks in pixels, as in `ffhqref.faces.detect.Face`.
-        change: what to do; the default one leaves the picture as it is.
+        change: what to do; the default one leaves the image as it is.
 
     Returns:
         uint8 RGB [H, W, 3].
     """
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows = (np.arange(GRID) + 0.5) * height / GRID - 0.5
     columns = (np.arange(GRID) + 0.5) * width / GRID - 0.5
     grid = np.stack(np.meshgrid(columns, rows), axis=-1)
@@ -165,7 +165,7 @@ def alter(picture: NDArray[np.uint8], points: NDArray[np.float64], change: Chang
         source = grid - displacement(source, points, change)
     moved = cv2.resize((source - grid).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     full = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32) + moved
-    warped = cv2.remap(picture, full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    warped = cv2.remap(image, full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     light = cv2.resize(_light(grid, points, change).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     values = warped.astype(np.float32) / 255.0
     values = np.clip(values * np.array(change.gain, np.float32) * light[..., None], 0.0, 1.0) ** np.float32(
@@ -175,7 +175,7 @@ def alter(picture: NDArray[np.uint8], points: NDArray[np.float64], change: Chang
 
 
 def displacement(places: NDArray[np.float64], points: NDArray[np.float64], change: Change) -> NDArray[np.float64]:
-    """Return how far each place of a picture moves, in pixels: [..., 2] from places [..., 2] (x, y).
+    """Return how far each place of an image moves, in pixels: [..., 2] from places [..., 2] (x, y).
 
     A turn of the relief under parallel projection, about the depth of eyes and mouth so that these stay where the FFHQ
     alignment has them; the corners of the mouth move apart and up. Far from the face nothing moves.

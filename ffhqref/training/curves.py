@@ -1,4 +1,4 @@
-"""A picture of a training's losses, made anew while it runs."""
+"""A image of a training's losses, made anew while it runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PARTS = 25
 """A running mean is taken over this part of the steps."""
 
 
-def draw_curve(curve: str | Path, picture: str | Path) -> bool:
+def draw_curve(curve: str | Path, image: str | Path) -> bool:
     """Draw ``curve.csv`` as a PNG beside it.
 
     Args:
         curve: the file that `ffhqref.training.loop.train` writes: step, learning_rate, and a column a loss.
-        picture: the PNG, replaced as a whole.
+        image: the PNG, replaced as a whole.
 
     Returns:
         False where matplotlib is not installed (extra ``plots``): then nothing is drawn.
@@ -38,7 +38,7 @@ def draw_curve(curve: str | Path, picture: str | Path) -> bool:
         return False
     data = io.BytesIO()
     curve_figure(curve).savefig(data, format="png", dpi=110)
-    write_atomic(Path(picture), data.getvalue())
+    write_atomic(Path(image), data.getvalue())
     return True
 
 

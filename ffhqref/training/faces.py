@@ -1,19 +1,15 @@
-"""Faces to train on: pictures of a workspace and of other folders, grouped by person, and their degradation."""
+"""Images to train on, grouped by person, and their degradation."""
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE, read_rgb, resize
 from ffhqref.degradation import Degradation, Parameters, apply, draw, get_degradation, steps
 from ffhqref.degradation.steps import recorded_noise, reduced_size
-from ffhqref.store.workspace import inside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +25,7 @@ class TrainingItem:
 
 
 def items_by_person(people: Iterable[tuple[str, str]]) -> list[TrainingItem]:
-    """Return an item for each picture that has another one of the same person, all of those as its references.
+    """Return an item for each image that has another one of the same person, with all of those as references.
 
     Args:
         people: (path, person) pairs.
@@ -45,67 +41,40 @@ def items_by_person(people: Iterable[tuple[str, str]]) -> list[TrainingItem]:
     ]
 
 
-def people_of_csv(folder: str | Path, table: str, leave_out: Collection[str] = ()) -> list[tuple[str, str]]:
-    """Return (path, person) of the aligned pictures that a CSV with the columns ``file`` and ``person`` lists.
+class SmallImages:
+    """Images by path, resized and cached.
 
     Args:
-        folder: of the pictures and the CSV.
-        table: name of the CSV.
-        leave_out: people that are not to be trained on.
-
-    Raises:
-        ConfigError: the CSV or a column is missing, or ``leave_out`` names somebody who is not in it.
-        TableError: a path leaves the folder.
-    """
-    path = Path(folder) / table
-    if not path.is_file():
-        raise ConfigError(f"train.faces: no {path}; expected a folder of aligned faces with a CSV of file and person")
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"file", "person"} <= set(rows[0]):
-        raise ConfigError(f"{path}: expected the columns file and person")
-    unknown = sorted(set(leave_out) - {row["person"] for row in rows})
-    if unknown:
-        raise ConfigError(f"train.faces.leave_out: nobody named {unknown[0]} in {path}")
-    left_out = set(leave_out)
-    root = Path(folder)
-    return [(str(inside(root, row["file"])), row["person"]) for row in rows if row["person"] not in left_out]
-
-
-class SmallPictures:
-    """Pictures by path, reduced to one side and kept in memory.
-
-    Args:
-        side: of the pictures in pixels.
-        keep: at most this many are kept; the others are read again.
+        size: of the images in pixels.
+        keep: cache at most this many; the others are read again.
     """
 
-    def __init__(self, side: int, keep: int = 4096) -> None:
-        self._side = side
+    def __init__(self, size: int, keep: int = 4096) -> None:
+        self._size = size
         self._keep = keep
         self._known: dict[str, NDArray[np.uint8]] = {}
 
     def __call__(self, path: str) -> NDArray[np.uint8]:
-        """Return uint8 RGB [side, side, 3]."""
+        """Return uint8 RGB [size, size, 3]."""
         found = self._known.get(path)
         if found is None:
-            found = resize(read_rgb(path), self._side)
+            found = resize(read_rgb(path), self._size)
             if len(self._known) < self._keep:
                 self._known[path] = found
         return found
 
 
 def degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
-    """Return what degrades a picture of this side from a seed, as the preset degrades pictures of 512 pixels.
+    """Return what degrades an image of this side from a seed, as the preset degrades images of 512 pixels.
 
-    At 512 it is the preset itself. A smaller picture gets blur and down-scaling that are smaller in proportion. Where
-    the preset's reduced picture is larger than ours, its noise is averaged down with it; its JPEG then comes a
-    little stronger here than there. So a tiny model trains without 512-pixel pictures being degraded at each step.
+    At 512 it is the preset itself. A smaller image gets blur and down-scaling that are smaller in proportion. Where
+    the preset's reduced image is larger than ours, its noise is averaged down with it; its JPEG then comes a
+    little stronger here than there. So a tiny model trains without 512-pixel images being degraded at each step.
     """
     rules = get_degradation(preset)
 
-    def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        return apply(picture, _drawn(rules, seed, side), rules)
+    def degrade(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        return apply(image, _drawn(rules, seed, side), rules)
 
     return degrade
 
@@ -114,9 +83,9 @@ def unrounded_degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8]
     """Return the same as `degradation` without the last rounding to 8 bit: float32 RGB [H, W, 3] in 0..1."""
     rules = get_degradation(preset)
 
-    def degrade(picture: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+    def degrade(image: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
         drawn = _drawn(rules, seed, side)
-        made = steps.degrade(picture, drawn, recorded_noise(drawn, reduced_size(picture, drawn), rules), rules)
+        made = steps.degrade(image, drawn, recorded_noise(drawn, reduced_size(image, drawn), rules), rules)
         return made if rules.colour_order == "rgb" else made[..., ::-1]
 
     return degrade

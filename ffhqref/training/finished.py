@@ -1,4 +1,4 @@
-"""Whether a training is done, told from its files alone: no network is loaded to see that there is nothing to do."""
+"""Whether a training is done, known from its files alone: no network is loaded when there is nothing to do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import write_atomic
 from ffhqref.engine.files import file_intact, file_stamp
+from ffhqref.weights.files import file_sha256
 
 RECORD = "finished.json"
+DATA = "data.sha256"
 
 
 def mark_finished(folder: str | Path, key: str, written: Sequence[Path]) -> None:
@@ -56,6 +59,19 @@ def outcome(folder: str | Path) -> str:
     return content_key(sorted((name, stamp["sha256"]) for name, stamp in record["files"].items() if _is_weights(name)))
 
 
+def checkpoint_sha256(path: Path) -> str:
+    """Return the hash of a checkpoint: the recorded one where a training here made the file, which may be deleted.
+
+    Returns:
+        An empty text where there is no such file, nor a record of it.
+    """
+    record = _record(path.parent)
+    stamp = record["files"].get(path.name) if record else None
+    if stamp is not None and (not path.is_file() or file_intact(path, stamp, stamp["sha256"])):
+        return str(stamp["sha256"])
+    return file_sha256(path) if path.is_file() else ""
+
+
 def _is_weights(name: str) -> bool:
     return Path(name).suffix != ".json"
 
@@ -67,3 +83,23 @@ def _record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(record)
+
+
+def check_same_data(folder: str | Path, key: str) -> None:
+    """Refuse to resume a training that was begun on other data; record what it is begun on.
+
+    Args:
+        folder: where the run lives.
+        key: hash of the images and of the networks that it starts from.
+
+    Raises:
+        ConfigError: the folder has a saved state of a training on other data.
+    """
+    folder = Path(folder)
+    record = folder / DATA
+    if (folder / "state.pt").is_file() and record.is_file() and record.read_text(encoding="utf-8") != key:
+        raise ConfigError(
+            f"{folder} belongs to a training on other images or references (another limit, split or list), or from "
+            "other networks (base, start, or an earlier stage); take another train.folder, or delete it"
+        )
+    write_atomic(record, key.encode())

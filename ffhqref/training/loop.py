@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", covariant=True)
 T = TypeVar("T")
 
-Told = Callable[[int, dict[str, float]], None]
+StepCallback = Callable[[int, dict[str, float]], None]
 """Called after each step with the number of steps done and the step's losses."""
 
 
@@ -56,7 +56,7 @@ class Task(Protocol[T]):
         ...
 
     def samples(self, batch: T) -> torch.Tensor:
-        """Return pictures to look at, [B, columns, 3, H, W] in −1..1."""
+        """Return images to look at, [B, columns, 3, H, W] in −1..1."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def train(
     folder: str | Path,
     *,
     look: T | None = None,
-    until: int | None = None,
-    told: Told | None = None,
+    max_steps: int | None = None,
+    callback: StepCallback | None = None,
     export_every: int = 0,
     key: str | None = None,
 ) -> list[Path]:
@@ -95,8 +95,8 @@ def train(
         source: batches by number.
         folder: where the run lives.
         look: cases for the sample grids; None: no grids.
-        until: stop after this step with the state saved, for a run in parts; None: the settings' number of steps.
-        told: see `Told`.
+        max_steps: stop after this step with the state saved, for a run in parts; None: the settings' number of steps.
+        callback: see `StepCallback`.
         export_every: steps between checkpoints besides the last; 0: the last only.
         key: recorded with the checkpoints by `ffhqref.training.finished.mark_finished`; None: nothing is recorded.
 
@@ -111,7 +111,7 @@ def train(
     run, runtime = task.run, task.runtime
     identity = content_key(asdict(task.settings), task.config.to_tree(), runtime.processes)
     start = _resume(task, folder / "state.pt", identity, runtime)
-    end = run.steps if until is None else min(until, run.steps)
+    end = run.steps if max_steps is None else min(max_steps, run.steps)
     curve = folder / "curve.csv"
     if runtime.is_main:
         _cut_curve(curve, start, task.curve)
@@ -122,8 +122,8 @@ def train(
             continue
         done = step + 1
         _append(curve, [step, run.rate(step), *(losses[name] for name in task.curve)])
-        if told:
-            told(done, losses)
+        if callback:
+            callback(done, losses)
         if look is not None and run.sample_every and done % run.sample_every == 0:
             save_png(folder / "samples" / f"{done:07d}.png", grid(task.samples(look)))
             draw_curve(curve, folder / "curve.png")
@@ -162,10 +162,10 @@ def _finite(losses: dict[str, float], step: int) -> dict[str, float]:
     return losses
 
 
-def grid(pictures: torch.Tensor) -> NDArray[np.uint8]:
-    """Return one uint8 RGB picture, a row for each case, of [B, columns, 3, H, W] in −1..1."""
-    rows, columns, _, height, width = pictures.shape
-    unit = ((pictures.detach().float().cpu() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+def grid(images: torch.Tensor) -> NDArray[np.uint8]:
+    """Return one uint8 RGB image, a row for each case, of [B, columns, 3, H, W] in −1..1."""
+    rows, columns, _, height, width = images.shape
+    unit = ((images.detach().float().cpu() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(unit.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3).numpy())
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ffhqref.core.options import Options
+
+if TYPE_CHECKING:
+    from ffhqref.reference_sets.training_images import MoreFaces
 
 Model = Literal["vqgan", "ldm", "refldm", "faceme"]
 
@@ -21,6 +24,18 @@ class MoreFacesOptions(Options):
     """CSV in it with the columns file and person."""
     leave_out: tuple[str, ...] = ()
     """People who are not trained on."""
+
+    def read(self) -> MoreFaces | None:
+        """Read the CSV; None without a folder.
+
+        Raises:
+            ConfigError: the CSV is missing or wrong, or two of its images have one name.
+        """
+        if self.path is None:
+            return None
+        from ffhqref.reference_sets.training_images import MoreFaces
+
+        return MoreFaces.read(self.path, self.table, self.leave_out, self.given())
 
 
 class FaceMeOptions(Options):
@@ -81,7 +96,7 @@ class TrainOptions(Options):
     """ONNX file of the network of the identity loss, where that has a weight; null: webface-r50."""
     unet: Path | None = None
     """A refldm.ckpt that the fine-tune goes on from; null: the LDM of this folder."""
-    until: int | None = Field(default=None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
     """Stop after this step, as if it were the last; null: at the end."""
     start: Path | None = None
     """A vqgan.ckpt that the first stage goes on from; null: fresh."""

@@ -1,12 +1,16 @@
-"""What every kind of training has: how long, how fast, how often it is saved."""
+"""Settings of every training: how long, how fast, how often it is saved."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from ffhqref.core.errors import ConfigError
+from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.options import check_options, options_of
+
+S = TypeVar("S")
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -14,11 +18,11 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every kind of training has.
+    """Settings of every training.
 
     Attributes:
         steps: optimiser steps.
-        batch_size: pictures a step and process goes through at once.
+        batch_size: images a step and process goes through at once.
         accumulate: batches whose gradients are added up before a step.
         learning_rate: highest rate.
         warmup: steps over which the rate rises from zero, linearly.
@@ -55,3 +59,30 @@ class RunSettings:
             return self.learning_rate
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, part)))
+
+
+def read_settings(kind: Callable[..., S], given: Mapping[str, Any], where: str, **fixed: Any) -> S:
+    """Return the settings of a training from one flat mapping, its own entries and those of `RunSettings`.
+
+    Args:
+        kind: a dataclass whose field ``run`` has the `RunSettings`.
+        given: plain values by name.
+        where: dotted key of the mapping, for messages.
+        fixed: fields that the mapping cannot set.
+
+    Raises:
+        ConfigError: an unknown entry, or a value of another kind.
+    """
+    of_run = set(options_of(RunSettings).model_fields)
+    own = set(options_of(kind).model_fields) - {"run", *fixed}
+    for name in given:
+        if name not in own | of_run:
+            raise ConfigError(
+                f"unknown key '{where}.{name}'.{did_you_mean(name, own | of_run)} Its options: "
+                f"{', '.join(sorted(own | of_run))}"
+            )
+    run = {name: value for name, value in given.items() if name in of_run}
+    rest = {name: value for name, value in given.items() if name in own}
+    check_options(RunSettings, where, run)
+    check_options(kind, where, {"run": None, **rest, **fixed})
+    return kind(RunSettings(**run), **rest, **fixed)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 TABLES = (
     "ages", "attributes", "cases", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",
-    "licences", "pairs", "references", "restorations", "scores",
+    "licences", "pairs", "references", "restorations", "scores", "truth",
 )  # fmt: skip
 
-STABLE = ("ages", "attributes", "cases", "degradations", "identities", "images", "imports", "licences")
+STABLE = ("ages", "attributes", "cases", "degradations", "identities", "images", "imports", "licences", "truth")
 """Tables in which no network's float stands: each CPU makes the same bits."""
 
 

@@ -110,7 +110,7 @@ def test_a_second_run_does_nothing_and_other_pictures_are_noticed(whole, argumen
     shutil.copytree(root, copy)
     other = ffhqref(*arguments(copy), "limit=1")
     assert other.returncode == 2
-    assert "training on other pictures" in other.stderr.splitlines()[-1]
+    assert "training on other images" in other.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

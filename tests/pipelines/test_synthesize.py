@@ -80,7 +80,7 @@ def test_pictures_tables_sheet_and_card_agree(whole):
     rendered = found["synthesis_attempts"]["pose_id"].notna().sum()
     assert f"synthesize, try 1: {rendered} to do" in told
     lonely = references[references["status"] == "missing"]
-    assert set(lonely["error"]) <= {"no picture of another person in this bucket"}
+    assert set(lonely["error"]) <= {"no image of another person in this bucket"}
     origin = tables.read_metadata(root, "synthetic_references")
     assert origin["config"]["renderer"]["name"] == "warp"
     assert set(references["source"]) == {"synthetic:warp"}
@@ -156,12 +156,12 @@ def test_tested_people_are_refused(ffhqref, workspace, tmp_path):
     same = set(train.loc[train["identity_id"] == train["identity_id"].iloc[0], "image_id"])
     listed = tmp_path / "test_image.txt"
     listed.write_text(f"{tested}.png\n")
-    benchmark = f"synthesis.benchmarks=[{listed}]"
+    benchmark = f"contamination.benchmarks=[{listed}]"
     done = ffhqref("synthesize", f"root={workspace}", benchmark, *FEW)
     assert done.returncode == 2
-    assert f"leak: {len(same)} pictures" in one_line(done)
+    assert f"contamination: {len(same)} images" in one_line(done)
     done = ffhqref(
-        "synthesize", f"root={workspace}", benchmark, "synthesis.leaks=leave_out", "synthesis.plan_only=true", *FEW
+        "synthesize", f"root={workspace}", benchmark, "contamination.policy=leave_out", "synthesis.plan_only=true", *FEW
     )
     assert done.returncode == 0, done.stderr
     plan = tables.read_table(workspace, "synthesis_plan")
@@ -174,7 +174,7 @@ def test_tested_people_are_refused(ffhqref, workspace, tmp_path):
     [
         (["synthesis=arc2face"], "weights 'arc2face-unet' are not on this machine"),
         (["synthesis.renderer.name=wrap"], "Did you mean 'warp'"),
-        (["synthesis.leaks=refuze"], "expected refuse or leave_out. Did you mean 'refuse'"),
+        (["contamination.policy=refuze"], "expected refuse or leave_out. Did you mean 'refuse'"),
         (["synthesis.vectors.table=none.csv"], "no such file: none.csv"),
         (["embedder.crop=refldm_center"], "give synthesize the same embedder as build"),
         (["synthesis=worp"], "unknown synthesis 'worp'. Did you mean 'warp'"),

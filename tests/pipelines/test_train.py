@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ffhqref.store import tables
+from ffhqref.training.faces import items_by_person
 
 from .conftest import REPOSITORY
 from .test_cli import one_line
@@ -89,14 +90,14 @@ def test_nobody_of_the_test_split_is_trained_on(workspace):
         plan = pipeline.check_train(context)
     identities = tables.read_table(workspace, "identities")
     test = set(identities.loc[identities["split"] == "test", "image_id"])
-    used = {Path(name).stem for item in plan.items for name in (item.target, *item.references)}
+    images = plan.refldm[1]
+    items = items_by_person(images.by_person())
+    used = {Path(name).stem for item in items for name in (item.target, *item.references)}
     assert used
     assert test
     assert not used & test
     person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
-    assert all(
-        person[Path(item.target).stem] == person[Path(name).stem] for item in plan.items for name in item.references
-    )
+    assert all(person[Path(item.target).stem] == person[Path(name).stem] for item in items for name in item.references)
 
 
 @pytest.mark.slow

@@ -71,15 +71,10 @@ def planned(pipeline, workspace, faces, *more):
     from hydra import compose, initialize_config_dir
 
     module = pipeline_module(pipeline)
-    given = [
-        f"root={workspace}",
-        "device=cpu",
-        "engine=serial",
-        f"train.faces.path={faces}",
-        "train.faces.leave_out=[]",
-    ]
+    given = [f"root={workspace}", "device=cpu", "engine=serial", "train.faces.leave_out=[]"]
+    given += [f"train.faces.path={faces}", f"train.folder={workspace}/t", *more]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("config", overrides=[*given, f"train.folder={workspace}/t", *more])
+        config = compose("config", overrides=given)
     with module.open_context(config) as context:
         yield module, context
 
@@ -90,8 +85,8 @@ def test_the_plan_has_targets_and_poses_of_both_sources(workspace, faces):
         context,
     ):
         plan = module.check_synthesize(context)
-        assert module.make_synthetic(context, plan) == 0
-        own = plan.pictures[~plan.pictures["of_faces"]]["image_id"]
+        assert module.synthesize(context, plan) == 0
+        own = plan.images.own["image_id"]
     drawn = tables.read_table(workspace, "synthesis_plan")
     added = [f"faces-{person}_{k}" for person in NEW for k in (0, 1)]
     # limit=3: three targets of each source; every picture may lend its pose.
@@ -129,27 +124,39 @@ def test_another_picture_of_the_same_person_is_the_reference(workspace, faces, r
     assert not tables.read_table(workspace, "references")["target_id"].str.startswith("faces-").any()
 
 
-@pytest.mark.parametrize("pipeline", ["synthesize", "prepare"])
+def trained_on(pipeline, workspace, faces, *more):
+    """Image ids that a pipeline would train on."""
+    with planned(pipeline, workspace, faces, "train.faceme.references=real", *more) as (module, context):
+        plan = getattr(module, f"check_{pipeline}")(context)
+    if pipeline == "prepare":
+        return set(plan.features.targets)
+    images = plan.images if pipeline == "synthesize" else plan.refldm[1]
+    return set(images.frame["image_id"])
+
+
+PIPELINES = ["synthesize", "prepare", "train"]
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_whoever_is_tested_is_refused_or_left_out(workspace, sample_folder, people, tmp_path, pipeline):
-    """With all their pictures: the second one here is of somebody else, which no face would tell."""
+    """With all their images: the second one here is of another person, which no face would tell."""
     tested, other = picture_of_the_tested_and_of_another(workspace, people)
     rows = [(tested, "a.jpg", "x"), (other, "b.jpg", "x"), (other, "c.jpg", "y"), (other, "d.jpg", "y")]
     faces = write_faces(tmp_path / "faces", sample_folder, rows)
-    with planned(pipeline, workspace, faces, "train.faceme.references=real") as (module, context):
-        check = getattr(module, f"check_{pipeline}")
-        with pytest.raises(DatasetError, match=r"leak: 2 pictures.*faces-a: looks like test picture.*test split"):
-            check(context)
-        context.config["synthesis"]["leaks"] = "leave_out"
-        plan = check(context)
-    used = set(plan.pictures["image_id"] if pipeline == "synthesize" else plan.pictures)
+    words = r"contamination: 2 images.*faces-a: looks like test image.*test split"
+    with pytest.raises(DatasetError, match=words):
+        trained_on(pipeline, workspace, faces)
+    used = trained_on(pipeline, workspace, faces, "contamination.policy=leave_out")
     assert {name for name in used if name.startswith("faces-")} == {"faces-c", "faces-d"}
     table = tables.read_table(workspace, "train_faces").set_index("image_id")["error"]
-    assert table["faces-a"].startswith("left out: looks like test picture")
-    assert table["faces-b"].startswith("left out: is the person of faces-a")
+    assert table["faces-a"].startswith("left out: looks like test image")
+    assert table["faces-b"].startswith("left out: shows the person of faces-a")
     assert table[["faces-c", "faces-d"]].isna().all()
 
 
-def test_other_benchmarks_are_guarded_by_name_and_by_face(workspace, faces, built, tmp_path):
+@pytest.fixture
+def tested_elsewhere(workspace, faces, built, tmp_path):
+    """Benchmarks that test somebody of the folder: a list, a workspace, a folder of images; and whom."""
     listed = tmp_path / "list.txt"
     listed.write_text("p35_0.jpg\n")
     other = tmp_path / "other"
@@ -157,25 +164,54 @@ def test_other_benchmarks_are_guarded_by_name_and_by_face(workspace, faces, buil
     identities = tables.read_table(other, "identities")
     whom = identities.loc[identities["split"] == "train", "image_id"].iloc[0]
     identities.loc[identities["image_id"] == whom, "split"] = "test"
-    tables.write_table(other, "identities", identities)
+    tables.write_table(other, "identities", identities, tables.read_metadata(other, "identities"))
     source = tables.read_table(other, "images").set_index("image_id")["path"][whom]
     shutil.copy(f"{tables.read_metadata(other, 'images')['dataset_root']}/{source}", faces / "p36_1.jpg")
-    with planned("prepare", workspace, faces) as (module, context):
-        for benchmark, words in (
-            (listed, r"faces-p35_0: is a test picture of .*list\.txt"),
-            (other, f"faces-p36_1: looks like test picture {whom} of"),
-        ):
-            context.config["synthesis"]["benchmarks"] = [str(benchmark)]
-            with pytest.raises(DatasetError, match=f"leak: 2 pictures.*{words}"):
-                module.more_faces(context)
+    folder = tmp_path / "LFW-Test-Ref"
+    folder.mkdir()
+    shutil.copy(faces / "p34_1.jpg", folder / "somebody.jpg")
+    return {
+        listed: r"faces-p35_0: is a test image of .*list\.txt",
+        other: f"looks like test image {whom} of",
+        folder: r"faces-p34_1: looks like test image somebody\.jpg of .*LFW-Test-Ref|faces-p34_0: .*somebody\.jpg",
+    }
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_other_benchmarks_are_guarded_by_name_and_by_face(workspace, faces, tested_elsewhere, pipeline):
+    for benchmark, words in tested_elsewhere.items():
+        with pytest.raises(DatasetError, match=rf"contamination: \d+ images.*{words}"):
+            trained_on(pipeline, workspace, faces, f"contamination.benchmarks=[{benchmark}]")
+
+
+def test_the_references_of_a_benchmark_of_the_run_are_guarded_too(workspace, faces, tested_elsewhere):
+    """As in one command that trains and then tests on LFW-Test-Ref."""
+    folder = next(path for path in tested_elsewhere if path.name == "LFW-Test-Ref")
+    given = ["benchmark=[lfw_test_ref]", f"benchmark.lfw_test_ref.lq_folder={faces}"]
+    with pytest.raises(DatasetError, match=r"somebody\.jpg of .*LFW-Test-Ref"):
+        trained_on("train", workspace, faces, *given, f"benchmark.lfw_test_ref.reference_folder={folder}")
+
+
+def test_true_identities_of_any_data_set_guard_the_own_split(workspace, faces):
+    """The builder took two images for two people, and the data set says that they are one."""
+    identities = tables.read_table(workspace, "identities")
+    tested = identities.loc[identities["split"] == "test", "image_id"].iloc[0]
+    missed = identities.loc[(identities["split"] == "train") & identities["identity_id"].notna(), "image_id"].iloc[0]
+    truth = pd.DataFrame({"image_id": sorted([tested, missed]), "identity": "kim"})
+    tables.write_table(workspace, "truth", truth, tables.read_metadata(workspace, "truth"))
+    with pytest.raises(DatasetError, match=f"{missed}: shows the person of test image {tested} of this workspace"):
+        trained_on("train", workspace, faces)
+    used = trained_on("train", workspace, faces, "contamination.policy=leave_out")
+    assert used
+    assert missed not in used
 
 
 def test_pictures_that_cannot_be_read_are_rows(workspace, faces):
     (faces / "p34_0.jpg").write_bytes(b"no picture")
     (faces / "p35_0.jpg").unlink()
     with planned("prepare", workspace, faces) as (module, context):
-        found = module.more_faces(context)
-    assert set(found.pictures["image_id"]) == {"faces-p34_1", "faces-p35_1", "faces-p36_0", "faces-p36_1"}
+        found = module.images_to_train_on(context, "prepare", ["train"])
+    assert set(found.faces["image_id"]) == {"faces-p34_1", "faces-p35_1", "faces-p36_0", "faces-p36_1"}
     errors = tables.read_table(workspace, "train_faces").set_index("image_id")["error"].dropna()
     assert set(errors.index) == {"faces-p34_0", "faces-p35_0"}
 
@@ -186,7 +222,7 @@ def test_a_wrong_table_is_told_before_any_work(faces, workspace, ffhqref, tmp_pa
     with planned("prepare", workspace, faces) as (module, context):
         for text, error, words in (
             ("file\na.jpg\n", ConfigError, "columns file and person"),
-            (whole + "sub/p34_0.jpg,p99\n", ConfigError, "two pictures .* p34_0"),
+            (whole + "sub/p34_0.jpg,p99\n", ConfigError, "two images .* p34_0"),
             (whole + "../secret.jpg,p99\n", TableError, "leaves its root"),
         ):
             table.write_text(text)

@@ -199,4 +199,4 @@ def test_the_signature_tells_what_a_picture_depends_on(files, tmp_path):
     save_file({key: value * 1.01 for key, value in load_file(folder / "unet.safetensors").items()}, other)
     for changes in ({"steps": 5}, {"guidance_scale": 2.0}, {"precision": "bfloat16"}, {"unet_path": other}):
         assert make_renderer("arc2face", **options(folder, **changes)).signature != first
-    assert "never run" in make_renderer("arc2face", **options(folder)).info.proved_against
+    assert "never run" in make_renderer("arc2face", **options(folder)).info.verified_against

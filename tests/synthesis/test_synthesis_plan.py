@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.options import read_options
 from ffhqref.store import tables
-from ffhqref.synthesis.plan import check_clusters, make_buckets, make_plan
+from ffhqref.synthesis.options import SynthesisOptions
+from ffhqref.synthesis.plan import make_buckets, make_plan
 from ffhqref.synthesis.vectors import PoseVectors, read_vectors
 
 
@@ -103,9 +105,9 @@ def test_another_seed_is_another_plan_and_every_pose_is_as_likely():
 
 @pytest.mark.parametrize("wrong", [[3], [3, 11], [0, 3], "3x3", None, [2.0, 2], [True, 2]])
 def test_clusters_that_the_folder_names_cannot_hold_are_refused(wrong):
-    with pytest.raises(ConfigError, match=r"synthesis.clusters=.*two numbers of 1 to 10"):
-        check_clusters(wrong)
-    assert check_clusters([10, 1]) == (10, 1)
+    with pytest.raises(ConfigError, match=r"synthesis\.clusters"):
+        read_options(SynthesisOptions, {"clusters": wrong}, "synthesis")
+    assert read_options(SynthesisOptions, {"clusters": [10, 1]}, "synthesis").clusters == (10, 1)
 
 
 def random_vectors(count, seed=0):

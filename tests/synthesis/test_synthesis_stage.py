@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +14,10 @@ from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.store import tables
 from ffhqref.synthesis import stage as stage_module
-from ffhqref.synthesis.base import RendererInfo
+from ffhqref.synthesis.base import Renderer, RendererInfo, as_renderer
 from ffhqref.synthesis.layout import read_layout, reference_path, remove_rejected
 from ffhqref.synthesis.plan import make_plan
-from ffhqref.synthesis.stage import COPY, RenderStage, synthesize
+from ffhqref.synthesis.stage import COPY, RenderRow, RenderStage, synthesize
 
 CLUSTERS = (2, 2)
 
@@ -92,15 +94,15 @@ class Room:
             min_similarity=min_similarity, **options,
         )  # fmt: skip
 
-    def row(self, row):
-        target, pose = (self.pictures / f"{name}.png" for name in (row.target_id, row.pose_id))
-        return {
-            "path": target.name, "sha256": sha256_file(target),
-            "pose_path": pose.name, "pose_sha256": sha256_file(pose),
-            "vector": np.array([1.0, 0.0], np.float32), "wanted_normals": f"{row.target_id}/{row.pose_id}.png",
-            "normals_path": None, "normals_sha256": None, "seed": row.seed,
-            "out_path": reference_path(row.target_id, row.pose_bucket, row.expression_bucket),
-        }  # fmt: skip
+    def row(self, target_id, pose_id, seed, out_path):
+        target, pose = (self.pictures / f"{name}.png" for name in (target_id, pose_id))
+        return RenderRow(
+            path=target.name, of_faces=False, sha256=sha256_file(target),
+            vector=np.array([1.0, 0.0], np.float32),
+            pose_path=pose.name, pose_of_faces=False, pose_sha256=sha256_file(pose),
+            wanted_normals=f"{target_id}/{pose_id}.png", normals_path=None, normals_sha256=None,
+            seed=seed, out_path=out_path,
+        )  # fmt: skip
 
     def go(self, plan=None, **options):
         stage, self.rounds, self.renderer.calls = self.stage(**options), [], []
@@ -182,7 +184,7 @@ def test_a_bucket_without_another_person_is_a_row_of_both_tables(room):
     assert of(attempts, "00000", 0, 0)["status"].tolist() == ["failed"]
     lost = of(references, "00000", 0, 0).iloc[0]
     assert lost["status"] == "missing"
-    assert lost["error"] == "no picture of another person in this bucket"
+    assert lost["error"] == "no image of another person in this bucket"
     assert of(references, "00000", 1, 0).iloc[0]["status"] == "accepted"
 
 
@@ -258,10 +260,10 @@ def test_normal_maps_are_asked_for_by_name_and_awaited(room):
     room.go()
     assert room.rendered == 0
 
-    def with_map(row):
-        wanted = f"{row.target_id}/{row.pose_id}.png"
-        data = save_png(normals / wanted, np.full((512, 512, 3), 128, np.uint8))
-        return plain_row(row) | {"normals_path": wanted, "normals_sha256": sha256_bytes(data)}
+    def with_map(*attempt):
+        row = plain_row(*attempt)
+        data = save_png(normals / row.wanted_normals, np.full((512, 512, 3), 128, np.uint8))
+        return replace(row, normals_path=row.wanted_normals, normals_sha256=sha256_bytes(data))
 
     room.row = with_map
     _, references = room.go(normals=normals)
@@ -287,3 +289,11 @@ def test_the_layout_on_disk_is_the_table(room):
     assert remove_rejected(room.folder / "out", {"00000"}, kept) == [reference_path("00000", 1, 0)]
     assert len(set(read_layout(room.folder / "out"))) == len(found) - 1
     assert remove_rejected(room.folder / "out", set(), set()) == [], "other targets' pictures stay"
+
+
+def test_a_renderer_of_another_class_is_taken_and_what_it_lacks_is_named():
+    made = as_renderer(StubRenderer(), "stub")
+    assert isinstance(made, Renderer)
+    assert (made.signature, made.batch_size, made.info.name) == ("stub:1", 3, "stub")
+    with pytest.raises(ConfigError, match="renderer 'mine': object has no 'info'; derive it from Renderer"):
+        as_renderer(object(), "mine")

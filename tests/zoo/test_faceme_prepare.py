@@ -11,8 +11,8 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.training.faceme.features import read_feature
 from ffhqref.training.faceme.lists import feature_of
-from ffhqref.training.faceme.prepare import PrepareStage
 from ffhqref.training.faceme.small import write_small_photomaker
+from ffhqref.training.faceme.stage import PrepareRow, PrepareStage
 from ffhqref.zoo.faceme.clip import clip_pixels, cut_face, load_identity_encoder
 from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.faces import make_finder
@@ -34,7 +34,7 @@ def stage(tmp_path) -> PrepareStage:
 
 def row(path, name):
     sha256 = sha256_file(path) if path.is_file() else "0"
-    return {"image_id": name, "name": name, "path": str(path), "sha256": sha256, "folder": "FFHQ_EMB"}
+    return PrepareRow(name, "own", "", str(path), sha256, "FFHQ_EMB")
 
 
 def test_features_are_those_of_the_picture(stage, tmp_path, sample_folder):
@@ -44,8 +44,8 @@ def test_features_are_those_of_the_picture(stage, tmp_path, sample_folder):
     rows[1:1] = [row(tmp_path / "bad.png", "bad"), row(tmp_path / "absent.png", "absent")]
     stage.setup()
     results = stage.process(rows)
-    assert [result["error"] is None for result in results] == [True, False, False, True, True]
-    assert "bad.png" in results[1]["error"]
+    assert [result.error is None for result in results] == [True, False, False, True, True]
+    assert "bad.png" in results[1].error
     assert not list((tmp_path / "FFHQ_EMB").rglob("bad.npy"))
     finder = make_finder({"name": "aligned", "embedder": "dlib"})
     tower = load_identity_encoder(tmp_path / "photomaker.bin", FaceMeConfig.load(CONFIG).id_encoder)
@@ -59,7 +59,7 @@ def test_features_are_those_of_the_picture(stage, tmp_path, sample_folder):
         with torch.no_grad():
             wanted = tower(clip_pixels(cut_face(picture, face.box), 28)[None])[0].numpy()
         np.testing.assert_allclose(read_feature(files.clip), wanted, atol=1e-6)
-    good = [(one, result) for one, result in zip(rows, results, strict=True) if result["error"] is None]
+    good = [(one, result) for one, result in zip(rows, results, strict=True) if result.error is None]
     assert all(stage.intact(*pair) for pair in good)
     (tmp_path / "FFHQ_EMB" / "clip_emb" / "00001.npy").write_bytes(b"changed")
     assert [stage.intact(*pair) for pair in good] == [True, False, True]
@@ -76,8 +76,8 @@ def test_a_picture_without_a_face_is_a_row(stage, tmp_path):
     stage.setup()
     stage._finder = Nobody()
     (result,) = stage.process([row(tmp_path / "x.png", "x")])
-    assert result["error"] == "no face found by nobody"
-    assert result["identity_sha256"] is None
+    assert result.error == "no face found by nobody"
+    assert result.identity_sha256 is None
 
 
 def test_embedders_of_another_width_are_refused(tmp_path):

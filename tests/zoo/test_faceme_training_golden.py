@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from ffhqref.degradation import Parameters, get_degradation
 from ffhqref.degradation.steps import degrade
-from ffhqref.training.faceme.data import FaceMeBatch, signed_condition, signed_picture
+from ffhqref.training.faceme.data import FaceMeBatch, signed_condition, signed_image
 from ffhqref.training.faceme.lists import Feature, Sample
 from ffhqref.training.faceme.references import PoolRules, pick, pool_of
 from ffhqref.training.faceme.settings import FaceMeSettings
@@ -79,7 +79,7 @@ class Case:
         text = self.record["micro"][micro]["branch"] == "text"
         empty = torch.zeros(size, 0, 0)
         return FaceMeBatch(
-            target=torch.from_numpy(np.stack([signed_picture(x.numpy()) for x in self[f"m{micro}.target_u8"]])),
+            target=torch.from_numpy(np.stack([signed_image(x.numpy()) for x in self[f"m{micro}.target_u8"]])),
             condition=self.condition(micro),
             identity=empty if text else self[f"m{micro}.ref_id_emb"],
             clip=empty if text else self[f"m{micro}.ref_clip_emb"],

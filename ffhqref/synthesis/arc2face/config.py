@@ -47,7 +47,7 @@ class Arc2FaceConfig:
     identity_token: int = 1014
     """CLIP's token of "id", in whose place the ArcFace vector is put."""
     size: int = 512
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
 
     @classmethod
     def of(cls, value: Arc2FaceConfig | Mapping[str, Any] | str | Path | None) -> Arc2FaceConfig:

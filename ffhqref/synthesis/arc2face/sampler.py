@@ -59,7 +59,7 @@ def sample(
     steps: int,
     guidance_scale: float,
 ) -> torch.Tensor:
-    """Return pictures of these faces in these poses.
+    """Return images of these faces in these poses.
 
     The multistep DPM solver and the order of things are those of the published demo on diffusers'
     StableDiffusionControlNetPipeline. The start noise of a case comes from its own generator on the CPU in float32,

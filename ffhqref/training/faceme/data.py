@@ -26,7 +26,7 @@ class FaceMeBatch:
 
     Attributes:
         target: float32 RGB [B, 3, H, W] in −1..1.
-        condition: the degraded pictures, the same shape and range; pixels, not latents.
+        condition: the degraded images, the same shape and range; pixels, not latents.
         identity: ArcFace vectors of unit length, float32 [B, n, 512], the n first references of each sample.
         clip: CLIP features, float32 [B, n, 2048].
         text: the whole batch is conditioned on the plain text, without identity tokens.
@@ -78,8 +78,8 @@ class FaceMeBatches:
 
     Args:
         samples: what to train on.
-        load: picture path to uint8 RGB [H, W, 3]; all of one size.
-        degrade: (uint8 RGB picture, seed) to float32 RGB [H, W, 3] in 0..1, not rounded to 8 bit.
+        load: image path to uint8 RGB [H, W, 3]; all of one size.
+        degrade: (uint8 RGB image, seed) to float32 RGB [H, W, 3] in 0..1, not rounded to 8 bit.
         feature: feature file to its vector, float32 [D].
         rules: of the draws.
         pool: of the references.
@@ -100,7 +100,7 @@ class FaceMeBatches:
         workers: int = 1,
     ) -> None:
         if not samples:
-            raise ConfigError("training: there is no picture to train on")
+            raise ConfigError("training: there is no image to train on")
         without = [] if pool.own_embedding else [sample.name for sample in samples if not sample.references]
         if without:
             raise ConfigError(
@@ -134,7 +134,7 @@ class FaceMeBatches:
         cases = list(self._threads.map(case, slots) if self._threads else map(case, slots))
         sizes = {made.target.shape for made in cases}
         if len(sizes) > 1:
-            raise ImageError(f"training: pictures of one batch have several sizes: {sorted(sizes)}")
+            raise ImageError(f"training: images of one batch have several sizes: {sorted(sizes)}")
 
         def stacked(part: str) -> torch.Tensor:
             return torch.from_numpy(np.stack([getattr(made, part) for made in cases]))
@@ -162,12 +162,12 @@ class FaceMeBatches:
     def _case(self, position: int, count: int, seed: int) -> _Case:
         index, epoch = self.sample_at(position)
         sample = self._samples[index]
-        picture = self._load(sample.target)
+        image = self._load(sample.target)
         chosen = pick(sample, self._rules.seed, epoch, self._pool)[:count]
         return _Case(
             name=sample.name,
-            target=signed_picture(picture),
-            condition=signed_condition(self._degrade(picture, seed)),
+            target=signed_image(image),
+            condition=signed_condition(self._degrade(image, seed)),
             identity=np.stack([self._feature(feature.identity) for feature in chosen]),
             clip=np.stack([self._feature(feature.clip) for feature in chosen]),
         )
@@ -182,13 +182,13 @@ class _Case:
     clip: NDArray[np.float32]
 
 
-def signed_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def signed_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return uint8 [H, W, 3] as float32 [3, H, W] in −1..1, by way of double as the published data set class does."""
-    unit = (picture / 255.0).astype(np.float32)
+    unit = (image / 255.0).astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(unit * np.float32(2) - np.float32(1), -1, 0))
 
 
 def signed_condition(degraded: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a degraded picture, float32 [H, W, 3], clipped to 0..1, as [3, H, W] in −1..1."""
+    """Return a degraded image, float32 [H, W, 3], clipped to 0..1, as [3, H, W] in −1..1."""
     unit = np.clip(degraded, 0.0, 1.0).astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(unit * np.float32(2) - np.float32(1), -1, 0))

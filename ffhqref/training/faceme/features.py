@@ -1,4 +1,4 @@
-"""Identity features of pictures on disk: one ``.npy`` a picture and kind, in the published layout.
+"""Identity features of images on disk: one ``.npy`` an image and kind, in the published layout.
 
 ArcFace: float32 [1, 512] of unit length; CLIP: float32 [1, 2048]. The published preparation writes them with NumPy,
 its training reads them with torch and so cannot read what it wrote; files of either kind are read here.

@@ -1,6 +1,6 @@
 """Who may be trained on, with which references: ``train.json`` as published, and how it is made.
 
-One JSON object a line: ``target`` (a picture), ``target_emb`` ([ArcFace file, CLIP file] of the target itself) and
+One JSON object a line: ``target`` (an image), ``target_emb`` ([ArcFace file, CLIP file] of the target itself) and
 ``ref_emb`` ([ArcFace files, CLIP files] of its references, paired by position).
 """
 
@@ -21,7 +21,7 @@ References = Literal["synthetic", "real", "both"]
 
 @dataclass(frozen=True)
 class Feature:
-    """The two feature files of one picture."""
+    """The two feature files of one image."""
 
     identity: str
     """ArcFace vector."""
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Name of the picture, which keys its draws wherever the files lie."""
+        """Name of the image, which keys its draws wherever the files lie."""
         return Path(self.own.identity).stem
 
 
@@ -95,12 +95,12 @@ def read_samples(path: str | Path, root: str | Path | None = None) -> list[Sampl
 
 
 def feature_of(folder: str | Path, name: str) -> Feature:
-    """Return the files of a picture, ``<folder>/{id_emb,clip_emb}/<name>.npy``; references are ``<id>/<bucket>``."""
+    """Return the files of an image, ``<folder>/{id_emb,clip_emb}/<name>.npy``; references are ``<id>/<bucket>``."""
     return Feature(*(str(Path(folder) / kind / f"{name}.npy") for kind in KINDS))
 
 
 def list_samples(
-    pictures: Mapping[str, str],
+    images: Mapping[str, str],
     features: str | Path,
     *,
     references: References,
@@ -110,14 +110,14 @@ def list_samples(
     """Pair targets with the features of their references.
 
     Args:
-        pictures: image id to the picture, for every target.
-        features: FFHQ_EMB, the folder of the pictures' own features.
+        images: image id to the image, for every target.
+        features: FFHQ_EMB, the folder of the images' own features.
         references: ``synthetic``, as published; ``real``: other photographs of the person; or ``both``.
         synthetic: FFHQREF_EMB, the folder of the synthetic references' features, ``<kind>/<image id>/<bucket>.npy``.
         real: image id to the ids of other photographs of the person, whose features lie in ``features`` too.
 
     Returns:
-        The samples in the order of ``pictures``, and those left out with the reason.
+        The samples in the order of ``images``, and those left out with the reason.
 
     Raises:
         ConfigError: the kind of references is unknown, or what it is made from was not given.
@@ -129,7 +129,7 @@ def list_samples(
     if references != "synthetic" and real is None:
         raise ConfigError(f"references={references} needs a reference set: run ffhqref build first")
     samples, missing = [], []
-    for image_id, picture in pictures.items():
+    for image_id, image in images.items():
         own = feature_of(features, image_id)
         found: list[Feature] = []
         if references != "real" and synthetic is not None:
@@ -143,7 +143,7 @@ def list_samples(
         elif not found:
             missing.append(Missing(image_id, f"no {references} reference of it has features"))
         else:
-            samples.append(Sample(picture, own, tuple(found)))
+            samples.append(Sample(image, own, tuple(found)))
     return samples, missing
 
 
@@ -172,7 +172,7 @@ def _sample(where: str, line: str, listed_in: Path, root: str | Path | None) -> 
         ) from None
     for feature in features:
         if Path(feature.identity).name != Path(feature.clip).name:
-            raise DatasetError(f"{where}: {feature.identity} and {feature.clip} are not of one picture")
+            raise DatasetError(f"{where}: {feature.identity} and {feature.clip} are not of one image")
 
     def full(name: str) -> str:
         path = (Path(root) if root is not None else listed_in.parent) / name

@@ -1,133 +1,165 @@
-"""Preparation: ArcFace vector and CLIP features of every picture that trains, as files in the published layout."""
+"""Preparation of FaceMe's training: features of every image, and the list ``train.json`` of who is trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ffhqref.core.errors import ConfigError, FfhqrefError
-from ffhqref.core.hashing import content_key, sha256_file
-from ffhqref.core.images import read_rgb
-from ffhqref.engine.base import Row, Stage
-from ffhqref.training.faceme.features import write_feature
-from ffhqref.training.faceme.lists import feature_of
-from ffhqref.zoo.faceme.config import FaceMeConfig
-from ffhqref.zoo.faceme.faces import FaceFinder, ReferenceFace, make_finder
+from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.synthesis.layout import read_layout
+from ffhqref.training.faceme.lists import References, feature_of, list_samples, write_samples
+from ffhqref.training.faceme.stage import PrepareResult, PrepareRow
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import pandas as pd
 
-    from ffhqref.zoo.faceme.clip import IdentityEncoder
+    from ffhqref.reference_sets.training_images import TrainingImages
+    from ffhqref.store.workspace import Workspace
+
+FOLDER = "faceme"
+"""In the workspace."""
+OWN, SYNTHETIC = f"{FOLDER}/FFHQ_EMB", f"{FOLDER}/FFHQREF_EMB"
+"""Features of photographs and of synthetic references, as published."""
+COLUMNS = ["image_id", "source", "bucket", "path", "identity_path", "clip_path", "error"]
 
 
-class PrepareStage(Stage[Row, dict[str, Any]]):
-    """Rows {image_id, name, path, sha256, folder} to {identity_sha256, clip_sha256} or {error}.
+@dataclass(frozen=True)
+class PreparePlan:
+    """What is prepared."""
 
-    ``folder`` gets ``id_emb/<name>.npy`` and ``clip_emb/<name>.npy``. A picture that cannot be read, or in which no
-    face is found, is a row with the reason.
+    targets: Mapping[str, str]
+    """Image id to file."""
+    real: Mapping[str, Sequence[str]]
+    """Image id to the ids of other photographs of the person."""
+    references: References
+    rows: tuple[PrepareRow, ...]
+    """Images that features are computed of."""
+    remarks: tuple[str, ...] = ()
+    """What a user must know."""
+
+
+def plan_features(
+    images: TrainingImages, listed: pd.DataFrame, references: References, synthetic: Path, limit: int | None
+) -> PreparePlan:
+    """Return what is prepared.
 
     Args:
-        root: ``path`` and ``folder`` are relative to it, or absolute.
-        faces: see `make_finder`.
-        photomaker: ``photomaker-v1.bin``, which holds the CLIP tower.
-        config: widths; see `FaceMeConfig.load`.
-        device: of the CLIP tower.
+        images: that may be trained on.
+        listed: table ``references``.
+        references: synthetic, as published; real: other photographs of the person; or both.
+        synthetic: folder of synthetic references in the published layout.
+        limit: at most this many targets of each source; None: all.
+
+    Raises:
+        ConfigError: there are no synthetic references, and they are needed.
+        DatasetError: no synthetic reference belongs to an image of the data set.
     """
+    targets = images.targets(limit)
+    real = _real(images, listed)
+    others = {name for target in targets for name in real.get(target, ())} if references != "synthetic" else set()
+    files = dict(zip(images.frame["image_id"], images.frame["file"], strict=True))
+    hashes = dict(zip(images.frame["image_id"], images.frame["sha256"], strict=True))
+    rows = [PrepareRow(name, "own", "", str(files[name]), hashes[name], OWN) for name in sorted({*targets, *others})]
+    remarks: list[str] = []
+    if references != "real":
+        made, remarks = _synthetic(synthetic, set(targets), images.known)
+        rows += made
+    return PreparePlan({name: str(files[name]) for name in targets}, real, references, tuple(rows), tuple(remarks))
 
-    name = "faceme-prepare"
-    version = "1"
-    batch_size = 8
 
-    def __init__(
-        self,
-        root: Path,
-        faces: Mapping[str, Any],
-        photomaker: str | Path,
-        config: FaceMeConfig | Mapping[str, Any] | str | Path | None = None,
-        device: str = "cpu",
-    ) -> None:
-        self.root, self._faces, self._photomaker, self._device = root, dict(faces), Path(photomaker), device
-        self._config = FaceMeConfig.load(config)
-        self._finder: FaceFinder | None = make_finder(self._faces, largest=True)
-        self._clip: IdentityEncoder | None = None
-        dim = int(getattr(self._finder, "dim", self._config.mix.id_dim))
-        if dim != self._config.mix.id_dim:
-            raise ConfigError(
-                f"the embedder gives {dim} channels, FaceMe's mix network takes {self._config.mix.id_dim}: choose "
-                "another embedder, or set config.mix.id_dim"
-            )
-        self.signature = f"{self._finder.signature}+clip:{sha256_file(self._photomaker)[:12]}"
+def _real(images: TrainingImages, listed: pd.DataFrame) -> dict[str, list[str]]:
+    """Return other photographs of the person: of the reference set its references, of other faces all of them."""
+    known = set(images.own["image_id"])
+    real: dict[str, list[str]] = {}
+    for row in listed.sort_values(["target_id", "rank"]).itertuples(index=False):
+        if row.target_id in known and row.reference_id in known:
+            real.setdefault(str(row.target_id), []).append(str(row.reference_id))
+    for _, person in images.faces.groupby("person"):
+        names = sorted(person["image_id"])
+        real |= {name: [other for other in names if other != name] for name in names}
+    return real
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_finder": None, "_clip": None}  # networks do not pickle; a worker loads its own
 
-    def key(self, row: Row) -> str:
-        """Return the content key."""
-        return content_key(self.name, self.version, self.signature, row["sha256"], row["folder"], row["name"])
+def _synthetic(root: Path, targets: set[str], known: Collection[str]) -> tuple[list[PrepareRow], list[str]]:
+    """Return the synthetic references of some targets, and a remark on those of unknown images."""
+    if not root.is_dir():
+        raise ConfigError(f"no synthetic references at {root}: run ffhqref synthesize, or set train.faceme.synthetic")
+    found = list(read_layout(root))
+    strangers = sorted(path for target, *_, path in found if target not in known)
+    if found and len(strangers) == len(found):
+        raise DatasetError(
+            f"train.faceme.synthetic: none of the {len(found)} images in {root} is a reference of an image of the data "
+            f"set, first {strangers[0]}; expected target_pose_i/target_pose_i_j/IMAGE_ID.png"
+        )
+    remark = f"{root}: {len(strangers)} of {len(found)} references belong to no image of the data set, first "
+    rows = [
+        PrepareRow(target, "synthetic", f"{pose}_{smile}", str(root / path), sha256_file(root / path), SYNTHETIC)
+        for target, pose, smile, path in found
+        if target in targets
+    ]
+    return rows, [f"{remark}{strangers[0]}"] if strangers else []
 
-    def setup(self) -> None:
-        """Load the networks."""
-        from ffhqref.zoo.faceme.clip import load_identity_encoder
 
-        if self._finder is None:
-            self._finder = make_finder(self._faces, largest=True)
-        if self._clip is None:
-            self._clip = load_identity_encoder(self._photomaker, self._config.id_encoder).to(self._device)
+def write_prepared(
+    workspace: Workspace, plan: PreparePlan, results: Sequence[PrepareResult], signature: str
+) -> tuple[list[str], int]:
+    """Write the table ``faceme_features`` and ``train.json``.
 
-    def intact(self, row: Row, result: Row) -> bool:
-        """Return whether both files are still those written."""
-        if result["error"] is not None:
-            return True
-        files = feature_of(self.root / row["folder"], row["name"])
-        pairs = ((files.identity, result["identity_sha256"]), (files.clip, result["clip_sha256"]))
-        return all(Path(path).is_file() and sha256_file(path) == wanted for path, wanted in pairs)
+    Args:
+        workspace: where.
+        plan: what was prepared.
+        results: of its rows, in order.
+        signature: of the stage.
 
-    def process(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """Find faces, embed them, write the files."""
-        import torch
+    Returns:
+        Lines for the log, and the number of images without features.
 
-        from ffhqref.zoo.faceme.clip import clip_pixels, cut_face
+    Raises:
+        ConfigError: nothing is left to train on.
+    """
+    import pandas as pd
 
-        assert self._finder is not None
-        assert self._clip is not None
-        found: list[tuple[ReferenceFace, torch.Tensor] | str] = []
-        for row in rows:
-            try:
-                picture = read_rgb(self.root / row["path"], sha256=row["sha256"])
-                face = self._finder(picture)
-                if face is None:
-                    found.append(f"no face found by {self._finder.signature}")
-                    continue
-                if not np.asarray(face.embedding).any():
-                    found.append("an ArcFace vector of zeros")
-                    continue
-                found.append((face, clip_pixels(cut_face(picture, face.box), self._clip.config.image_size)))
-            except FfhqrefError as error:
-                found.append(str(error))
-        good = [item for item in found if not isinstance(item, str)]
-        clips: list[NDArray[np.float32]] = []
-        if good:
-            with torch.no_grad():
-                # One by one: a batch of another size could give other last bits, and rows must not depend on others.
-                clips = [self._clip(pixels[None].to(self._device))[0].float().cpu().numpy() for _, pixels in good]
-        made = iter(zip(good, clips, strict=True))
-        return [
-            {"identity_sha256": None, "clip_sha256": None, "error": item}
-            if isinstance(item, str)
-            else self._written(row, *next(made))
-            for row, item in zip(rows, found, strict=True)
-        ]
+    frame = pd.DataFrame([_table_row(row, result) for row, result in zip(plan.rows, results, strict=True)])
+    origin = {"features": signature}
+    workspace.write("faceme_features", frame[COLUMNS], inputs=("images", "references"), signatures=origin)
+    failed = [(row, result) for row, result in zip(plan.rows, results, strict=True) if result.error is not None]
+    for row, _ in failed:  # what an earlier run left for an image that fails now must not be trained on
+        for path in asdict(feature_of(workspace.root / row.folder, row.name)).values():
+            Path(path).unlink(missing_ok=True)
+    samples, missing = list_samples(
+        plan.targets,
+        workspace.root / OWN,
+        references=plan.references,
+        synthetic=workspace.root / SYNTHETIC,
+        real=plan.real,
+    )
+    if not samples:
+        raise ConfigError(f"nothing to train on: {missing[0].image_id}: {missing[0].reason}")
+    path = workspace.root / FOLDER / "train.json"
+    write_samples(path, samples)
+    count = sum(len(sample.references) for sample in samples)
+    summary = (
+        f"{len(samples)} targets with {count} {plan.references} references, {len(missing)} left out; "
+        f"{len(failed)} images without features: {path}"
+    )
+    return [
+        *(f"no features: {row.path}: {result.error}" for row, result in failed[:5]),
+        *(f"left out: {item.image_id}: {item.reason}" for item in missing[:5]),
+        summary,
+    ], len(failed)
 
-    def _written(self, row: Row, found: tuple[ReferenceFace, Any], clip: NDArray[np.float32]) -> dict[str, Any]:
-        files = feature_of(self.root / row["folder"], row["name"])
-        vector = np.asarray(found[0].embedding, np.float32)
-        write_feature(files.identity, vector / np.linalg.norm(vector))
-        write_feature(files.clip, clip)
-        return {
-            "identity_sha256": sha256_file(files.identity),
-            "clip_sha256": sha256_file(files.clip),
-            "error": None,
-        }
+
+def _table_row(row: PrepareRow, result: PrepareResult) -> dict[str, str | None]:
+    made, good = feature_of(row.folder, row.name), result.error is None
+    return {
+        "image_id": row.image_id,
+        "source": row.source,
+        "bucket": row.bucket,
+        "path": row.path,
+        "identity_path": made.identity if good else None,
+        "clip_path": made.clip if good else None,
+        "error": result.error,
+    }

@@ -42,7 +42,7 @@ def pick(sample: Sample, seed: int, epoch: int, rules: PoolRules) -> tuple[Featu
     """Return `MOST` references of a sample in random order; a batch uses the first n of them.
 
     Draws are keyed by (seed, sample, epoch): the worker and the place in the batch do not matter. A pool of fewer is
-    filled up by draws with replacement, so that one picture may be there twice, as published.
+    filled up by draws with replacement, so that one image may be there twice, as published.
     """
     rng = np.random.default_rng(case_seed(seed, "references", sample.name, epoch))
     pool = pool_of(sample, epoch, rules)

@@ -24,7 +24,7 @@ class FaceMeSettings:
         run: see `RunSettings`. The published rate is constant from the first step on (its 500 steps of warm-up are
             an argument without effect): `run.warmup` 0; another value switches the warm-up on.
         stage: 1 trains ControlNet and Mix, with references always; 2 the ControlNet alone.
-        resolution: R of the time ids (R, R, 0, 0, R, R); the pictures are not resized to it.
+        resolution: R of the time ids (R, R, 0, 0, R, R); the images are not resized to it.
         identity_share: stage 2's share of batches with references, the others have the plain text.
         most_references: n is uniform over 1 to this.
         own_embedding: see `PoolRules`.
@@ -36,7 +36,7 @@ class FaceMeSettings:
             the LoRA and applies nothing.
         weight_decay: of AdamW, for every trained tensor.
         gradient_checkpointing: activations are computed again in the backward pass, which saves memory.
-        cached_latents: pictures whose latent distribution is kept in memory; the frozen VAE sees each of them once.
+        cached_latents: images whose latent distribution is kept in memory; the frozen VAE sees each of them once.
             0: encoded anew each time, as published.
         ema_decay: running averages are exported beside the weights; None: no averages, as published.
         sample_steps: of the sampler that makes the sample grids.

@@ -45,7 +45,7 @@ def write_small_base(folder: str | Path, *, side: int = 64, widths: tuple[int, .
 
     Args:
         folder: made anew; what is there of the same names is replaced.
-        side: of the pictures in pixels, a multiple of 16; the latents are an eighth.
+        side: of the images in pixels, a multiple of 16; the latents are an eighth.
         widths: channels of the U-Net's levels, multiples of 16.
         seed: of the weights.
     """

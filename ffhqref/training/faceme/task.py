@@ -33,10 +33,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random about a micro-batch besides its pictures and references."""
+    """What is random about a micro-batch besides its images and references."""
 
     posterior: Tensor
-    """Standard normal, [B, 4, h, w]: which latent of the picture's distribution."""
+    """Standard normal, [B, 4, h, w]: which latent of the image's distribution."""
     noise: Tensor
     """Standard normal, [B, 4, h, w]: added to the latent, and what is to be predicted."""
     times: Tensor
@@ -234,7 +234,7 @@ class FaceMeTask:
 
     @torch.no_grad()
     def samples(self, batch: FaceMeBatch) -> Tensor:
-        """Return pictures to look at, [B, 3, 3, H, W] in −1..1: LQ, restored as the restorer does, ground truth.
+        """Return images to look at, [B, 3, 3, H, W] in −1..1: LQ, restored as the restorer does, ground truth.
 
         With averages, those restore. Guidance is the published 5, the draws are the same each time.
         """
@@ -249,11 +249,12 @@ class FaceMeTask:
         try:
             for index, time in enumerate(schedule.timesteps):
                 times = torch.full((len(x),), time, device=device)
-                plain, told = (
+                unconditional, conditional = (
                     self._predict(x, times, condition, features)[0].float()
                     for features in (None, (batch.clip, batch.identity))
                 )
-                x = schedule.step(index, x, guided(torch.cat([plain, told]), 5.0), drawn.steps[index].to(device))
+                prediction = guided(torch.cat([unconditional, conditional]), 5.0)
+                x = schedule.step(index, x, prediction, drawn.steps[index].to(device))
         finally:
             self._take(kept)
         restored = self.vae.decode(x / self.vae.config["scaling_factor"], return_dict=False)[0].clamp(-1, 1)
@@ -263,7 +264,7 @@ class FaceMeTask:
     def moments(self, batch: FaceMeBatch) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the targets' latents, [B, 4, h, w] each, before scaling.
 
-        With `cached_latents` each picture is encoded by itself and once, so that the values do not depend on what
+        With `cached_latents` each image is encoded by itself and once, so that the values do not depend on what
         else is in its batch.
         """
         device, limit = self.runtime.device, self.settings.cached_latents
@@ -280,9 +281,9 @@ class FaceMeTask:
         mean, deviation = (torch.cat([pair[part].to(device) for pair in found]) for part in (0, 1))
         return mean, deviation
 
-    def _encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.runtime.device.type, enabled=False):
-            distribution = self.vae.encode(pictures.float()).latent_dist
+            distribution = self.vae.encode(images.float()).latent_dist
         return distribution.mean, distribution.std
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Pictures of one step, float32 RGB in −1..1.
+    """Images of one step, float32 RGB in −1..1.
 
     Attributes:
         gt: [B, 3, H, W].
@@ -39,7 +39,7 @@ class FaceBatches:
     Args:
         items: what may be drawn.
         load: name to uint8 RGB [H, W, 3].
-        degrade: (uint8 RGB picture, seed) to its LQ picture of the same size and type.
+        degrade: (uint8 RGB image, seed) to its LQ image of the same size and type.
         batch_size: cases a batch and process.
         references: references a case: its list in random order, repeated and cut; 0: none.
         augment: whether references are augmented.
@@ -63,7 +63,7 @@ class FaceBatches:
         seed: int = 2024,
     ) -> None:
         if not items:
-            raise ConfigError("training: there is no picture to train on")
+            raise ConfigError("training: there is no image to train on")
         without = [item.target for item in items if not item.references]
         if references and without:
             raise ConfigError(f"training: {len(without)} targets have no reference, for instance {without[0]}")
@@ -94,16 +94,16 @@ class FaceBatches:
         if self._vary:
             gt, *given = vary_person([gt, *given], rng)
         lq = self._degrade(gt, int(rng.integers(1 << 62)))
-        pictures = [gt, lq]
+        images = [gt, lq]
         if self._references:
-            pictures += [augment_reference(picture, rng) for picture in given] if self._augment else given
+            images += [augment_reference(image, rng) for image in given] if self._augment else given
         if rng.random() > 0.5:  # target, LQ and the strip of references together, so their order turns round too
-            pictures = [picture[:, ::-1] for picture in (*pictures[:2], *pictures[:1:-1])]
-        return pictures[0], pictures[1], np.stack(pictures[2:]) if len(pictures) > 2 else pictures[0][:0]
+            images = [image[:, ::-1] for image in (*images[:2], *images[:1:-1])]
+        return images[0], images[1], np.stack(images[2:]) if len(images) > 2 else images[0][:0]
 
 
-def vary_person(pictures: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """Return pictures of one person, uint8 RGB [H, W, 3], as those of a somewhat different one.
+def vary_person(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+    """Return images of one person, uint8 RGB [H, W, 3], as those of a somewhat different one.
 
     All get the same smooth warp (shifts of 1.2 % of the side on a 5x5 grid, normal, and none at the border) and the
     same change of colour (gain of each channel by up to 12 %, gamma 0.8 to 1.25). Not published: where few people are
@@ -111,7 +111,7 @@ def vary_person(pictures: Sequence[NDArray[np.uint8]], rng: np.random.Generator)
     """
     import cv2
 
-    side = pictures[0].shape[0]
+    side = images[0].shape[0]
     shifts = rng.normal(0.0, 0.012 * side, (5, 5, 2)).astype(np.float32)
     shifts[[0, -1]] = shifts[:, [0, -1]] = 0.0
     field = cv2.resize(shifts, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -122,25 +122,25 @@ def vary_person(pictures: Sequence[NDArray[np.uint8]], rng: np.random.Generator)
     table = np.clip(np.round(255.0 * gains * levels**gamma), 0, 255).astype(np.uint8)[None]
     mode = cv2.BORDER_REPLICATE
     return [
-        np.asarray(cv2.LUT(cv2.remap(picture, grid, None, cv2.INTER_CUBIC, borderMode=mode), table), dtype=np.uint8)
-        for picture in pictures
+        np.asarray(cv2.LUT(cv2.remap(image, grid, None, cv2.INTER_CUBIC, borderMode=mode), table), dtype=np.uint8)
+        for image in images
     ]
 
 
-def augment_reference(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def augment_reference(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return a changed copy of a reference, uint8 RGB [H, W, 3].
 
-    Ranges as published (protocols.md 2.3): brightness, contrast and saturation by up to 20 %, in random order, hue by
+    Ranges of the published code: brightness, contrast and saturation by up to 20 %, in random order, hue by
     up to 2 % of the circle; turn by 2°, shift by 5 % of the side, scale 0.95 to 1.05; perspective with distortion
     0.2, always, as the code does it (the paper says half of the time); mirrored half of the time. What comes in from
     outside is black.
     """
     import cv2
 
-    values = picture.astype(np.float32) / 255.0
+    values = image.astype(np.float32) / 255.0
     for kind in rng.permutation(4):
         values = _jittered(values, int(kind), rng)
-    side = picture.shape[0]
+    side = image.shape[0]
     corners = np.array([[0, 0], [side - 1, 0], [side - 1, side - 1], [0, side - 1]], np.float32)
     angle = np.deg2rad(rng.uniform(-2.0, 2.0))
     scale = rng.uniform(0.95, 1.05)
@@ -168,8 +168,8 @@ def _jittered(values: NDArray[np.float32], kind: int, rng: np.random.Generator) 
     return np.asarray(np.clip(factor * values + (1.0 - factor) * towards, 0.0, 1.0), dtype=np.float32)
 
 
-def _signed(pictures: NDArray[np.uint8]) -> torch.Tensor:
+def _signed(images: NDArray[np.uint8]) -> torch.Tensor:
     """Return uint8 [..., H, W, 3] as float32 [..., 3, H, W] in −1..1."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, -3))).float() / 127.5 - 1.0
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3))).float() / 127.5 - 1.0

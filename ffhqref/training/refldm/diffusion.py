@@ -41,7 +41,7 @@ class ReferenceDenoiser(nn.Module):
         attend = None
         if count:
             given = references.flatten(0, 1)
-            # Like the main pass, references get gradients: they learn to be looked at (CacheKV, protocols.md 6.1).
+            # Like the main pass, references get gradients: they learn to be looked at (CacheKV).
             keys_values = self.unet.keys_values(torch.cat([given, torch.zeros_like(given)], dim=1)).merged(count)
             attend = WithReferences([RowGroup(0, batch, keys_values)])
         return cast("Tensor", self.unet(torch.cat([x, lq], dim=1), t, attend))
@@ -62,7 +62,7 @@ class DiffusionTask:
         ConfigError: the identity loss has a weight and no embedder.
     """
 
-    curve = ("loss", "latent", "identity")
+    curve: tuple[str, ...] = ("loss", "latent", "identity")
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class DiffusionTask:
         return RefLDM(self.config, unet, copy.deepcopy(self.first_stage), device=self.runtime.device)
 
     def samples(self, batch: TrainingBatch, steps: int = 10) -> Tensor:
-        """Return pictures to look at, [B, 3 + N, 3, H, W] in −1..1: LQ, restored, ground truth, references."""
+        """Return images to look at, [B, 3 + N, 3, H, W] in −1..1: LQ, restored, ground truth, references."""
         references = batch.references
         shape = (1, self.config.channels, self.config.image_size, self.config.image_size)
         x_T = torch.randn(shape, generator=torch.Generator().manual_seed(self.run.seed))

@@ -1,4 +1,4 @@
-"""The losses of ReF-LDM's trainings (protocols.md 6.1)."""
+"""Losses of ReF-LDM's trainings (Hsiao et al., NeurIPS 2024)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Embed = Callable[[Tensor], Tensor]
 
 
 def identity_crop(images: Tensor) -> Tensor:
-    """Return the centre of faces, 6.25 % to 93.75 % on both axes, at 112 x 112 by area (protocols.md 3.1)."""
+    """Return the centre of faces, 6.25 % to 93.75 % on both axes, at 112 x 112 by area, as ReF-LDM does."""
     height, width = images.shape[2:]
     centre = images[:, :, height // 16 : height - height // 16, width // 16 : width - width // 16]
     return F.interpolate(centre, size=(112, 112), mode="area")
@@ -24,7 +24,7 @@ def identity_loss(restored: Tensor, target: Tensor, alpha: Tensor, embed: Embed)
     """Return the timestep-scaled identity loss, the mean of sqrt(ᾱ_t) · (1 − cos).
 
     Args:
-        restored: pictures that the prediction at step t implies, [B, 3, H, W] in −1..1; gradients go through.
+        restored: images that the prediction at step t implies, [B, 3, H, W] in −1..1; gradients go through.
         target: reconstructions of the ground truth by the first stage, as published, not the ground truth itself.
         alpha: ᾱ_t of each case, [B].
         embed: the face embedder.
@@ -72,5 +72,5 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B, 1, h, w] of pictures [B, 3, H, W] in −1..1."""
+        """Return logits [B, 1, h, w] of images [B, 3, H, W] in −1..1."""
         return cast("Tensor", self.main(images))

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VQGANSettings:
-    """Training of the first stage (protocols.md 6.1; the loss weights are those of the VQGAN code it builds on).
+    """Training of the first stage.
+
+    The loss weights are those of the published VQGAN code (Esser et al. 2021), which ReF-LDM builds on.
 
     Attributes:
         run: see `RunSettings`.
@@ -21,7 +23,7 @@ class VQGANSettings:
         codebook_weight: of the codebook loss.
         commitment: share of the codebook loss's second part, which moves the codes.
         discriminator_width: channels of the discriminator's first layer.
-        vary: whether pictures are changed by `data.vary_person`; not published.
+        vary: whether images are changed by `data.vary_person`; not published.
         revive_after: a code that no latent chose for so many steps is put where a random latent of the batch is;
             0: never, as published. Small runs need it: without it all but a few codes die at the start.
     """

@@ -69,9 +69,9 @@ def unet_of_ldm(config: RefLDMConfig, ldm_ckpt: str | Path, vqgan_ckpt: str | Pa
 
 @torch.no_grad()
 def unit_latents(first_stage: FirstStage, images: torch.Tensor) -> float:
-    """Scale latents and codes so that the latents of these pictures have unit deviation; return the factor.
+    """Scale latents and codes so that the latents of these images have unit deviation; return the factor.
 
-    The layers before and behind take the factor in, so every picture is coded and decoded as before. The noise
+    The layers before and behind take the factor in, so every image is coded and decoded as before. The noise
     schedule expects latents of about this size (the published model has no other scale factor than 1), and those of
     a first stage that was trained for a short while can be several times smaller.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ffhqref.zoo.refldm.first_stage import FirstStage
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""A perceptual distance of two batches of pictures in −1..1, of any shape that has a mean: LPIPS, for instance."""
+"""A perceptual distance of two batches of images in −1..1, of any shape that has a mean: LPIPS, for instance."""
 
 
 class _Reconstruct(nn.Module):
@@ -60,7 +60,15 @@ class VQGANTask:
             process, which would each revive their own.
     """
 
-    curve = ("loss", "reconstruction", "perceptual", "codebook", "adversarial", "discriminator", "codes_used")
+    curve: tuple[str, ...] = (
+        "loss",
+        "reconstruction",
+        "perceptual",
+        "codebook",
+        "adversarial",
+        "discriminator",
+        "codes_used",
+    )
 
     def __init__(
         self,
@@ -139,7 +147,7 @@ class VQGANTask:
         self._idle[dead] = 0
 
     def losses(self, real: Tensor, judged: bool) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Return ``loss`` and its parts for pictures [B, 3, H, W] in −1..1, reconstructions, and latents."""
+        """Return ``loss`` and its parts for images [B, 3, H, W] in −1..1, reconstructions, and latents."""
         settings = self.settings
         with self.runtime.autocast():
             fake, latents, codes = self._reconstruct(real)
@@ -170,7 +178,7 @@ class VQGANTask:
 
     @torch.no_grad()
     def samples(self, batch: TrainingBatch) -> Tensor:
-        """Return pictures to look at, [B, 2, 3, H, W] in −1..1: ground truth and its reconstruction."""
+        """Return images to look at, [B, 2, 3, H, W] in −1..1: ground truth and its reconstruction."""
         self.first_stage.eval()
         image = self.first_stage.decode(self.first_stage.encode(batch.gt.to(self.runtime.device)))
         self.first_stage.train()

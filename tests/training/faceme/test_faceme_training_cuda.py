@@ -20,12 +20,12 @@ def test_a_cuda_device_takes_the_steps_of_the_cpu(world, tmp_path, cuda):
     run = {"steps": 2, "save_every": 1, "sample_every": 2}
     more = {"ema_decay": 0.9, "cached_latents": 2, "gradient_checkpointing": True, "sample_steps": 1}
 
-    def go(device, until=None):
+    def go(device, max_steps=None):
         task = world.task(run=run, runtime=TrainingRuntime(device), **more)
-        return train(task, source, tmp_path / device, look=source(0, 0, 1), until=until)
+        return train(task, source, tmp_path / device, look=source(0, 0, 1), max_steps=max_steps)
 
     with sdpa_kernel(SDPBackend.MATH):
-        go(cuda, until=1)
+        go(cuda, max_steps=1)
         written = {device: go(device) for device in ("cpu", cuda)}
     assert (tmp_path / cuda / "samples" / "0000002.png").is_file()
     with (tmp_path / "cpu" / "curve.csv").open() as one, (tmp_path / cuda / "curve.csv").open() as other:

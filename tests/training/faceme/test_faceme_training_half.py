@@ -78,12 +78,12 @@ def test_gradients_that_overflow_are_skipped_and_the_scale_falls(world, half):
 def test_a_resumed_float16_run_equals_the_unbroken_one(world, half, tmp_path):
     source = world.source(BatchRules(2, seed=4))
 
-    def go(folder, until=None):
+    def go(folder, max_steps=None):
         task = world.task(run={"precision": "float16", "steps": 4, "save_every": 1}, runtime=half())
-        written = train(task, source, tmp_path / folder, until=until)
+        written = train(task, source, tmp_path / folder, max_steps=max_steps)
         return task, written
 
-    go("broken", until=2)
+    go("broken", max_steps=2)
     (broken, _), (whole, _) = go("broken"), go("whole")
     for (name, ours), (_, theirs) in zip(broken.trained, whole.trained, strict=True):
         assert torch.equal(ours, theirs), name

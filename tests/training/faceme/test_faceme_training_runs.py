@@ -50,7 +50,7 @@ def test_resumed_run_equals_the_unbroken_one(world, tmp_path, stage):
     train(whole, data, tmp_path / "whole")
     broken, data = make()
     with pytest.raises(Killed):
-        train(broken, data, tmp_path / "broken", told=kill)
+        train(broken, data, tmp_path / "broken", callback=kill)
     again, data = make()
     written = train(again, data, tmp_path / "broken")
     first, second = state(whole), state(again)

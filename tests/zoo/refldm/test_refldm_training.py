@@ -50,7 +50,7 @@ def test_resumed_run_equals_the_unbroken_one(small_config, tmp_path, kind):
     whole, broken = make(), make()
     train(whole, data, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(broken, data, tmp_path / "broken", told=kill)
+        train(broken, data, tmp_path / "broken", callback=kill)
     again = make()
     train(again, data, tmp_path / "broken")
     assert rows(tmp_path / "whole") == rows(tmp_path / "broken")
@@ -77,7 +77,7 @@ def test_a_cuda_device_takes_the_steps_of_the_cpu(small_config, tmp_path, cuda, 
     written = {}
     for device in ("cpu", cuda):
         folder = tmp_path / device
-        train(make(device), data, folder, look=data(9, 0, 1), until=1)
+        train(make(device), data, folder, look=data(9, 0, 1), max_steps=1)
         written[device] = train(make(device), data, folder, look=data(9, 0, 1))
         assert (folder / "samples" / "0000002.png").is_file()
     here, there = (np.array(rows(tmp_path / device)[1:], float) for device in ("cpu", cuda))
@@ -100,7 +100,7 @@ def test_bfloat16_trains_on_a_cuda_device(small_config, cuda, kind):
 
 
 def test_state_of_other_settings_is_refused(small_config, tmp_path):
-    train(diffusion(small_config), source(2), tmp_path, until=1)
+    train(diffusion(small_config), source(2), tmp_path, max_steps=1)
     with pytest.raises(ConfigError, match="other settings"):
         train(diffusion(small_config, drop_lq=0.5), source(2), tmp_path)
     (tmp_path / "state.pt").write_bytes(b"half a file")
@@ -227,7 +227,7 @@ def test_missing_networks_and_references_are_named(small_config):
         VQGANTask(small_config, VQGANSettings(RUN), fresh_first_stage(small_config, 0), TrainingRuntime())
     with pytest.raises(ConfigError, match="have no reference, for instance a"):
         FaceBatches([TrainingItem("a")], smooth, blurred, batch_size=1, references=1)
-    with pytest.raises(ConfigError, match="no picture"):
+    with pytest.raises(ConfigError, match="no image"):
         FaceBatches([], smooth, blurred, batch_size=1, references=1)
 
 
