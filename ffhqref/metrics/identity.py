@@ -287,13 +287,20 @@ class RefldmIDS(IdentityMetric):
         path: see `RefldmEmbedder`.
         target: see `IDS`.
         runtime: where weights lie and the network runs.
+        mean: see `RefldmEmbedder`.
+        std: see `RefldmEmbedder`.
     """
 
     def __init__(
-        self, path: str | Path | None = None, target: str = "gt", runtime: MetricRuntime | None = None
+        self,
+        path: str | Path | None = None,
+        target: str = "gt",
+        runtime: MetricRuntime | None = None,
+        mean: float | None = None,
+        std: float | None = None,
     ) -> None:
         self.describe({"target": target})
-        self._configure(EmbeddingCache(RefldmEmbedder(path, runtime)), target, "cosine")
+        self._configure(EmbeddingCache(RefldmEmbedder(path, runtime, mean, std)), target, "cosine")
 
 
 class GreyAngle(IdentityMetric):

@@ -14,6 +14,7 @@ import torch
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.images import save_png
+from ffhqref.faces.onnx_input import InputRule
 from ffhqref.metrics import METRICS, Metric, MetricBatch, make_metric, metric_traits
 from ffhqref.metrics._pixels import luma, png_grey
 from ffhqref.metrics.base import NEEDS, as_metric
@@ -234,15 +235,11 @@ def test_the_dataset_level_metric_of_the_docs_works():
 # --- every option that changes a value is in the signature --------------------------------------------------------
 
 OTHERS = {
-    ("psnr", "colour"): "y",
-    ("ssim", "colour"): "y",
-    ("ids", "target"): "best",
-    ("ids", "unit"): "degrees",
-    ("ids", "crop"): "refldm_center",
-    ("ids_ref", "unit"): "degrees",
-    ("ids_ref", "crop"): "refldm_center",
-}
-"""Another value of an option, where the parameter's kind does not say one."""
+    "colour": "y", "target": "best", "unit": "degrees", "crop": "refldm_center", "net": "alex", "drop_identical": True,
+    "mean": 0.25, "std": 0.25, ("ssim", "colour"): "rgb", ("ids_ref_best", "target"): "first",
+    ("ids_grey_r18", "unit"): "cosine",
+}  # fmt: skip
+"""Another value than the default of an option, of one metric where its default is not the usual one."""
 
 
 def options_of(name):
@@ -275,7 +272,11 @@ def test_every_option_that_changes_a_value_is_in_the_signature(found_anywhere, m
             self.signature = f"age|{files.file_sha256(path)[:12]}"
 
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(found_anywhere))
-    monkeypatch.setattr(files, "_judge", lambda *_: None)  # the files are empty, and the network is not loaded here
+    monkeypatch.setattr(files, "_check_whole", lambda *_: None)  # no file holds a network, and none is loaded here
+    monkeypatch.setattr(files, "_judge", lambda *_: None)
+    monkeypatch.setattr(
+        "ffhqref.metrics.identity.input_rule", lambda path, mean, std: InputRule(mean or 0.5, std or 0.5)
+    )
     monkeypatch.setattr("ffhqref.metrics.age.make_age_model", lambda name, **options: Age(**options))
     for name in ("one", "two"):
         (tmp_path / name).write_text(name)
@@ -286,16 +287,8 @@ def test_every_option_that_changes_a_value_is_in_the_signature(found_anywhere, m
         for option in options_of(name):
             if option in {"embedder", "model"}:
                 continue  # tested below
-            if "path" in option:
-                value = str(tmp_path / "one")
-            elif option == "drop_identical":
-                value = True
-            elif option == "target":
-                value = "best" if name != "ids_ref_best" else "first"
-            else:
-                value = OTHERS.get((name, option)) or OTHERS.get(("ids", option)) or "alex"
-            other = "rgb" if (name, option) == ("ssim", "colour") else value
-            assert make_metric(name, **{**required.get(name, {}), option: other}).signature != plain, (name, option)
+            value = str(tmp_path / "one") if "path" in option else OTHERS.get((name, option), OTHERS.get(option))
+            assert make_metric(name, **{**required.get(name, {}), option: value}).signature != plain, (name, option)
             compared += 1
     assert compared > 25
     own = {"name": "onnx", "path": str(shared / "models" / "edgeface_xs.onnx"), "crop": "ffhq_template"}
