@@ -35,6 +35,7 @@ FORMATS: Registry[type[ReportFormat]] = Registry(
     "report format",
     {
         "csv": "ffhqref.leaderboard.formats:CsvFormat",
+        "figures": "ffhqref.leaderboard.plots.figures:FiguresFormat",
         "html": "ffhqref.leaderboard.html:HtmlFormat",
         "latex": "ffhqref.leaderboard.formats:LatexFormat",
         "markdown": "ffhqref.leaderboard.formats:MarkdownFormat",

@@ -38,7 +38,7 @@ class ReportOptions(Options):
     gate: IdentityGate | None = None
     quality: tuple[str, ...] = ("niqe",)
     """Metrics that rank the methods behind the gate."""
-    formats: tuple[str, ...] = ("markdown", "latex", "csv", "html")
+    formats: tuple[str, ...] = ("markdown", "latex", "csv", "html", "figures")
     """Files to write."""
     max_cases: int = Field(default=240, ge=0)
     """Cases with images inside the page."""

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from ffhqref.leaderboard.board import BoardRow
 from ffhqref.leaderboard.case_values import GROUND_TRUTH
+from ffhqref.leaderboard.subgroups import is_pose
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ffhqref.leaderboard.case_values import CaseValues
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,27 @@ def metric_of_role(metrics: list[str], role: str) -> str | None:
             if metric.lower().replace("-", "_").split("_")[0] == stem:
                 return metric
     return None
+
+
+FEATURES = {
+    "age_gap": "mean years between target and references",
+    "n_references": "number of references",
+    "best_distance": "distance of the best reference (1 − cosine)",
+    "strength": "strength of the degradation (0–1)",
+    "age": "age in years",
+}
+"""Features of a case in words."""
+
+
+def feature_name(feature: str) -> str:
+    """Return a feature of a case in words."""
+    return FEATURES.get(feature) or (f"{feature} (degrees, without sign)" if is_pose(feature) else feature)
+
+
+def scored_metrics(table: BenchmarkTable, block: CaseValues) -> list[str]:
+    """Return the metrics in which single cases of a competing method have values; those of whole sets have none."""
+    competing = [row for row in table.rows if not row.ceiling]
+    return [name for name in table.metrics if name in block.metrics and any(name in row.cells for row in competing)]
 
 
 def tables(board: pd.DataFrame) -> list[BenchmarkTable]:

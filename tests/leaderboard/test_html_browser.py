@@ -191,12 +191,54 @@ def test_comparison_shows_the_paired_difference(opened):
 
 def test_plots_are_drawn_and_named(opened):
     _, page = opened
+    page.wait_for_function("document.querySelectorAll('figure .plot svg').length === 4")
     names = page.eval_on_selector_all("figure svg", "nodes => nodes.map(node => node.getAttribute('aria-label'))")
-    assert len(names) == 4
     assert all(names)
-    assert page.locator("#plot-scatter circle").count() == 3
+    dots = page.locator("#plot-scatter .mark-symbol path")
+    assert dots.count() == 3
     page.locator("#legend button").first.click()
-    assert page.locator("#plot-scatter g.faint").count() == 2
+    page.wait_for_function("document.querySelectorAll(`#plot-scatter .mark-symbol path[opacity='0.22']`).length === 2")
+    page.locator("#plot-scatter .mark-symbol path").first.hover(force=True)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    assert "psnr ↑" in page.locator("#vg-tooltip-element").inner_text()
+
+
+NEAREST = """place => {
+  const centre = (node) => { const r = node.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; };
+  const dots = [...document.querySelectorAll(`${place} .mark-symbol path`)];
+  const labels = [...document.querySelectorAll(`${place} .role-mark.mark-text text`)];
+  return labels.map((label) => {
+    const [x, y] = centre(label);
+    const away = dots.map((dot) => Math.hypot(centre(dot)[0] - x, centre(dot)[1] - y));
+    const nearest = dots[away.indexOf(Math.min(...away))];
+    return [label.textContent, nearest.getAttribute("aria-label").split(":")[0]];
+  });
+}"""
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+def test_labels_stand_at_their_own_dots(browser, tmp_path, make_report, width):
+    """As a reader takes them: the nearest dot of each label is its own, in every plot of pairs."""
+    names = ["bicubic", "nlm", "tv", "lq", "refldm-tiny", "codeformer", "gfpgan", "restoreformer_pp"]
+    report = make_report(tmp_path, n=4, n_failed=0, methods=names)
+    # Means close to one another, as those of simple methods are.
+    close = {name: 25 + 0.05 * place + 2 * (place % 2) for place, name in enumerate(names)}
+    rows = report.scores[["method", "case_id"]].values
+    scores = report.scores.assign(value=[close.get(method, 3.0) + 0.01 * int(case) for method, case in rows])
+    path = tmp_path / "report.html"
+    render_html(dataclasses.replace(report, scores=scores), path)
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(path.as_uri())
+    seen = 0
+    for benchmark in ("0", "1"):
+        page.locator("#plot-controls").get_by_label("Benchmark").select_option(benchmark)
+        for place in ("#plot-scatter", "#plot-speed"):
+            page.wait_for_selector(f"{place} .mark-symbol path")
+            found = page.evaluate(NEAREST, place)
+            assert all(label == dot for label, dot in found), found
+            seen += len(found)
+    page.close()
+    assert seen >= 10
 
 
 @pytest.mark.parametrize("width", [360, 768, 1600])

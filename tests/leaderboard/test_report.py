@@ -18,6 +18,8 @@ from ffhqref.leaderboard.report import MetricFacts, Report
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.store.tables import read_table, write_table
 
+QUICK = ReportOptions(n_bootstrap=20, formats=("markdown", "latex", "csv", "html"))
+
 
 @pytest.fixture
 def workspace(tables):
@@ -31,7 +33,7 @@ def workspace(tables):
     )
     benchmarks = {b: BenchmarkInfo(b, "FFHQ-Ref test", people_from="FFHQ") for b in ("same_age", "cross_age")}
     metrics = {"psnr": MetricFacts(True, "p|v1"), "ids": MetricFacts(True, "i|v1")}
-    return Report("w", scores, cases, restorations, metrics, benchmarks, options=ReportOptions(n_bootstrap=20))
+    return Report("w", scores, cases, restorations, metrics, benchmarks, options=QUICK)
 
 
 def test_report_of_a_workspace(workspace, tmp_path):
@@ -43,7 +45,7 @@ def test_report_of_a_workspace(workspace, tmp_path):
             "unused": MethodFacts(RestorerInfo("unused")),
         },
         age_pairs={"Same-age against cross-age": ("same_age", "cross_age"), "absent": ("same_age", "elsewhere")},
-        options=ReportOptions(n_bootstrap=50, gate=gate, quality=("psnr",)),
+        options=QUICK.model_copy(update={"gate": gate, "quality": ("psnr",)}),
     )
     written = write_report(report, tmp_path)
     markdown, latex, csv, page = written.files
@@ -64,7 +66,7 @@ def test_report_of_a_workspace(workspace, tmp_path):
 
 @pytest.mark.parametrize("failures", ["worst", "excluded"])
 def test_all_files_tell_how_failures_were_counted(workspace, tmp_path, failures):
-    report = replace(workspace, options=ReportOptions(n_bootstrap=20, failures=failures))
+    report = replace(workspace, options=QUICK.model_copy(update={"failures": failures}))
     for path in write_report(report, tmp_path).files:
         if path.suffix == ".csv":
             continue
@@ -110,7 +112,7 @@ def test_whole_sets_attributes_and_reasons_reach_the_page(workspace, tmp_path):
     yaw = zip(ids, ["5", "-15", "60", "-12"], strict=True)
     attributes = pd.DataFrame([(i, "yaw", v) for i, v in yaw], columns=["image_id", "attribute", "value"])
     gate = IdentityGate(metric="ids", threshold=0.1, max_missed_share=0.5)
-    options = ReportOptions(n_bootstrap=20, gate=gate, quality=("fid",))
+    options = QUICK.model_copy(update={"gate": gate, "quality": ("fid",)})
     report = replace(workspace, attributes=attributes, options=options)
     poses = report.subgroups[(report.subgroups["feature"] == "yaw") & (report.subgroups["method"] == "lq")]
     assert poses[poses["metric"] == "psnr"].groupby("benchmark")["n"].agg(list).to_dict() == {

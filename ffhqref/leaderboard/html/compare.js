@@ -1,23 +1,6 @@
 // Two methods side by side: what differs, how surely, and in which cases most.
 const compareState = { benchmark: 0, a: null, b: null, metric: null };
 
-function histogram(values, metric) {
-  const { root, box } = frame(`Differences in ${metric} over ${values.length} cases`, 46, 46, 240);
-  const [low, high] = extent(values, 0.02), bins = Math.min(31, Math.max(9, Math.round(Math.sqrt(values.length))));
-  // Bins start at zero, so that no bar mixes gains and losses.
-  const width = (high - low) / bins, first = Math.floor(low / width), counts = new Array(Math.ceil(high / width) - first + 1).fill(0);
-  values.forEach((v) => { counts[Math.floor(v / width) - first] += 1; });
-  const x = linear([first * width, (first + counts.length) * width], box.x0, box.x1), y = linear([0, Math.max(...counts) * 1.05], box.y0, box.y1);
-  axes(root, box, x, y, ticks(first * width, (first + counts.length) * width).map((v) => [v, short(v)]), ticks(0, Math.max(...counts), 3).filter(Number.isInteger).map((v) => [v, String(v)]), `difference in ${metric}, first minus second`, "cases");
-  counts.forEach((count, n) => {
-    const from = (first + n) * width, good = higher(metric) ? from >= 0 : from < 0;
-    root.append(svg("rect", { x: x(from) + 0.5, width: Math.max(0.5, x(from + width) - x(from) - 1), y: y(count), height: box.y0 - y(count), fill: good ? "var(--s0)" : "var(--s1)", opacity: 0.85 },
-      svg("title", {}, `${count} cases between ${short(from)} and ${short(from + width)}`)));
-  });
-  root.append(svg("line", { x1: x(0), x2: x(0), y1: box.y0, y2: box.y1, stroke: "var(--ink)" }));
-  return root;
-}
-
 function drawCompare() {
   const s = compareState, b = BENCHMARKS[s.benchmark], out = $("#compare-out");
   if (!b || b.competing.length < 2) { out.replaceChildren(note("There are no two methods to compare.")); return; }
@@ -38,6 +21,7 @@ function drawCompare() {
   one.forEach((v, i) => { if (!Number.isNaN(v - two[i])) cases.push({ i, d: v - two[i], g: gain(v, two[i], s.metric) }); });
   cases.sort((p, q) => q.g - p.g);
   const won = cases.filter((c) => c.g > 0), lost = cases.filter((c) => c.g < 0).reverse();
+  const plot = el("div", { class: "plot-place" });
   const tiles = (list) => el("div", { class: "tiles" }, list.slice(0, 10).map(({ i, g }) => {
     const album = b.pictures[i];
     return el("button", { type: "button", onclick: () => { select(b, i, [s.b, s.a]); $("#viewer").scrollIntoView({ block: "start" }); $("#viewer").focus({ preventScroll: true }); } },
@@ -50,9 +34,11 @@ function drawCompare() {
       el("tbody", {}, rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.metric} ${arrow(row.metric)}`), el("td", { class: "num" }, show(row.difference, row.metric)),
         el("td", { class: "num" }, `${show(row.low, row.metric)} to ${show(row.high, row.metric)}`), el("td", { class: "num" }, row.p < 0.001 ? "< 0.001" : row.p.toFixed(3)), el("td", {}, verdict(row))))))),
       note("The interval is for this pair alone; p is corrected for all pairs of methods, and the verdict follows it.")),
-    el("div", {}, el("h3", {}, `${s.metric}, case by case`), cases.length ? histogram(cases.map((c) => c.d), s.metric) : note("No shared cases."),
+    el("div", {}, el("h3", {}, `${s.metric}, case by case`), plot,
       note(`${s.a} is better in ${won.length} of ${cases.length} cases, ${s.b} in ${lost.length}.`)),
     el("div", {}, el("h3", {}, `Where ${s.a} gains most`), tiles(won)), el("div", {}, el("h3", {}, `Where ${s.b} gains most`), tiles(lost)));
+  if (cases.length) drawHistogram(plot, cases.map((c) => c.d), s.metric);
+  else empty(plot, "No shared cases.");
 }
 drawCompare();
 

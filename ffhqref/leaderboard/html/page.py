@@ -26,7 +26,10 @@ from ffhqref.leaderboard.html.payload import (
     subgroup_payload,
 )
 from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, selection
-from ffhqref.leaderboard.view import arrow, decimals, metric_of_role, tables
+from ffhqref.leaderboard.html.script import vega_script
+from ffhqref.leaderboard.plots.layout import SIZES, Layout
+from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
+from ffhqref.leaderboard.view import arrow, decimals, feature_name, metric_of_role, scored_metrics, tables
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -90,6 +93,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
     data = _data(report, blocks, views, album)
     folder = resources.files(__package__)
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    library = vega_script() if available() else ""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -130,11 +134,19 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         pictures=album.data,
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
         script=Markup(script),  # noqa: S704  our own files
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        library=Markup(library),  # noqa: S704  of a package
+        hashes=[
+            base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, script) if text
+        ],
     )
     encoded = page.encode()
     write_atomic(path, encoded)
     return PageFacts(len(encoded), n_cases, len(album.cases), tuple(album.unreadable))
+
+
+def _digest(script: str) -> str:
+    """Return the hash by which a content security policy knows a script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
@@ -212,8 +224,9 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         payload["pictures"] = [album.cases.get((block.benchmark, case_id)) for case_id in block.case_ids]
         payload["main"] = _main_metric(_scored(block))
         # Plots and cases show values of single cases; a distance between whole sets has none.
-        scored = [metric for metric in _spans(view) if metric in block.metrics]
+        scored = scored_metrics(view, block)
         payload["scored"] = scored
+        payload["plots"] = Layout(view, scored).payload()
         payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)
     return {
@@ -229,6 +242,10 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
             for metric in metrics
         },
         "benchmarks": benchmarks,
+        "features": {name: feature_name(name) for name in report.features.columns},
+        "plots": templates() if available() else None,
+        "plotsRemedy": REMEDY,
+        "plotSizes": SIZES,
     }
 
 
