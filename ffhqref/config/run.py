@@ -181,7 +181,7 @@ class RunConfig(Options):
     @model_validator(mode="after")
     def _gate_is_a_metric(self) -> RunConfig:
         gate = self.report.gate
-        if gate is not None and gate.metric not in self.metric:
+        if gate is not None and gate.metric not in (*self.metric, *self.set_metric):
             raise ValueError(f"report.gate.metric={gate.metric}: not among the metrics of this run")
         return self
 

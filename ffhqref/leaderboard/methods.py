@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import FfhqrefError
 from ffhqref.core.options import options_of
 from ffhqref.restorers import RESTORERS
-from ffhqref.restorers.base import RestorerInfo
+from ffhqref.restorers.base import Restorer, RestorerInfo
 from ffhqref.restorers.cache_key import by_content
 from ffhqref.weights.files import registry
 
@@ -77,8 +77,8 @@ def changed_options(kind: str, given: Mapping[str, Any]) -> dict[str, object]:
     try:
         factory = RESTORERS.get(kind)
         defaults = {name: entry.default for name, entry in options_of(factory).model_fields.items()}
-        for attribute in ("cache_ignored_options", "neutral_options"):
-            ignored |= set(vars(factory).get(attribute) or ()) if hasattr(factory, attribute) else set()
+        if isinstance(factory, type) and issubclass(factory, Restorer):
+            ignored |= set(factory.cache_ignored_options)
     except FfhqrefError:
         pass
     kept = {name: by_content(value) for name, value in given.items() if name not in ignored}
