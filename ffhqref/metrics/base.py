@@ -84,8 +84,8 @@ class Metric(ABC):
     needs: frozenset[str] = frozenset({"gt"})
     """What is needed beside the output, a subset of `NEEDS`. Set it on the class."""
     role: str = "other"
-    """What the metric measures: ``fidelity``, ``perceptual``, ``identity``, ``quality`` (of the output alone),
-    ``age`` or ``other``."""
+    """What the metric judges: ``fidelity`` (to the ground truth), ``perception`` (how real an output looks),
+    ``identity``, ``age`` or ``other``."""
     device: str = "cpu"
     """Where the network runs; on ``"cuda"`` a cluster gives the metric a share of a GPU."""
     signature: str

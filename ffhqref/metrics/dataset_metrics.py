@@ -152,7 +152,7 @@ class DatasetMetric(ABC):
     """Direction. Set it on the class: it is read where the weights are absent, too."""
     needs: frozenset[str] = frozenset({"gt"})
     """``{"gt"}``: compared with the ground truth of the benchmark; empty: with something fixed."""
-    role: str = "distribution"
+    role: str = "perception"
     signature: str
     """Everything the value depends on besides the images."""
 

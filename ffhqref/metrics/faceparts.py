@@ -132,7 +132,7 @@ class FaceLPIPS(Metric):
     """
 
     higher_is_better = False
-    role = "perceptual"
+    role = "fidelity"
 
     def __init__(
         self,

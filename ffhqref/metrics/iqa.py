@@ -61,7 +61,7 @@ class PyiqaMetric(Metric):
 
     higher_is_better = True  # of musiq; each instance has its own
     needs = frozenset[str]()
-    role = "quality"
+    role = "perception"
 
     def __init__(self, name: str, runtime: MetricRuntime | None = None) -> None:
         self._runtime = runtime or MetricRuntime()
@@ -148,7 +148,7 @@ class MUSIQ(PyiqaMetric):
 
 def _traits(higher: bool, full_reference: bool) -> MetricTraits:
     needs = frozenset({"gt"} if full_reference else ())
-    return MetricTraits(higher, needs, "perceptual" if full_reference else "quality")
+    return MetricTraits(higher, needs, "fidelity" if full_reference else "perception")
 
 
 def _pyiqa_version() -> str:

@@ -36,7 +36,7 @@ class NIQE(Metric):
 
     higher_is_better = False
     needs = frozenset[str]()
-    role = "quality"
+    role = "perception"
 
     def __init__(self) -> None:
         mean, covariance = pristine_model()

@@ -35,7 +35,7 @@ class _FeatureMetric(Metric):
     """A distance between features of two images; subclasses build the network."""
 
     higher_is_better = False
-    role = "perceptual"
+    role = "fidelity"
 
     def __init__(self, runtime: MetricRuntime | None) -> None:
         self._runtime = runtime or MetricRuntime()

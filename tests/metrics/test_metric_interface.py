@@ -58,7 +58,7 @@ def test_direction_needs_and_role_are_readable_without_weights(nothing, name):
     traits = metric_traits(name, {})
     assert traits.higher_is_better == (name not in LOWER)
     assert traits.needs <= NEEDS
-    assert traits.role in {"fidelity", "perceptual", "identity", "quality", "age"}
+    assert traits.role in {"fidelity", "perception", "identity", "age"}
     assert METRICS.get(name).needs == traits.needs
     try:
         made = make_metric(name)

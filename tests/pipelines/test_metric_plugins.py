@@ -33,7 +33,7 @@ class Contrast(Metric):
 
     higher_is_better = False
     needs = frozenset()
-    role = "quality"
+    role = "perception"
     signature = "contrast|v1"
 
     def __init__(self, scale: float = 1.0):
