@@ -203,6 +203,24 @@ def test_plots_are_drawn_and_named(opened):
     assert "psnr ↑" in page.locator("#vg-tooltip-element").inner_text()
 
 
+def test_the_histogram_of_differences_stands_on_zero_and_counts_each_case(opened):
+    _, page = opened
+    page.wait_for_selector("#compare-out .mark-rect path")
+    told = page.eval_on_selector_all(
+        "#compare-out .mark-rect path", "nodes => nodes.map(n => n.getAttribute('aria-label'))"
+    )
+    shared = page.locator("#compare-out").inner_text()
+    assert f"of {sum(int(text.split()[0]) for text in told)} cases" in shared
+    boxes = page.eval_on_selector_all(
+        "#compare-out .mark-rect path",
+        "nodes => nodes.map(n => { const r = n.getBoundingClientRect(); return [r.bottom, r.height]; })",
+    )
+    assert len({round(bottom) for bottom, _ in boxes}) == 1
+    heights = [height for _, height in boxes]
+    counts = [int(text.split()[0]) for text in told]
+    assert heights.index(max(heights)) == counts.index(max(counts))
+
+
 NEAREST = """place => {
   const centre = (node) => { const r = node.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; };
   const dots = [...document.querySelectorAll(`${place} .mark-symbol path`)];

@@ -122,7 +122,7 @@ function drawHistogram(node, values, metric) {
   const [low, high] = extent(values, 0.02), count = Math.min(31, Math.max(9, Math.round(Math.sqrt(values.length)))), width = (high - low) / count;
   const first = Math.floor(low / width), counts = new Array(Math.ceil(high / width) - first + 1).fill(0);
   values.forEach((v) => { counts[Math.floor(v / width) - first] += 1; });
-  const bars = counts.map((n, place) => [(first + place) * width, n]).filter(([, n]) => n).map(([from, n]) => ({ from, to: from + width, count: n,
+  const bars = counts.map((n, place) => [(first + place) * width, n]).filter(([, n]) => n).map(([from, n]) => ({ from, to: from + width, base: 0, count: n,
     colour: (higher(metric) ? from >= 0 : from < 0) ? "var(--s0)" : "var(--s1)", told: `${n} cases between ${short(from)} and ${short(from + width)}` }));
   draw(node, "histogram", `Differences in ${metric} over ${values.length} cases`, { bars, zero: [{ at: 0 }] },
     { xtitle: `difference in ${metric}, first minus second`, height: 180 });

@@ -185,9 +185,9 @@ def _histogram() -> Chart:
 
     base = alt.Chart(alt.NamedData("bars"))
     x = alt.X("from:Q", title="@xtitle", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(tickCount=6))
-    bars = base.mark_bar(opacity=0.85).encode(
+    bars = base.mark_rect(opacity=0.85).encode(
         x, alt.Y("count:Q", title="cases", axis=alt.Axis(tickMinStep=1, tickCount=4)),
-        alt.Color("colour:N", scale=None), x2="to:Q", tooltip="told:N", description="told:N",
+        alt.Color("colour:N", scale=None), x2="to:Q", y2="base:Q", tooltip="told:N", description="told:N",
     )  # fmt: skip
     zero = alt.Chart(alt.NamedData("zero")).mark_rule(color="@ink", aria=False).encode(alt.X("at:Q", title="@xtitle"))
     return alt.layer(bars, zero)
