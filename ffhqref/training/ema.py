@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ffhqref.training.files import State
 
 
 class RunningAverage:
@@ -31,11 +34,11 @@ class RunningAverage:
         for name, parameter in module.named_parameters():
             self.values[name].lerp_(parameter.detach(), share)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return what `load_state_dict` takes."""
         return {"updates": self.updates, "values": self.values}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take up saved averages."""
         self.updates = int(state["updates"])
         for name, value in self.values.items():

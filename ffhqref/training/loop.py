@@ -18,7 +18,7 @@ from ffhqref.core.hashing import content_key
 from ffhqref.core.images import save_png
 from ffhqref.core.seeding import case_seed
 from ffhqref.training.curves import draw_curve
-from ffhqref.training.files import save_whole
+from ffhqref.training.files import State, save_whole
 from ffhqref.training.finished import mark_finished
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Task(Protocol[T]):
         """Return images to look at, [B, columns, 3, H, W] in −1..1."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return all that a resumed run needs."""
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take up a saved state."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
@@ -53,9 +53,9 @@ class FaceMeOptions(Options):
     """FFHQRef folder; null: the one that `ffhqref synthesize` made."""
     list: Path | None = None
     """A train.json; null: that of `ffhqref prepare`."""
-    faces: dict[str, Any] = Field(default_factory=dict)
+    faces: dict[str, object] = Field(default_factory=dict)
     """Detector and network: {name: aligned, embedder: dlib}, or {name: insightface} with detector and arcface."""
-    config: dict[str, Any] | Path | None = None
+    config: dict[str, object] | Path | None = None
     """Widths; null: the released ones."""
     prompt: str = "A photo of face."
     key_word: str = "face"
@@ -66,13 +66,13 @@ class FaceMeOptions(Options):
     """Threads that read and degrade."""
     stages: tuple[Literal[1, 2], ...] = (1, 2)
     checkpoint_every: int = Field(default=100, ge=1)
-    common: dict[str, Any] = Field(default_factory=dict)
+    common: dict[str, object] = Field(default_factory=dict)
     """Settings of both stages (ffhqref.training.faceme.settings)."""
-    stage1: dict[str, Any] = Field(default_factory=dict)
+    stage1: dict[str, object] = Field(default_factory=dict)
     """Settings of stage 1."""
-    stage2: dict[str, Any] = Field(default_factory=dict)
+    stage2: dict[str, object] = Field(default_factory=dict)
     """Settings of stage 2."""
-    restore: dict[str, Any] | None = None
+    restore: dict[str, object] | None = None
     """Options of the restorer that `ffhqref faceme` runs on what was trained."""
 
     @field_validator("stages")
@@ -109,14 +109,14 @@ class TrainOptions(Options):
     """Steps between images to look at; 0: none."""
     threads: int | None = Field(default=None, ge=1)
     """Of the CPU; null: torch's own choice."""
-    vqgan: dict[str, Any] = Field(default_factory=dict)
+    vqgan: dict[str, object] = Field(default_factory=dict)
     """Settings of the first stage (ffhqref.training.refldm.settings)."""
-    ldm: dict[str, Any] = Field(default_factory=dict)
+    ldm: dict[str, object] = Field(default_factory=dict)
     """Settings of the denoiser without references."""
-    refldm: dict[str, Any] = Field(default_factory=dict)
+    refldm: dict[str, object] = Field(default_factory=dict)
     """Settings of the fine-tune with references."""
     faces: MoreFacesOptions = MoreFacesOptions()
-    architecture: dict[str, Any] = Field(default_factory=dict)
+    architecture: dict[str, object] = Field(default_factory=dict)
     """In the form of the published refldm.yaml."""
     faceme: FaceMeOptions = FaceMeOptions()
 

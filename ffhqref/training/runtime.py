@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ffhqref.training.files import State
     from ffhqref.training.settings import Precision
 
 Prepared = TypeVar("Prepared", nn.Module, torch.optim.Optimizer)
@@ -77,12 +78,12 @@ class TrainingRuntime:
         """Return the mean of a number over the processes."""
         return float(self.accelerator.reduce(value.detach().reshape(1), reduction="mean"))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return what a resumed run needs: the scale of float16 losses."""
         scaler = self.accelerator.scaler
         return {} if scaler is None else {"scaler": scaler.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore a saved state."""
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -19,7 +19,7 @@ from ffhqref.training.faceme.lists import Feature, Sample
 from ffhqref.training.faceme.references import PoolRules, pick, pool_of
 from ffhqref.training.faceme.settings import FaceMeSettings
 from ffhqref.training.faceme.start import controlnet_of, encode_prompt, load_networks
-from ffhqref.training.faceme.task import Draws, FaceMeTask
+from ffhqref.training.faceme.task import FaceMeTask, TrainingDraws
 from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.faceme.config import MixConfig
@@ -88,8 +88,8 @@ class Case:
             names=tuple(item["target"] for item in self.record["micro"][micro]["items"]),
         )
 
-    def draws(self, micro: int) -> Draws:
-        return Draws(*(self[f"m{micro}.{name}"] for name in ("draw_vae", "noise", "timesteps")))
+    def draws(self, micro: int) -> TrainingDraws:
+        return TrainingDraws(*(self[f"m{micro}.{name}"] for name in ("draw_vae", "noise", "timesteps")))
 
     def task(self, **changed) -> FaceMeTask:
         case, networks_in = self.settings, self.folder.parent / "faceme"

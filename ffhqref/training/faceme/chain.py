@@ -67,5 +67,5 @@ def describe_trained(plan: FaceMePlan, workspace: Workspace, train: TrainOptions
         "licence": f"that of base, embedder and images ({origin.get('licence') or 'not stated'})",
         "commercial_use": False,
         "weights": (),
-        "proved_against": "trained here; the training's steps against the published script's",
+        "verified_against": "trained here; the training's steps against the published script's",
     }

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from ffhqref.training.faceme.data import FaceMeBatch
     from ffhqref.training.faceme.settings import FaceMeSettings
     from ffhqref.training.faceme.start import Networks
+    from ffhqref.training.files import State
     from ffhqref.training.runtime import TrainingRuntime
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Draws:
+class TrainingDraws:
     """What is random about a micro-batch besides its images and references."""
 
     posterior: Tensor
@@ -158,7 +159,7 @@ class FaceMeTask:
         self.update(rate)
         return found
 
-    def gradients(self, pairs: Sequence[tuple[FaceMeBatch, Draws]]) -> dict[str, float]:
+    def gradients(self, pairs: Sequence[tuple[FaceMeBatch, TrainingDraws]]) -> dict[str, float]:
         """Leave the gradients of the mean loss of some micro-batches in the trained tensors; return its curve."""
         self._optimizer.zero_grad(set_to_none=True)
         sums = dict.fromkeys(self.curve, 0.0)
@@ -180,7 +181,7 @@ class FaceMeTask:
         if self.ema is not None:
             self.ema.update(self._conditioner)
 
-    def draws(self, batch: FaceMeBatch) -> Draws:
+    def draws(self, batch: FaceMeBatch) -> TrainingDraws:
         """Return the draws of a batch from its seed, by a CPU generator, so that every device sees the same."""
         generator = torch.Generator().manual_seed(batch.seed)
         size, _, height, width = batch.target.shape
@@ -188,9 +189,9 @@ class FaceMeTask:
         shape = (size, int(self.vae.config["latent_channels"]), height // factor, width // factor)
         posterior, noise = (torch.randn(shape, generator=generator) for _ in range(2))
         times = torch.randint(0, len(self.scheduler.alphas_cumprod), (size,), generator=generator)
-        return Draws(posterior, noise, times)
+        return TrainingDraws(posterior, noise, times)
 
-    def forward(self, batch: FaceMeBatch, draws: Draws) -> Forward:
+    def forward(self, batch: FaceMeBatch, draws: TrainingDraws) -> Forward:
         """Return the loss of a micro-batch and what led to it; the gradient reaches ControlNet and Mix."""
         device = self.runtime.device
         mean, deviation = self.moments(batch)
@@ -286,7 +287,7 @@ class FaceMeTask:
             distribution = self.vae.encode(images.float()).latent_dist
         return distribution.mean, distribution.std
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return all that a resumed run needs."""
         state = {
             "controlnet": self.controlnet.state_dict(),
@@ -299,7 +300,7 @@ class FaceMeTask:
             state["ema"] = self.ema.state_dict()
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take up a saved state."""
         self.controlnet.load_state_dict(state["controlnet"])
         if self.settings.stage == 1:

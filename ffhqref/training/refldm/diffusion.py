@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.training.ema import RunningAverage
-from ffhqref.training.files import save_whole
+from ffhqref.training.files import State, save_whole
 from ffhqref.training.refldm.losses import Embed, identity_loss
 from ffhqref.zoo.refldm.checkpoint import published_state
 from ffhqref.zoo.refldm.keys_values import RowGroup, WithReferences
@@ -175,7 +175,7 @@ class DiffusionTask:
         )
         return torch.cat([torch.stack([batch.lq, image.clamp(-1, 1).cpu(), batch.gt], dim=1), references], dim=1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return all that a resumed run needs."""
         return {
             "unet": self.unet.state_dict(),
@@ -183,7 +183,7 @@ class DiffusionTask:
             "optimizer": self._optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take up a saved state."""
         self.unet.load_state_dict(state["unet"])
         self.ema.load_state_dict(state["ema"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError
-from ffhqref.training.files import save_whole
+from ffhqref.training.files import State, save_whole
 from ffhqref.training.refldm.losses import (
     PatchDiscriminator,
     adversarial_share,
@@ -184,7 +184,7 @@ class VQGANTask:
         self.first_stage.train()
         return torch.stack([batch.gt, image.clamp(-1, 1).cpu()], dim=1)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Return all that a resumed run needs."""
         return {
             "first_stage": self.first_stage.state_dict(),
@@ -195,7 +195,7 @@ class VQGANTask:
             "idle": self._idle,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take up a saved state."""
         self.first_stage.load_state_dict(state["first_stage"])
         self.discriminator.load_state_dict(state["discriminator"])

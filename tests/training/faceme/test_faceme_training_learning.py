@@ -10,7 +10,7 @@ import torch
 
 from ffhqref.training.faceme.data import BatchRules, FaceMeBatch
 from ffhqref.training.faceme.small import CROSS
-from ffhqref.training.faceme.task import Draws
+from ffhqref.training.faceme.task import TrainingDraws
 
 from .faceme_training_world import IDENTITY
 
@@ -42,7 +42,7 @@ def test_right_references_beat_shuffled_ones(world):
     identity /= np.linalg.norm(identity, axis=1, keepdims=True)
     blocks = rng.choice([-1.0, 1.0], (people, 3, 4, 4)).repeat(16, axis=2).repeat(16, axis=3)
 
-    def pair(who: np.ndarray, told: np.ndarray, seed: int) -> tuple[FaceMeBatch, Draws]:
+    def pair(who: np.ndarray, told: np.ndarray, seed: int) -> tuple[FaceMeBatch, TrainingDraws]:
         target = torch.from_numpy(blocks[who]).float()
         batch = FaceMeBatch(
             target=target,
@@ -54,7 +54,7 @@ def test_right_references_beat_shuffled_ones(world):
             names=(),
         )
         drawn = task.draws(batch)
-        return batch, Draws(torch.zeros_like(drawn.posterior), drawn.noise, 900 + drawn.times // 10)
+        return batch, TrainingDraws(torch.zeros_like(drawn.posterior), drawn.noise, 900 + drawn.times // 10)
 
     everybody = np.arange(people)
     means, _ = task.moments(pair(everybody, everybody, 0)[0])

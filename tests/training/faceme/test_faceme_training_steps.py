@@ -12,7 +12,7 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.training.faceme.data import BatchRules, FaceMeBatch
 from ffhqref.training.faceme.small import CROSS
 from ffhqref.training.faceme.start import encode_prompt, load_networks
-from ffhqref.training.faceme.task import Draws
+from ffhqref.training.faceme.task import TrainingDraws
 from ffhqref.training.runtime import TrainingRuntime
 from ffhqref.zoo.faceme.config import MixConfig
 from ffhqref.zoo.faceme.lora import lora_shapes
@@ -121,9 +121,9 @@ def test_accumulated_gradients_are_those_of_one_large_batch(world):
     whole = world.source(BatchRules(batch_size=4))(1, 0, 1)
     draws = task.draws(whole)
 
-    def part(rows: slice) -> tuple[FaceMeBatch, Draws]:
+    def part(rows: slice) -> tuple[FaceMeBatch, TrainingDraws]:
         cut = {name: getattr(whole, name)[rows] for name in (*PARTS, "names")}
-        return FaceMeBatch(**{**vars(whole), **cut}), Draws(*(value[rows] for value in vars(draws).values()))
+        return FaceMeBatch(**{**vars(whole), **cut}), TrainingDraws(*(value[rows] for value in vars(draws).values()))
 
     task.gradients([(whole, draws)])
     wanted = {name: value.grad.clone() for name, value in task.trained}
