@@ -72,11 +72,12 @@ def test_a_ground_truth_is_looked_at_once(monkeypatch):
     assert "mean:1" in metric.signature
 
 
-def test_without_a_model_file_it_is_unavailable_with_one_line(tmp_path):
-    for options, reason in (({}, "ages.path"), ({"path": str(tmp_path / "absent.onnx")}, "absent.onnx")):
-        found = resolve_metrics(["psnr", {"name": "age_error", **options}])
-        assert list(found.available) == ["psnr"]
-        assert reason in found.unavailable["age_error"]
-        assert "\n" not in found.unavailable["age_error"]
+def test_without_a_model_file_it_is_unavailable_and_a_named_file_that_is_absent_is_refused(tmp_path):
+    found = resolve_metrics(["psnr", "age_error"])
+    assert list(found.available) == ["psnr"]
+    assert "ages.path" in found.unavailable["age_error"]
+    assert "\n" not in found.unavailable["age_error"]
+    with pytest.raises(ConfigError, match=r"metric 'age_error': .*absent\.onnx"):
+        resolve_metrics(["psnr", {"name": "age_error", "path": str(tmp_path / "absent.onnx")}])
     with pytest.raises(ConfigError, match="unknown age model"):
         make_metric("age_error", model="nobody", path="x")
