@@ -52,7 +52,7 @@ class BenchmarkInfo:
     people_from: str = ""
     """Data set whose people are tested ("FFHQ"): weights trained on it have seen them."""
     protocol_hash: str = ""
-    """Content hash of everything that defines the cases, pictures by their recorded hashes: leaderboards with different
+    """Content hash of everything that defines the cases, images by their recorded hashes: leaderboards with different
     ones are never merged."""
     title: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""Intervals and tests that treat the person, not the picture, as the unit of chance.
+"""Intervals and tests that treat the person, not the image, as the unit of chance.
 
-Pictures of one person are not independent: a method that knows a face does well on all of that person's pictures.
+Images of one person are not independent: a method that knows a face does well on all of that person's images.
 Every resampling here therefore draws *identities* (clusters), never cases. The estimand stays the field's own: the
 plain mean over cases, so that a number with an interval is the number a paper would print.
 
@@ -114,7 +114,7 @@ def mean_interval(
 
     Args:
         values: float64 [cases, columns]; NaN marks a case without a value, which is left out of that column.
-        identities: [cases], equal numbers for pictures of one person.
+        identities: [cases], equal numbers for images of one person.
         seed: of the resampling; the same draws serve all columns.
         n_bootstrap: resamples.
         level: probability that the interval is to contain the mean of the population.
@@ -210,7 +210,7 @@ def naive_interval(
 ) -> MeanInterval:
     """Return the usual percentile bootstrap over single cases, as if they were independent.
 
-    For comparison only: with correlated pictures its coverage is far below ``level``.
+    For comparison only: with correlated images its coverage is far below ``level``.
     """
     rng = np.random.default_rng(seed)
     n = len(values)

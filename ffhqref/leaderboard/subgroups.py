@@ -38,20 +38,20 @@ def case_features(
     degradations: pd.DataFrame | None = None,
     attributes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Return what is known of each case beside its pictures, as numbers to group or plot by.
+    """Return what is known of each case beside its images, as numbers to group or plot by.
 
     Args:
         cases: table ``cases``.
         references: table ``references``, for the distance of the best of the references that a case has.
-        degradations: table ``degradations``; rows and cases meet by their low-quality picture.
+        degradations: table ``degradations``; rows and cases meet by their low-quality image.
         attributes: table ``attributes``; those of the targets that are numbers throughout become features. A case
-            without ground truth is no picture of the data set, though it may be called like one: it has none of them.
+            without ground truth is no image of the data set, though it may be called like one: it has none of them.
 
     Returns:
         ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, mean without sign over the
         references used), ``n_references``, ``best_distance`` (1 - cosine; NaN too where none of a case's references
         is in the table, as some of the age sets' are not), ``strength`` (0..1: mean percentile, within all degraded
-        pictures, of blur, down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses
+        images, of blur, down-sampling, noise and JPEG loss), and a column for each numeric attribute, poses
         (`is_pose`) without sign.
     """
     frame = cases[["benchmark", "case_id"]].copy()
@@ -97,7 +97,7 @@ def _best_distances(cases: pd.DataFrame, references: pd.DataFrame) -> list[float
 
 
 def _possible_ids(path: str) -> list[str]:
-    """Return the ids that a picture can have: its stem, or with names of its folders before it as in CelebRef-HQ."""
+    """Return the ids that a image can have: its stem, or with names of its folders before it as in CelebRef-HQ."""
     place = PurePath(path)
     parts = [*place.parts[:-1], place.stem]
     return ["_".join(parts[start:]) for start in range(len(parts))]

@@ -166,7 +166,7 @@ def test_budget_embeds_worst_best_and_a_sample_and_says_so(tmp_path, make_report
     summary = render_html(with_budget(report, max_cases=6), tmp_path / "r.html")
     parsed = Page((tmp_path / "r.html").read_text())
     assert summary.n_embedded == 6
-    assert "6 of 40 cases carry pictures" in "".join(parsed.text)
+    assert "6 of 40 cases carry images" in "".join(parsed.text)
     data = json.loads(parsed.scripts["data"])
     for benchmark in data["benchmarks"]:
         embedded = {c for c, album in zip(benchmark["cases"], benchmark["pictures"], strict=True) if album}
@@ -197,7 +197,7 @@ def test_missing_pictures_are_counted_and_do_not_stop_the_page(tmp_path, make_re
     (tmp_path / "gt" / "00001.png").unlink()
     summary = render_html(report, tmp_path / "r.html")
     assert set(summary.unreadable) == {str(tmp_path / name) for name in ("lq/severe/00002.png", "gt/00001.png")}
-    assert "2 pictures could not be read" in "".join(Page((tmp_path / "r.html").read_text()).text)
+    assert "2 images could not be read" in "".join(Page((tmp_path / "r.html").read_text()).text)
 
 
 def test_pictures_are_reduced_and_stored_once(tmp_path):

@@ -46,13 +46,13 @@ function findCases() {
 
 function thumb(number, text) {
   const data = picture(number);
-  return data ? el("img", { src: data, alt: text, decoding: "async" }) : el("span", { class: "nopic", "aria-hidden": "true" }, "no picture");
+  return data ? el("img", { src: data, alt: text, decoding: "async" }) : el("span", { class: "nopic", "aria-hidden": "true" }, "no image");
 }
 
 function drawList() {
   const s = caseState, pages = Math.max(1, Math.ceil(s.found.length / PAGE)), shown = s.found.slice(s.page * PAGE, (s.page + 1) * PAGE);
   const withPictures = s.found.reduce((n, { b, i }) => n + (b.pictures[i] ? 1 : 0), 0);
-  $("#count").textContent = `${s.found.length} cases${withPictures < s.found.length ? `, ${withPictures} with pictures` : ""} · ${s.method} · ${s.metric} ${arrow(s.metric)}`;
+  $("#count").textContent = `${s.found.length} cases${withPictures < s.found.length ? `, ${withPictures} with images` : ""} · ${s.method} · ${s.metric} ${arrow(s.metric)}`;
   $("#case-list").replaceChildren(...shown.map((entry) => {
     const { b, i, v, g } = entry, chosen = s.selected && s.selected.b === b && s.selected.i === i;
     const extra = s.sort === "improved" || s.sort === "worsened" ? `${g > 0 ? "+" : ""}${show(g, s.metric)} on LQ` : statusOf(b, i, s.method, s.metric) === "ok" ? "" : statusOf(b, i, s.method, s.metric);
@@ -111,7 +111,7 @@ function slider(b, i, left, right) {
   const half = (name, side) => {
     const data = picture(sideNumber(b, i, name)), error = name === "LQ" || name === "ground truth" ? null : b.error(i, name);
     if (data) return el("img", { class: side, src: data, alt: `${name}, case ${b.cases[i]}`, draggable: "false" });
-    const why = error ?? (b.pictures[i] ? "no picture" : "the picture of this case is not part of this page");
+    const why = error ?? (b.pictures[i] ? "no image" : "the image of this case is not part of this page");
     return el("div", { class: `blank ${side}` }, `${name}: ${why}`);
   };
   const box = el("div", { class: "ba", style: `--p:${caseState.split}%` }, half(left, "left"), half(right, "right"),
@@ -162,7 +162,7 @@ function drawViewer() {
     el("div", { class: "stage" }, slider(b, i, left, right),
       el("div", { class: "refs" }, el("h4", {}, album?.refs.length ? "References" : "No reference"),
         el("div", {}, (album?.refs ?? []).map((number, r) => thumb(number, `Reference ${r + 1} of case ${b.cases[i]}`))))),
-    album ? el("div", { class: "strip", role: "group", "aria-label": "All pictures; a click shows one on the right" }, sides.map((name) => {
+    album ? el("div", { class: "strip", role: "group", "aria-label": "All images; a click shows one on the right" }, sides.map((name) => {
       const data = picture(sideNumber(b, i, name));
       return el("button", { type: "button", "aria-pressed": String(name === right), title: b.error(i, name) ?? name, onclick: () => set("right")(name) },
         data ? el("img", { src: data, alt: "" }) : el("span", { class: "nopic" }, b.error(i, name) ? "failed" : "none"), el("span", {}, name));
