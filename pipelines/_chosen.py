@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, pick_targets
+from ffhqref.config.source import preset
 from ffhqref.core.errors import ConfigError
 from ffhqref.store.tables import read_metadata
 
@@ -74,24 +75,20 @@ def named(context: Context, group: str, there: Iterable[str], remedy: str) -> li
 
 
 def is_named(context: Context, group: str) -> bool:
-    """Return whether the command line or an experiment chose the parts of a group, rather than the default config."""
-    keys = [override.partition("=")[0] for override in _given()]
-    return group in keys or list(context.config.parts(group)) != _default(group)
+    """Return whether the config names the parts of a group, rather than holding the default list."""
+    return group not in context.config.unnamed
 
 
 def _check_options(context: Context, made: Mapping[str, Any]) -> None:
-    """Refuse an option of a benchmark that would need other cases than there are."""
-    for override in _given():
-        key, _, value = override.lstrip("+").partition("=")
-        group, name, option = [*key.split(".", 2), "", ""][:3]
-        if group != "benchmark" or not option or name not in made:
-            continue
-        option = option.split(".")[0]
-        if context.config.parts("benchmark").get(name, {}).get(option) != made[name].get(option):
-            raise ConfigError(
-                f"{key}={value}: the cases here were made with {option}={made[name].get(option)}; run "
-                "`ffhqref degrade` with it again"
-            )
+    """Refuse an option of a benchmark, other than its preset's, that would need other cases than there are."""
+    for name, options in context.config.parts("benchmark").items():
+        usual = preset("benchmark", name).get(name, {})
+        for option, value in options.items():
+            if name in made and value != usual.get(option) and value != made[name].get(option):
+                raise ConfigError(
+                    f"benchmark.{name}.{option}={value}: the cases here were made with "
+                    f"{option}={made[name].get(option)}; run `ffhqref degrade` with it again"
+                )
 
 
 def _targets(
@@ -105,19 +102,3 @@ def _targets(
         return set(sorted(cases["target_id"])[:limit])
     listed = cases[["target_id", "identity_id"]].assign(split="these", image_id=cases["target_id"])
     return set(pick_targets(listed, listed, "these", limit))
-
-
-def _given() -> list[str]:
-    """Return the overrides of the command line."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _default(group: str) -> list[str]:
-    import yaml
-
-    from ffhqref.cli.main import conf_folder
-
-    defaults = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    return next(list(entry[group]) for entry in defaults if isinstance(entry, dict) and group in entry)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ffhqref.cli.main import conf_folder
+from ffhqref.core.conf import conf_folder
 from ffhqref.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _recipes() -> dict[str, RestorerInfo]:
     found = {}
     for path in sorted((conf_folder() / "restorer").glob("*.yaml")):
         for name, options in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-            if options and options.get("name") == "command":
+            if isinstance(options, dict) and options.get("name") == "command":
                 found[name] = Recipe.of(options["recipe"], options.get("parameters") or {}).info
     return found
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import importlib
 import importlib.util
+import io
+import itertools
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ffhqref import __version__
 from ffhqref.core.conf import PACKAGE, conf_folder
-from ffhqref.core.errors import FfhqrefError, SweepError, cannot_write, did_you_mean
+from ffhqref.core.errors import ConfigError, FfhqrefError, SweepError, cannot_write, did_you_mean
+
+R = TypeVar("R")
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
@@ -66,39 +68,58 @@ examples
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that a terminal or a file cannot show ends no run
+            stream.reconfigure(errors="replace")
+    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _main(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "help"
+    if name in ("-h", "--help", "help"):
         lines = "\n".join(f"  {name:<12}{text}" for name, text in {**PIPELINES, **COMMANDS}.items())
         sys.stdout.write(USAGE.format(version=__version__, pipelines=lines))
         return 0
-    name = arguments[0]
     if name in ("-V", "--version", "version"):
         sys.stdout.write(f"ffhqref {__version__}\n")
         return 0
     if name == "list":
         return _list_names()
     if name in COMMANDS:
-        return _command(name, arguments[1:])
+        return int(pipeline_module(name).main(arguments[1:]))
     if name not in PIPELINES:
         known = [*PIPELINES, *COMMANDS]
-        _complain(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
-        return 2
+        raise ConfigError(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
     return launch(name, arguments[1:])
 
 
-def launch(name: str, arguments: Sequence[str] | None = None) -> int:  # noqa: C901 -- rewritten with issue 12
+def launch(name: str, arguments: Sequence[str] | None = None) -> int:
     """Compose the config of a pipeline with Hydra and run it; return the exit status.
 
     Errors that have an explanation for the user come out as one line on standard error, status 2; an interrupt
     gives 130; a run with failed rows gives 1.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that errors reach us instead of being printed by Hydra
-    config_folder = conf_folder()
-    given = [_with_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
-    sys.argv = [f"ffhqref {name}", *given]
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _launch(name, given))
+
+
+def _launch(name: str, arguments: Sequence[str]) -> int:
+    from ffhqref.config import source
+    from ffhqref.config.overrides import checked, more_folders
+
+    source.register(more_folders(arguments))
+    given = checked(arguments)
+    shown = _shown_config(given)
+    if shown is None:
+        return _run(name, given)
+    sys.stdout.write(_explained(lambda: source.printed(shown, resolve="--resolve" in given), given))
+    return 0
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Let Hydra compose the config and call the pipeline, once or for each job of a sweep."""
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     status: list[int] = [0]
     failures: list[BaseException] = []
@@ -117,59 +138,68 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:  # noqa: C
         if status[0]:
             raise SweepError("some rows of this job failed; the others and its tables are there, see what it printed")
 
-    try:
-        from ffhqref.config.plugins import register_plugins
+    sys.argv = [f"ffhqref {name}", *arguments]
+    run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
+    _explained(run, arguments)
+    if failures:
+        raise failures[0]
+    return status[0]
 
-        register_plugins()
-        _main: Callable[[], None] = hydra.main(
-            version_base="1.3", config_path=str(config_folder), config_name="config"
-        )(task)
-        _compose_and_run(_main, config_folder)
-        if failures:
-            raise failures[0]
+
+def _explained(call: Callable[[], R], arguments: Sequence[str]) -> R:
+    """Call something of Hydra's; what it says of a config or a launcher is told in our words."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from ffhqref.config.errors import explain, explain_launcher
+
+    try:
+        return call()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, arguments)) from error
+    except FfhqrefError:
+        raise
+    except Exception as error:
+        told = explain_launcher(error)
+        if told is None:
+            raise
+        raise FfhqrefError(told) from error
+
+
+def _shown_config(arguments: Sequence[str]) -> list[str] | None:
+    """Return the overrides of ``--cfg job``; None where something else is asked for."""
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    wanted = "--cfg=job" in flags or any(
+        pair in (("--cfg", "job"), ("-c", "job")) for pair in itertools.pairwise(arguments)
+    )
+    if not wanted or not flags <= {"--cfg", "-c", "--cfg=job", "--resolve", "--config-dir", "-cd"}:
+        return None
+    values = {
+        index + 1 for index, argument in enumerate(arguments) if argument in ("--cfg", "-c", "--config-dir", "-cd")
+    }
+    return [item for index, item in enumerate(arguments) if index not in values and not item.startswith("-")]
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; an error that has an explanation for the user comes out as one line, status 2."""
+    try:
+        status = command()
+        sys.stdout.flush()
     except FfhqrefError as error:
         _complain(str(error))
         return 1 if isinstance(error, SweepError) else 2
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        from ffhqref.config.errors import explain, is_ours
-
-        if not is_ours(error):
-            raise
-        _complain(explain(error, config_folder, given))
-        return 2
     except KeyboardInterrupt:
         _complain("interrupted; what was finished is kept, the same command goes on from there")
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if not cannot_write(error) and not error.filename:
             raise
         _complain(_told(error))
         return 2
-    except Exception as error:
-        from ffhqref.config.errors import explain_launcher
-
-        told = explain_launcher(error)
-        if told is None:
-            raise
-        _complain(told)
-        return 2
-    return status[0]
-
-
-def _compose_and_run(main: Callable[[], None], config_folder: Path) -> None:
-    """Run Hydra's main; options of constructors that no config file lists need no plus."""
-    from hydra.errors import HydraException
-
-    from ffhqref.config.open_options import with_open_options
-
-    while True:
-        try:
-            return main()
-        except HydraException as error:
-            opened = with_open_options(error, config_folder, sys.argv[1:])
-            if opened is None:
-                raise
-            sys.argv[1:] = opened
+    return status
 
 
 def _told(error: OSError) -> str:
@@ -181,17 +211,6 @@ def _told(error: OSError) -> str:
         return f"cannot write ({error.strerror}){where}; make room or choose another root=FOLDER, then run again"
     reason = error.strerror or type(error).__name__
     return f"{reason}{where}; what was finished is kept, the same command goes on from there"
-
-
-def _with_home(argument: str) -> str:
-    """Return an override with the home folder for ``~`` in ``key=~/path``: shells leave it, and Hydra stumbles.
-
-    >>> _with_home("~restorer"), _with_home("dataset.path=a~/b")
-    ('~restorer', 'dataset.path=a~/b')
-    """
-    if argument.startswith("-"):
-        return argument
-    return re.sub(r"(?<=[=\[,])~(?=/|$)", lambda _: Path.home().as_posix(), argument)
 
 
 def pipeline_module(name: str) -> ModuleType:
@@ -210,24 +229,8 @@ def pipeline_module(name: str) -> ModuleType:
     return importlib.import_module(f"ffhqref.pipelines.{name}")
 
 
-def _command(name: str, arguments: Sequence[str]) -> int:
-    try:
-        return int(pipeline_module(name).main(arguments))
-    except FfhqrefError as error:
-        _complain(str(error))
-        return 2
-    except KeyboardInterrupt:
-        _complain("interrupted; what was fetched is kept, the same command goes on from there")
-        return 130
-    except OSError as error:
-        if not error.filename:
-            raise
-        _complain(f"{error.strerror or type(error).__name__}: {error.filename}")
-        return 2
-
-
 def _list_names() -> int:
-    from ffhqref.config.plugins import choices
+    from ffhqref.config.source import choices
 
     for kind, names in choices().items():
         sys.stdout.write(f"{kind:<11} {', '.join(names)}\n")

@@ -26,6 +26,10 @@ GROUPS = ("benchmark", "restorer", "metric")
 """Sections of any number of named parts, each with options of its own."""
 
 
+DEFAULT = "_default_"
+"""Marks a group whose list is the default one."""
+
+
 class DetectorOptions(OpenOptions):
     """A face detector, for images that are not aligned."""
 
@@ -134,6 +138,8 @@ class RunConfig(Options):
     """Metrics by name, each with its options."""
     set_metric: tuple[str, ...] = ()
     """Metrics of whole sets, one number a method: fid, kid (to the ground truth), fid_ffhq (to all of FFHQ)."""
+    unnamed: tuple[str, ...] = Field(default=(), exclude=True)
+    """Groups that hold the default list, so that nothing in them is named: a step then takes all that is there."""
     engine: EngineOptions = EngineOptions()
     ages: AgeModelOptions = AgeModelOptions()
     model: Model | tuple[Model, ...] = ("vqgan", "ldm", "refldm")
@@ -202,7 +208,14 @@ def read_config(config: Any) -> RunConfig:
     Raises:
         ConfigError: an unknown key, or a value of another kind; one line.
     """
-    return config if isinstance(config, RunConfig) else read_options(RunConfig, _plain(config))
+    return config if isinstance(config, RunConfig) else read_options(RunConfig, _unmarked(_plain(config)))
+
+
+def _unmarked(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the marks of the default lists (conf/restorer/default.yaml, ...) off, and note them in ``unnamed``."""
+    groups = {name: values[name] for name in GROUPS if isinstance(values.get(name), dict)}
+    plain = {name: {key: part for key, part in parts.items() if key != DEFAULT} for name, parts in groups.items()}
+    return {**values, **plain, "unnamed": [name for name, parts in groups.items() if parts.get(DEFAULT)]}
 
 
 def _plain(config: Any) -> dict[str, Any]:

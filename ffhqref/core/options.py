@@ -72,13 +72,16 @@ def read_options(model: type[M], data: Mapping[str, Any], where: str = "") -> M:
         refuse(model, error, data, where)
 
 
-def check_options(factory: Callable[..., Any], where: str, options: Mapping[str, Any]) -> None:
+def check_options(
+    factory: Callable[..., Any], where: str, options: Mapping[str, Any], others: Sequence[str] = ()
+) -> None:
     """Refuse options that a constructor does not take, and the lack of those that it needs.
 
     Args:
         factory: a class or a function; one that tells no signature (some written in C) is not checked.
         where: dotted key of its options, or words such as "restorer 'nlm'", for messages.
         options: by name, values of any kind.
+        others: keys that stand beside the options in the config, for suggestions.
 
     Raises:
         ConfigError: an unknown option, a missing one, or a value of another kind; one line.
@@ -87,7 +90,7 @@ def check_options(factory: Callable[..., Any], where: str, options: Mapping[str,
     try:
         model.model_validate(dict(options))
     except ValidationError as error:
-        refuse(model, error, options, where)
+        refuse(model, error, options, where, others)
 
 
 @functools.cache
@@ -181,7 +184,9 @@ def _leaves(kind: Any) -> set[Any]:
     return set(typing.get_args(kind)) if typing.get_origin(kind) in (Union, types.UnionType) else {kind}
 
 
-def refuse(model: type[BaseModel], error: ValidationError, data: Any, where: str) -> NoReturn:
+def refuse(
+    model: type[BaseModel], error: ValidationError, data: Any, where: str, others: Sequence[str] = ()
+) -> NoReturn:
     """Raise the one-line form of a validation error: what, where, expected, and the nearest right name.
 
     Args:
@@ -189,19 +194,20 @@ def refuse(model: type[BaseModel], error: ValidationError, data: Any, where: str
         error: the first of its faults is told.
         data: what it was read from.
         where: dotted key of the data, or words.
+        others: keys that stand beside those of the model in the config.
 
     Raises:
         ConfigError: always.
     """
     first = error.errors(include_url=False)[0]
-    raise ConfigError(_explain(model, first, data, where)) from None
+    raise ConfigError(_explain(model, first, data, where, others)) from None
 
 
-def _explain(model: type[BaseModel], fault: ErrorDetails, data: Any, where: str) -> str:
+def _explain(model: type[BaseModel], fault: ErrorDetails, data: Any, where: str, others: Sequence[str]) -> str:
     path = _path(fault["loc"], data)
     key = _dotted(where, path)
     if fault["type"] == "extra_forbidden":
-        known = _options_at(model, path[:-1])
+        known = [*_options_at(model, path[:-1]), *(others if len(path) == 1 else ())]
         told = f"Its options: {', '.join(known) or 'none'}" if path[:-1] or where else "All keys: ffhqref run --cfg job"
         unknown = f"{where}: unknown option '{path[-1]}'" if " " in where else f"unknown key '{key}'"
         return f"{unknown}.{did_you_mean(str(path[-1]), known)} {told}"
@@ -255,6 +261,41 @@ def _field_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[Any, F
             arguments = [item for part in _parts(kind) for item in typing.get_args(part) if item is not Ellipsis]
             field, kind = None, arguments[-1] if arguments else Any
     return kind, field
+
+
+def kind_at(model: type[BaseModel], path: Sequence[str | int]) -> Any:
+    """Return the annotation that a value in a model has to meet, `Any` where none is known."""
+    return _field_at(model, path)[0]
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether an annotation takes texts and no numbers: names and paths.
+
+    >>> is_text(str | None), is_text(Path), is_text(int | Literal["all"]), is_text(Any)
+    (True, True, False, False)
+    """
+    parts = _parts(kind)
+    return not {int, float, bool} & set(parts) and any(part in (str, Path) or _literals(part) for part in parts)
+
+
+def items_are_text(kind: Any) -> bool:
+    """Return whether an annotation takes lists of texts.
+
+    >>> items_are_text(tuple[str, ...] | None), items_are_text(tuple[int, int])
+    (True, False)
+    """
+    lists = [part for part in _parts(kind) if typing.get_origin(part) in (tuple, list, Sequence)]
+    return bool(lists) and all(is_text(item) for part in lists for item in typing.get_args(part)[:1])
+
+
+def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return every key of a model and of the models in it."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{_name(name, field)}"
+        inner = _model_in(field.annotation)
+        keys += [key, *(dotted_keys(inner, f"{key}.") if inner else [])]
+    return keys
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind = kind
         files = (conf_folder() / conf).glob("*.yaml") if conf else ()
-        self._builtin = {**entries, **{file.stem: str(file) for file in files}}
+        self._builtin = {**entries, **{file.stem: str(file) for file in files if file.stem != "default"}}
         self._group = entry_point_group
         self._plugins: dict[str, importlib.metadata.EntryPoint] | None = None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
@@ -101,6 +100,8 @@ def ffhq_template(images: NDArray[np.uint8], embedder: Embedder) -> NDArray[np.u
 
     Anti-aliased: drawn at twice the size, then averaged down.
     """
+    import cv2
+
     size, matrix = embedder.face_size, _template_matrix(embedder.template)
     large = [cv2.warpAffine(image, matrix, (2 * size, 2 * size), flags=cv2.INTER_LINEAR) for image in images]
     return np.stack([cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA) for face in large])
@@ -108,6 +109,8 @@ def ffhq_template(images: NDArray[np.uint8], embedder: Embedder) -> NDArray[np.u
 
 def refldm_center(images: NDArray[np.uint8], embedder: Embedder) -> NDArray[np.uint8]:
     """Take rows and columns 6.25 % to 93.75 %, area interpolation, no alignment (ReF-LDM, scripts/eval.py)."""
+    import cv2
+
     low, high = SIZE // 16, SIZE - SIZE // 16
     size = (embedder.face_size, embedder.face_size)
     return np.stack([cv2.resize(image[low:high, low:high], size, interpolation=cv2.INTER_AREA) for image in images])

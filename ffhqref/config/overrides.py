@@ -1,0 +1,134 @@
+"""The ``key=value`` arguments of a command line, looked at before Hydra composes the config."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ffhqref.config import source
+from ffhqref.config.parts import factory_of
+from ffhqref.config.run import RunConfig
+from ffhqref.core.errors import ConfigError, FfhqrefError
+from ffhqref.core.options import is_text, items_are_text, kind_at, options_of
+
+GROUPS = (*source.MANY, *source.ONE, "experiment")
+
+
+def checked(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as Hydra shall read them: home folders written out, names that look like numbers as texts.
+
+    Raises:
+        ConfigError: an argument that Hydra's grammar does not take, or a group whose value is no name.
+    """
+    given = [_with_home(argument) for argument in arguments]
+    return [argument if argument.startswith("-") else _checked(argument, given) for argument in given]
+
+
+def chosen(group: str, arguments: Sequence[str]) -> str:
+    """Return the name that the arguments choose in a group of one, or an empty string."""
+    return next((value for key, value in map(_split, reversed(arguments)) if key == group), "")
+
+
+def more_folders(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders of ``--config-dir``."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [
+        Path(argument.partition("=")[2] or following).absolute()
+        for argument, following in pairs
+        if argument.partition("=")[0] in ("--config-dir", "-cd")
+    ]
+
+
+def _checked(argument: str, given: Sequence[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals and not argument.startswith("~"):
+        return argument  # the value of an option, or what Hydra refuses
+    bare = key.lstrip("+~")
+    parsed = _parsed(argument)
+    if parsed is None:
+        quoted = f'{key}="{value.replace(chr(34), "")}"'
+        hint = f": {shlex.quote(quoted)}" if _parsed(quoted) is not None else ""
+        raise ConfigError(
+            f"cannot read {argument}: a value with spaces, quotes, brackets or commas needs quotes of its own{hint}"
+        )
+    kind = str if bare in GROUPS else _kind_of(bare, given)
+    if is_text(kind):
+        value = ",".join(map(_quoted, value.split(","))) if _is_plain(value) else value
+    elif items_are_text(kind) and value[:1] + value[-1:] == "[]" and _is_plain(value[1:-1]):
+        value = f"[{','.join(map(_quoted, value[1:-1].split(',')))}]"
+    if bare in GROUPS and value == "null" and bare != "experiment":
+        known = ", ".join(source.names(bare))
+        raise ConfigError(f"{argument}: expected a name, or a list of them where several can be. Known: {known}")
+    if key.count(".") == 1 and key.partition(".")[0] in source.MANY and isinstance(parsed.value(), dict):
+        key = f"++{key}"  # a part of one's own, written out
+    return f"{key}={value}" if equals else argument
+
+
+def _kind_of(key: str, given: Sequence[str]) -> Any:
+    """Return the annotation of a key, `Any` where it is not known."""
+    group, _, rest = key.partition(".")
+    steps = rest.split(".")
+    if group in source.MANY and len(steps) > 1:
+        part, option = steps[:2]
+        return _kind_of_option(group, part, dict(source.preset(group, part).get(part) or {}), option)
+    if (
+        group in ("dataset", "embedder")
+        and rest
+        and rest not in type(RunConfig.model_fields[group].default).model_fields
+    ):
+        return _kind_of_option(group, "", source.preset(group, chosen(group, given)), rest)
+    return kind_at(RunConfig, key.split("."))
+
+
+def _kind_of_option(group: str, part: str, options: dict[str, Any], option: str) -> Any:
+    try:
+        factory = factory_of(group, part, options)
+    except FfhqrefError:  # told when the config is checked
+        return Any
+    field = None if factory is None else options_of(factory).model_fields.get(option)
+    return Any if field is None else field.annotation
+
+
+def _is_plain(value: str) -> bool:
+    return not re.search(r"[\[\]{}()'\"\\$]", value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text in quotes where Hydra would make something else of it.
+
+    >>> _quoted("1.10"), _quoted("2024_11_28"), _quoted("faces"), _quoted("null")
+    ("'1.10'", "'2024_11_28'", 'faces', 'null')
+    """
+    parsed = _parsed(f"key={text.strip()}")
+    value = None if parsed is None else parsed.value()
+    return text if value is None or isinstance(value, str) else f"'{text.strip()}'"
+
+
+def _parsed(argument: str) -> Any:
+    """Return Hydra's reading of an argument, None when it has none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _split(argument: str) -> tuple[str, str]:
+    key, _, value = argument.partition("=")
+    return key, value
+
+
+def _with_home(argument: str) -> str:
+    """Return an argument with the home folder for ``~`` in ``key=~/path``: shells leave it, and Hydra stumbles.
+
+    >>> _with_home("~restorer"), _with_home("dataset.path=a~/b")
+    ('~restorer', 'dataset.path=a~/b')
+    """
+    if argument.startswith("-"):
+        return argument
+    return re.sub(r"(?<=[=\[,])~(?=/|$)", lambda _: Path.home().as_posix(), argument)
