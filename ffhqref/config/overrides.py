@@ -16,6 +16,12 @@ from ffhqref.core.options import is_text, items_are_text, kind_at, options_of
 
 GROUPS = (*source.MANY, *source.ONE, "experiment")
 
+WITH_A_VALUE = (
+    "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info",
+    "-i", "--shell-completion", "-sc", "--experimental-rerun",
+)  # fmt: skip
+"""Options of Hydra's that the next argument belongs to."""
+
 
 def checked(arguments: Sequence[str]) -> list[str]:
     """Return the arguments as Hydra shall read them: home folders written out, names that look like numbers as texts.
@@ -24,7 +30,11 @@ def checked(arguments: Sequence[str]) -> list[str]:
         ConfigError: an argument that Hydra's grammar does not take, or a group whose value is no name.
     """
     given = [_with_home(argument) for argument in arguments]
-    return [argument if argument.startswith("-") else _checked(argument, given) for argument in given]
+    before = ["", *given]
+    return [
+        argument if argument.startswith("-") or before[index] in WITH_A_VALUE else _checked(argument, given)
+        for index, argument in enumerate(given)
+    ]
 
 
 def chosen(group: str, arguments: Sequence[str]) -> str:
@@ -34,7 +44,7 @@ def chosen(group: str, arguments: Sequence[str]) -> str:
 
 def more_folders(arguments: Sequence[str]) -> list[Path]:
     """Return the folders of ``--config-dir``."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, [*arguments[1:], ""], strict=False)
     return [
         Path(argument.partition("=")[2] or following).absolute()
         for argument, following in pairs
@@ -45,7 +55,7 @@ def more_folders(arguments: Sequence[str]) -> list[Path]:
 def _checked(argument: str, given: Sequence[str]) -> str:
     key, equals, value = argument.partition("=")
     if not equals and not argument.startswith("~"):
-        return argument  # the value of an option, or what Hydra refuses
+        raise ConfigError(f"cannot read '{argument}': expected key=value")
     bare = key.lstrip("+~")
     parsed = _parsed(argument)
     if parsed is None:

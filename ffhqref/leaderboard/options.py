@@ -22,9 +22,9 @@ class IdentityGate(Options):
     """
 
     metric: str
-    threshold: float
+    threshold: int | float
     """Least value where higher is better, largest value elsewhere."""
-    max_missed_share: float = Field(default=0.1, ge=0, le=1)
+    max_missed_share: int | float = Field(default=0.1, ge=0, le=1)
     """Largest share of cases beyond the threshold or failed."""
 
 
@@ -42,7 +42,7 @@ class ReportOptions(Options):
     """Files to write."""
     max_cases: int = Field(default=240, ge=0)
     """Cases with images inside the page."""
-    max_megabytes: float = Field(default=24, ge=0)
+    max_megabytes: int | float = Field(default=24, ge=0)
     """Of images inside the page, as they stand in the file."""
 
     @field_validator("formats")

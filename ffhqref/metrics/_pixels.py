@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 if TYPE_CHECKING:
@@ -46,5 +45,7 @@ def gaussian_taps(size: int, sigma: float) -> NDArray[np.float64]:
 def filter_valid(plane: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Filter [H, W] with a separable window and keep what needs no border: [H - n + 1, W - n + 1]."""
     margin = len(taps) // 2
+    import cv2  # slow to import: options are read without it
+
     full = cv2.sepFilter2D(plane, cv2.CV_64F, taps, taps, borderType=cv2.BORDER_REFLECT)
     return np.asarray(full[margin : plane.shape[0] - margin, margin : plane.shape[1] - margin])

@@ -50,7 +50,7 @@ from ffhqref.cli.main import main
         ("synthesize synthesis.normals=[3]", "synthesis.normals=[3]: expected a path or null"),
         ("synthesize synthesis.renderer=3", "synthesis.renderer=3: expected options"),
         ("synthesize synthesis.splits=trian", "synthesis.splits=trian: expected a list, [first,second]"),
-        ("synthesize synthesis.benchmarks=foo", "synthesis.benchmarks=foo: expected a list, [first,second]"),
+        ("synthesize contamination.benchmarks=foo", "contamination.benchmarks=foo: expected a list, [first,second]"),
         ("synthesize synthesis.renderer.strenth=1", "synthesis.renderer.strenth'. Did you mean 'strength'?"),
         ("prepare train.faceme=3", "train.faceme=3: expected options, train.faceme.KEY=VALUE"),
         ("prepare train.faceme.photomaker=[3]", "train.faceme.photomaker=[3]: expected a path or null"),
