@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
@@ -127,6 +126,8 @@ def _halve(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 2x2 means; an odd side gets a zero at both ends first (average pooling that counts its padding)."""
     rows, columns = plane.shape[0] % 2, plane.shape[1] % 2
     if rows or columns:
+        import cv2  # slow to import: options are read without it
+
         plane = cv2.copyMakeBorder(plane, rows, rows, columns, columns, cv2.BORDER_CONSTANT, value=0.0)
     plane = plane[: plane.shape[0] // 2 * 2, : plane.shape[1] // 2 * 2]
     return np.asarray((plane[::2, ::2] + plane[1::2, ::2] + plane[::2, 1::2] + plane[1::2, 1::2]) / 4.0)

@@ -57,8 +57,8 @@ def test_right_values_pass(name, options):
 
 def test_a_number_is_no_text():
     """YAML reads 1.10 as 1.1: a name must not be guessed back from a number."""
-    with pytest.raises(ConfigError, match=r"restorer\.gfpgan\.release=1\.1: expected a text"):
-        check_options(RESTORERS.get("gfpgan"), "restorer.gfpgan", {"release": 1.1})
+    with pytest.raises(ConfigError, match=r"restorer\.pgdiff\.task=1\.1: expected a text"):
+        check_options(RESTORERS.get("pgdiff"), "restorer.pgdiff", {"task": 1.1})
 
 
 class Theirs:
