@@ -169,7 +169,7 @@ def test_what_does_not_apply_is_told_before_any_work(ffhqref):
     for argument, words in (
         ("train.faceme.stages=[2]", "stage 1 trains Mix"),
         ("dry_run=true", "ffhqref restore dry_run=true"),
-        ("+restorer.faceme_trained={}", "choose another"),
+        ("+restorer.faceme_trained={name:bicubic}", "choose another"),
         ("+train.faceme.common.own_embeding=false", "Did you mean 'own_embedding'"),
     ):
         done = ffhqref("faceme", "root=w", "experiment=faceme_tiny", argument)

@@ -80,7 +80,7 @@ class PrepareStage(Stage[PrepareRow, PrepareResult]):
         self._config = FaceMeConfig.load(config)
         self._finder: FaceFinder | None = make_finder(self._faces, largest=True)
         self._clip: IdentityEncoder | None = None
-        dim = int(getattr(self._finder, "dim", self._config.mix.id_dim))
+        dim = self._finder.dim
         if dim != self._config.mix.id_dim:
             raise ConfigError(
                 f"the embedder gives {dim} channels, FaceMe's mix network takes {self._config.mix.id_dim}: choose "

@@ -40,9 +40,11 @@ class FaceFinder(Protocol):
 
     Attributes:
         signature: networks and weights in one line.
+        dim: channels of the ArcFace vector.
     """
 
     signature: str
+    dim: int
 
     def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
         """Return the face of a picture, uint8 RGB [H, W, 3], or None."""
