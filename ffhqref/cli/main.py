@@ -87,6 +87,11 @@ def _main(arguments: list[str]) -> int:
         return _list_names()
     if name in COMMANDS:
         return int(pipeline_module(name).main(arguments[1:]))
+    if name in PIPELINES and {"-h", "--help"} & set(arguments[1:]):
+        from ffhqref.config.reference import pipeline_help
+
+        sys.stdout.write(pipeline_help(name, PIPELINES[name]))
+        return 0
     if name not in PIPELINES:
         known = [*PIPELINES, *COMMANDS]
         raise ConfigError(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")

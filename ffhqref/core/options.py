@@ -252,8 +252,8 @@ def _field_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[Any, F
     kind: Any = model
     field: FieldInfo | None = None
     for step in path:
-        inner = _model_in(kind)
-        fields = {} if inner is None else {_name(*item): item[1] for item in inner.model_fields.items()}
+        inner = model_in(kind)
+        fields = {} if inner is None else {named(*item): item[1] for item in inner.model_fields.items()}
         if step in fields:
             field = fields[str(step)]
             kind = field.annotation
@@ -292,8 +292,8 @@ def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Return every key of a model and of the models in it."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
-        key = f"{prefix}{_name(name, field)}"
-        inner = _model_in(field.annotation)
+        key = f"{prefix}{named(name, field)}"
+        inner = model_in(field.annotation)
         keys += [key, *(dotted_keys(inner, f"{key}.") if inner else [])]
     return keys
 
@@ -307,16 +307,17 @@ def _parts(kind: Any) -> tuple[Any, ...]:
     return (kind,)
 
 
-def _model_in(kind: Any) -> type[BaseModel] | None:
+def model_in(kind: Any) -> type[BaseModel] | None:
+    """Return the model among the alternatives of an annotation, None without one."""
     return next((part for part in _parts(kind) if inspect.isclass(part) and issubclass(part, BaseModel)), None)
 
 
 def _options_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    inner = _model_in(_field_at(model, path)[0])
-    return [] if inner is None else [_name(*item) for item in inner.model_fields.items() if not item[1].exclude]
+    inner = model_in(_field_at(model, path)[0])
+    return [] if inner is None else [named(*item) for item in inner.model_fields.items() if not item[1].exclude]
 
 
-def _name(name: str, field: FieldInfo) -> str:
+def named(name: str, field: FieldInfo) -> str:
     """Return what a field is called in a config."""
     return field.alias or name
 

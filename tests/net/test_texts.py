@@ -53,8 +53,7 @@ def test_config(bare: tuple[Command, dict[str, str]], name: str) -> None:
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_help_of_a_pipeline(bare: tuple[Command, dict[str, str]], pipeline: str) -> None:
-    """All pipelines read one config, so their help is one text."""
-    check_text("texts/help-pipeline.txt", said(bare, pipeline, "--help"))
+    check_text(f"texts/help-{pipeline}.txt", said(bare, pipeline, "--help"))
 
 
 @pytest.mark.parametrize(
