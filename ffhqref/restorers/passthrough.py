@@ -26,6 +26,10 @@ EXPLAINED = 0.98
 """Share of the squared difference that an operation must explain. Of a denoiser's, the best explains up to .92, since
 whatever is resized loses its noise."""
 
+ROUNDING = 0.1
+"""Mean squared difference in levels that may be left: an operation that is the right one leaves rounding alone. Without
+this bound, whatever blurs noise away would count as resized."""
+
 NEAR = 100.0
 """Mean squared difference in levels above which nothing is tried (PSNR 28 dB)."""
 
@@ -50,10 +54,10 @@ def same_as_input(output: Image8, lq: Image8) -> str | None:
     if _difference(output, lq) > NEAR:
         return None
     part, lq_part, inner = _part(output, lq)
-    shares = {quality: _share(partial(_jpeg, quality=quality), part, lq_part, inner) for quality in range(1, 101)}
+    left = {quality: _difference(part[inner], _jpeg(lq_part, quality)[inner]) for quality in range(1, 101)}
     operations: list[tuple[str, Operation]] = [
         (f"as JPEG (quality about {quality})", partial(_jpeg, quality=quality, subsampling=subsampling))
-        for quality in sorted(shares, key=shares.__getitem__, reverse=True)[:8]
+        for quality in sorted(left, key=left.__getitem__)[:8]
         for subsampling in ("4:2:0", "4:4:4", "4:2:2")
     ]
     operations += [(f"resized by {size}/512 and back", resize) for size in SIZES for resize in _resizes(size)]
@@ -160,7 +164,8 @@ def _share(
 ) -> float:
     """Return the share of the difference between output and input that an operation on the input explains."""
     change = _difference(output[inner], lq[inner])
-    return 1 - _difference(output[inner], operation(lq)[inner]) / change if change else 0.0
+    left = _difference(output[inner], operation(lq)[inner])
+    return 1 - left / change if change and left <= ROUNDING else 0.0
 
 
 def _difference(one: Image8, other: Image8) -> float:

@@ -74,6 +74,11 @@ def test_other_changes_are_not_taken_for_it(lq):
     assert same_as_input(255 - lq, lq) is None
 
 
+def test_a_blur_of_noise_is_not_taken_for_a_resize(lq):
+    noisy = np.clip(lq + np.random.default_rng(0).normal(0, 6, lq.shape), 0, 255).astype(np.uint8)
+    assert same_as_input(cv2.GaussianBlur(noisy, (0, 0), 2), noisy) is None
+
+
 def test_bicubic_declares_that_it_resizes(lq):
     restorer = make_restorer("bicubic")
     made = restorer.restore(RestorationBatch(to_tensor([lq]), [torch.zeros(0, 3, 512, 512)], [0]))
