@@ -201,7 +201,8 @@ def _write(context: Context, plan: Plan, built: ReferenceSet, images: pd.DataFra
         config["release"] = plan.release.digest
     workspace.write("pairs", built.pairs, inputs=("embeddings",), config=config)
     workspace.write("identities", built.identities, inputs=("pairs",), config=config)
-    workspace.write("references", built.references, inputs=("identities", "ages"), config=config)
+    lists = {"lq_names": plan.release.lq_names} if plan.release is not None and plan.release.lq_names else {}
+    workspace.write("references", built.references, inputs=("identities", "ages"), config=config, **lists)
     names = dict(zip(images["image_id"], images["path"], strict=True))
     write_release(workspace.root / "FFHQ-Ref", make_release(built.identities, built.references, names))
 
