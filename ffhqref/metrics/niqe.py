@@ -13,7 +13,6 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ffhqref.metrics._pixels import gaussian_taps, grey_levels, luma
@@ -82,6 +81,8 @@ def halve(plane: NDArray[np.float64]) -> NDArray[np.float64]:
 
     At exactly one half every output pixel has the same eight weights, so it is one symmetric filter and a stride.
     """
+    import cv2
+
     distance = np.abs(np.arange(8) - 3.5) / 2.0
     inner = 1.5 * distance**3 - 2.5 * distance**2 + 1.0
     outer = -0.5 * distance**3 + 2.5 * distance**2 - 4.0 * distance + 2.0
@@ -97,6 +98,8 @@ def _normalise(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     pyiqa holds the window in single precision, so it sums to 1 only within 1e-8; in flat regions, where variance is
     the small difference of large squares, that moves NIQE by a few parts in a thousand. The same window is used here.
     """
+    import cv2
+
     taps = gaussian_taps(7, 7.0 / 6.0)
     window = np.outer(taps, taps).astype(np.float32).astype(np.float64)
     mean = cv2.filter2D(plane, cv2.CV_64F, window, borderType=cv2.BORDER_REPLICATE)

@@ -13,7 +13,7 @@ from ffhqref.core.options import Options, check_options, options_of, read_option
 from ffhqref.restorers import RESTORERS, make_restorer
 
 if TYPE_CHECKING:
-    from somewhere import Unknown
+    from ffhqref.core.registry import Registry as Unknown  # at run time the name means nothing
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from ffhqref.config import source
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.images import read_rgb, to_tensor, to_uint8
 from ffhqref.restorers import PartialResult, RestorationBatch, make_restorer
@@ -130,6 +131,7 @@ SCRIPTS = {
 
 
 def settings(*overrides):
+    source.register([])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)["restorer"]
 
