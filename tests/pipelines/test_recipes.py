@@ -130,6 +130,12 @@ SCRIPTS = {
 """Restorer to the scripts of its checkout."""
 
 
+def stand_in(name):
+    """A weight file without weights; one of safetensors is whole."""
+    header = b'{"__metadata__":{"name":"%s"}}' % name.encode()
+    return len(header).to_bytes(8, "little") + header if name.endswith(".safetensors") else name.encode()
+
+
 def settings(*overrides):
     source.register([])
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -156,7 +162,7 @@ def checkout(tmp_path):
         for weights in options["recipe"]["weights"]:
             path = tmp_path / weights.format(**(options.get("parameters") or {}))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(name.encode())
+            path.write_bytes(stand_in(path.name))
         assert options.pop("name") == "command"
         return {**options, "checkout": str(tmp_path), "python": sys.executable}
 
