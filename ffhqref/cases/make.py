@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, make_cases, pick_targets
+from ffhqref.cases.compare import CompareRow, CompareStage
 from ffhqref.cases.lq import (
     ITSELF,
     ImportRecord,
@@ -30,6 +31,7 @@ from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
 from ffhqref.store.tables import read_metadata
+from ffhqref.store.workspace import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,20 +40,12 @@ if TYPE_CHECKING:
 
     from ffhqref.cases.benchmark import Benchmark
     from ffhqref.cases.reference_folder import GivenReferences
-    from ffhqref.engine.base import ResultT, RowT, Stage
     from ffhqref.reference_sets.agesets import AgeSetConfig
+    from ffhqref.reference_sets.plan import Run
     from ffhqref.store.workspace import Workspace
 
 _SHOWN = 5
 """Failures that are told one by one."""
-
-
-class Run(Protocol):
-    """Runs a stage over rows."""
-
-    def __call__(self, stage: Stage[RowT, ResultT], rows: Sequence[RowT], /) -> list[ResultT]:
-        """Return one result for each row."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +144,34 @@ class CaseMaker:
                     lq_paths=lq,
                     max_references=None if benchmark.reference_counts else benchmark.references,
                 )
+            if benchmark.lq_folder:
+                self._compare(name, cases[name], images, brought[name])
             lost = len(targets[name]) - len(cases[name]) if benchmark.split else 0
             if lost:
                 self.say(f"benchmark '{name}': {lost} of {len(targets[name])} targets have no case, see above")
         rows = [row for records in brought.values() for row in records]
         return CaseTables(made, pd.DataFrame(rows, columns=list(SPECS["imports"].columns)), cases)
+
+    def _compare(self, name: str, cases: pd.DataFrame, images: pd.DataFrame, records: Sequence[ImportRecord]) -> None:
+        """Tell of low-quality images that are their own ground truth, and of references that show the very image."""
+        sha256 = {row.path: row.sha256 or "" for row in records if row.path}
+        known = dict(zip(images["path"], images["sha256"], strict=True))
+        rows = []
+        columns = (cases[column].tolist() for column in ("case_id", "lq_path", "gt_path", "reference_paths"))
+        for case_id, lq, gt, references in zip(*columns, strict=True):
+            if isinstance(gt, str):
+                pairs = [(self.workspace.image(gt), known[gt])]
+            else:
+                own = [path.removeprefix(OWN) for path in references]
+                pairs = [(self.workspace.file(path), sha256[path]) for path in own]
+            first = str(self.workspace.file(lq))
+            rows += [CompareRow(case_id, first, sha256[lq], str(path), digest) for path, digest in pairs]
+        found = list(zip(rows, self.run(CompareStage(), rows), strict=True))
+        blind = cases["gt_path"].isna().all()
+        bad = [row for row, result in found if (result.alike if blind else result.equal)]
+        if bad:
+            what = "references show the low-quality image itself" if blind else "low-quality images are their target"
+            self.say(f"benchmark '{name}': {len(bad)} {what}, pixel by pixel or nearly so, first {bad[0].case_id}")
 
     def _references(
         self, benchmark: Benchmark, references: pd.DataFrame, identities: pd.DataFrame, ages: Mapping[str, float]

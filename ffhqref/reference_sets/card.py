@@ -1,4 +1,4 @@
-"""The data card: what a reference set is made of, in numbers; never pictures, never embeddings.
+"""The data card: what a reference set is made of, in numbers; never images, never embeddings.
 
 Written next to the tables as ``datacard.md``, ``datacard.html`` and ``croissant.json``. Everything in it follows from
 the tables, so the same tables give the same bytes.
@@ -16,15 +16,16 @@ import numpy as np
 
 from ffhqref.core.errors import TableError
 from ffhqref.core.images import write_atomic
+from ffhqref.reference_sets.croissant import croissant
+from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.store import tables
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-SPLITS = ("train", "val", "test")
 AGE_CLASSES = (0, 3, 10, 20, 30, 40, 50, 60, 70)
-"""Lower ends of FairFace's age classes, with which ReF-LDM's poster describes FFHQ-Ref (protocols.md 1.2)."""
+"""Lower ends of FairFace's age classes, with which ReF-LDM's poster describes FFHQ-Ref."""
 GAP_CLASSES = (0, 1, 2, 5, 10, 20)
 """Lower ends in years of the classes of the age gap."""
 MOST_KINDS = 12
@@ -70,10 +71,10 @@ class Card:
     counts: Mapping[str, Mapping[str, int]]
     """Split (and ``all``) to images, identities, targets and references."""
     left_out: Mapping[str, int]
-    """Reason to number of pictures that could not be used."""
+    """Reason to number of images that could not be used."""
     histograms: tuple[Histogram, ...]
     licences: tuple[tuple[str, str, int, int], ...]
-    """Licence, its address, pictures, authors; empty when pictures have no licence of their own."""
+    """Licence, its address, images, authors; empty when images have no licence of their own."""
     age_sources: Mapping[str, int]
     """Source to number of ages."""
     unknown_ages: int
@@ -82,18 +83,19 @@ class Card:
     files: tuple[TableFacts, ...]
 
 
-def describe(root: str | Path) -> Card:
+def describe(root: str | Path, held: Mapping[str, pd.DataFrame] | None = None) -> Card:
     """Collect the card's numbers from the tables of a workspace.
 
     Args:
         root: the workspace; ``images``, ``identities`` and ``references`` must exist.
+        held: tables that the caller has in memory, by name; others are read.
 
     Raises:
-        TableError: one of these is missing or damaged.
+        TableError: a table is missing or damaged.
     """
-    images, identities, references = (tables.read_table(root, name) for name in ("images", "identities", "references"))
-    ages = _optional(root, "ages")
-    licences = _optional(root, "licences")
+    found = _Tables(root, held or {})
+    images, identities, references = (found.needed(name) for name in ("images", "identities", "references"))
+    ages, licences = found.get("ages"), found.get("licences")
     origin = tables.read_metadata(root, "images").get("dataset", {})
     known = identities[identities["identity_id"].notna()]
     years = dict(zip(ages["image_id"], ages["age"], strict=True)) if ages is not None else {}
@@ -105,32 +107,42 @@ def describe(root: str | Path) -> Card:
         attribution=str(origin.get("attribution", "")),
         counts=_counts(known, references),
         left_out={str(reason): int(count) for reason, count in sorted(reasons.value_counts().items())},
-        histograms=(*_histograms(known, references, years), *_attributes(known, _optional(root, "attributes"))),
+        histograms=(*_histograms(known, references, years), *_attributes(known, found.get("attributes"))),
         licences=_licences(licences),
         age_sources={} if ages is None else {str(k): int(v) for k, v in sorted(ages["source"].value_counts().items())},
         unknown_ages=int((~images.loc[images["error"].isna(), "image_id"].isin(list(years))).sum()),
-        settings=_settings(root),
-        files=tuple(_files(root)),
+        settings=_settings(root, found.get("embeddings")),
+        files=tuple(_files(found)),
     )
 
 
-def write_card(root: str | Path, out: str | Path | None = None) -> list[Path]:
+def write_card(
+    root: str | Path, out: str | Path | None = None, held: Mapping[str, pd.DataFrame] | None = None
+) -> list[Path]:
     """Write ``datacard.md``, ``datacard.html`` and ``croissant.json`` and return their paths.
 
     Args:
         root: the workspace.
         out: folder; the workspace itself by default, so that the Croissant file finds the tables beside it.
+        held: see `describe`.
     """
     import json
 
-    from ffhqref.reference_sets.croissant import croissant
-
-    card = describe(root)
+    card = describe(root, held)
     folder = Path(out or root)
+    described = croissant(
+        root,
+        folder,
+        name=card.name,
+        licence=card.licence,
+        attribution=card.attribution,
+        counts=card.counts["all"],
+        names=[file.name for file in card.files],
+    )
     texts = {
         "datacard.md": to_markdown(card),
         "datacard.html": to_html(card),
-        "croissant.json": json.dumps(croissant(root, card, folder), indent=1, ensure_ascii=False) + "\n",
+        "croissant.json": json.dumps(described, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
         write_atomic(folder / name, text.encode())
@@ -172,8 +184,27 @@ def _markdown_cell(text: object) -> str:
     return " ".join(str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
 
 
-def _optional(root: str | Path, name: str) -> pd.DataFrame | None:
-    return tables.read_table(root, name) if tables.table_path(root, name).is_file() else None
+@dataclass(frozen=True, eq=False)
+class _Tables:
+    """The tables of a workspace, those in memory before those on disk."""
+
+    root: str | Path
+    held: Mapping[str, pd.DataFrame]
+
+    def needed(self, name: str) -> pd.DataFrame:
+        return self.held[name] if name in self.held else tables.read_table(self.root, name)
+
+    def get(self, name: str) -> pd.DataFrame | None:
+        there = name in self.held or tables.table_path(self.root, name).is_file()
+        return self.needed(name) if there else None
+
+    def rows(self, name: str) -> int:
+        import pyarrow.parquet as pq
+
+        path = tables.table_path(self.root, name)
+        if name in self.held:
+            return len(self.held[name])
+        return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
 
 def _counts(known: pd.DataFrame, references: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -308,23 +339,16 @@ def _licences(frame: pd.DataFrame | None) -> tuple[tuple[str, str, int, int], ..
     return tuple(sorted(found, key=lambda entry: (-entry[2], entry[0])))
 
 
-def _settings(root: str | Path) -> dict[str, str]:
+def _settings(root: str | Path, embeddings: pd.DataFrame | None) -> dict[str, str]:
     found = {f"build.{key}": str(value) for key, value in tables.read_metadata(root, "references")["config"].items()}
-    embeddings = _optional(root, "embeddings")
     if embeddings is not None and len(embeddings):
         found["embedder"] = str(embeddings["embedder"].iloc[0])
     return dict(sorted(found.items()))
 
 
-def _files(root: str | Path) -> list[TableFacts]:
-    import pyarrow.parquet as pq
-
-    found = []
-    for name in DESCRIBED:
-        path = tables.table_path(root, name)
-        rows = int(pq.read_metadata(path).num_rows) if path.is_file() else 0
-        if rows:
-            found.append(TableFacts(name, rows, str(tables.read_metadata(root, name)["content"])))
-    if not found:
-        raise TableError(f"no tables in {root}; run the build pipeline first")
-    return found
+def _files(found: _Tables) -> list[TableFacts]:
+    rows = {name: found.rows(name) for name in DESCRIBED}
+    files = [TableFacts(name, count, tables.table_hash(found.root, name)) for name, count in rows.items() if count]
+    if not files:
+        raise TableError(f"no tables in {found.root}; run the build pipeline first")
+    return files

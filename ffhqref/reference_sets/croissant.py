@@ -11,7 +11,7 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.store import schemas, tables
 
 if TYPE_CHECKING:
-    from ffhqref.reference_sets.card import Card
+    from collections.abc import Mapping, Sequence
 
 TYPES = {"string": "sc:Text", "int32": "sc:Integer", "float32": "sc:Float", "bool": "sc:Boolean"}
 PICTURES = {
@@ -38,42 +38,53 @@ CONTEXT = {
 """The context that the Croissant 1.0 specification prescribes."""
 
 
-def croissant(root: str | Path, card: Card, folder: str | Path) -> dict[str, Any]:
+def croissant(
+    root: str | Path,
+    folder: str | Path,
+    *,
+    name: str,
+    licence: str,
+    attribution: str,
+    counts: Mapping[str, int],
+    names: Sequence[str],
+) -> dict[str, Any]:
     """Return the Croissant description of a workspace's tables.
 
     Args:
         root: the workspace.
-        card: from `ffhqref.reference_sets.card.describe`; says which tables there are.
         folder: where the file will lie; addresses of tables are relative to it.
+        name: of the data set.
+        licence: of the data set.
+        attribution: whom to cite.
+        counts: identities, targets and references of the whole set.
+        names: of the tables.
     """
-    names = [file.name for file in card.files]
     files = [
         {
             "@type": "cr:FileObject",
-            "@id": f"{name}.parquet",
-            "name": f"{name}.parquet",
-            "contentUrl": Path(os.path.relpath(tables.table_path(root, name), folder)).as_posix(),
+            "@id": f"{table}.parquet",
+            "name": f"{table}.parquet",
+            "contentUrl": Path(os.path.relpath(tables.table_path(root, table), folder)).as_posix(),
             "encodingFormat": "application/x-parquet",
-            "sha256": sha256_file(tables.table_path(root, name)),
+            "sha256": sha256_file(tables.table_path(root, table)),
         }
-        for name in names
+        for table in names
     ]
-    counts = card.counts["all"]
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"ffhqref-{card.name}",
+        "name": f"ffhqref-{name}",
         "description": (
-            f"Reference sets for face restoration over '{card.name}': {counts['identities']} identities, "
+            f"Reference sets for face restoration over '{name}': {counts['identities']} identities, "
             f"{counts['targets']} targets with {counts['references']} references. Lists, ages and hashes only; the "
             "pictures come from their own publisher."
         ),
-        "license": card.licence,
-        "citeAs": card.attribution,
+        "license": licence,
+        "citeAs": attribution,
         "version": __version__,
         "distribution": files,
-        "recordSet": [_record_set(name) for name in names],
+        "recordSet": [_record_set(table) for table in names],
     }
 
 

@@ -21,7 +21,7 @@ _SHOWN = 5
 """Images that are named one by one; of more than these only the number is told."""
 
 
-def describe_pictures(images: pd.DataFrame) -> list[str]:
+def describe_images(images: pd.DataFrame) -> list[str]:
     """Return which images of the table ``images`` were left out, and why, and how many are enlarged."""
     good = images[images["error"].isna()]
     broken = images[images["error"].notna()]
@@ -37,7 +37,7 @@ def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) ->
 
     Args:
         built: the reference set.
-        truth: person by image id, of the pictures whose person is known.
+        truth: person by image id, of the images whose person is known.
     """
     lines = [
         f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
@@ -55,6 +55,34 @@ def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) ->
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
         lines.append(f"agreement with the true identities: {exact}")
     return lines
+
+
+def describe_neighbours(built: ReferenceSet, max_distance: float) -> list[str]:
+    """Return how many near images lie in different splits: one person may be in both.
+
+    The published grouping (components) puts all near images into one identity, the others do not.
+
+    Args:
+        built: the reference set.
+        max_distance: nearer images count as one person.
+    """
+    split_of = dict(zip(built.identities["image_id"], built.identities["split"], strict=True))
+    near = built.pairs[built.pairs["distance"] < max_distance]
+    across = [
+        (a, b)
+        for a, b in zip(near["image_a"], near["image_b"], strict=True)
+        if isinstance(split_of.get(a), str) and isinstance(split_of.get(b), str) and split_of[a] != split_of[b]
+    ]
+    if not across:
+        return []
+    first, second = across[0]
+    return [
+        (
+            f"{len(across)} pairs of images nearer than {max_distance:g} lie in different splits, first '{first}' "
+            f"({split_of[first]}) and '{second}' ({split_of[second]}): one person may be in both; see `ffhqref "
+            "validate`, or build with embedder.grouping=components"
+        )
+    ]
 
 
 def describe_differences(ours: pd.DataFrame, theirs: pd.DataFrame, differences: pd.DataFrame) -> list[str]:

@@ -21,6 +21,7 @@ from ffhqref.reference_sets.references import (
 )
 from ffhqref.reference_sets.simulate import simulate_embeddings
 from ffhqref.reference_sets.splits import split_identities
+from ffhqref.reference_sets.summary import describe_neighbours
 from ffhqref.reference_sets.validate import Evidence, Limits, validate_reference_set
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.tables import read_table, to_arrow, write_table
@@ -306,3 +307,21 @@ def test_no_images_and_nobody_twice_give_empty_tables():
         assert not len(built.audit)
         for name in ("pairs", "identities", "references"):
             to_arrow(name, getattr(built, name))
+
+
+@pytest.mark.parametrize("grouping", ["components", "average", "complete"])
+def test_near_images_in_two_splits_are_told(grouping):
+    ids, vectors, _ = simulate_embeddings(600, 420, 60, dim=64, seed=5)
+    config = BuildConfig(test=10, val=5, grouping=grouping, grouping_threshold=0.3, min_references=1)
+    built = build_reference_set(ids, vectors, config)
+    split = dict(zip(built.identities["image_id"], built.identities["split"], strict=True))
+    cosine = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    near = [(a, b) for a, b in zip(*np.where(np.triu(1 - cosine < config.max_distance, 1)), strict=True)]
+    across = sum(split[ids[a]] != split[ids[b]] for a, b in near)
+    lines = describe_neighbours(built, config.max_distance)
+    assert across > 0 or grouping == "components"
+    assert [line.partition(",")[0] for line in lines] == [
+        f"{across} pairs of images nearer than 0.4 lie in different splits"
+    ] * (across > 0)
+    whole = BuildConfig(test=10, val=5, min_references=1)  # one threshold: nothing near is apart
+    assert describe_neighbours(build_reference_set(ids, vectors, whole), whole.max_distance) == []

@@ -7,7 +7,7 @@ import pytest
 from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
 from ffhqref.reference_sets.release import imported, make_release
 from ffhqref.reference_sets.simulate import simulate_embeddings
-from ffhqref.reference_sets.summary import describe_differences, describe_pictures, describe_set
+from ffhqref.reference_sets.summary import describe_differences, describe_images, describe_set
 from ffhqref.reference_sets.vectors import Embeddings
 
 
@@ -49,7 +49,7 @@ def test_at_most_five_pictures_are_named(broken, named, more):
     errors = ["not a picture"] * broken + [None] * 3
     paths = [f"{number}.png" for number in range(len(errors))]
     images = pd.DataFrame({"path": paths, "width": 512, "error": errors})
-    lines = describe_pictures(images)
+    lines = describe_images(images)
     assert lines[:named] == [f"left out: {number}.png: not a picture" for number in range(named)]
     assert lines[named:] == ([f"left out: {more} more, see the column error of tables/images.parquet"] if more else [])
 
