@@ -149,7 +149,7 @@ def check_tables(root, world, benchmarks):
         assert broken[name, "face_4", "lq"] == "not a picture"
         if name != "people":
             assert broken[name, "face_1", "reference"] == "not a picture"
-            assert broken[name, "face_2", "reference"] == "the low-quality picture itself"
+            assert broken[name, "face_2", "reference"] == "the low-quality image itself"
     assert len(broken) == sum(1 if name == "people" else 3 for name in benchmarks)
 
 
@@ -165,7 +165,7 @@ def test_every_layout_gives_the_same_cases(built, ffhqref, world, tmp_path):
         said = f"benchmark '{name}': "
         assert f"{said}layout of the references: {layout}" in done.stderr
         assert f"{said}5 references of 3 pictures, 2 pictures have none; source: unknown" in done.stderr
-        assert f"{said}1 references not used, being the low-quality picture itself, first " in done.stderr
+        assert f"{said}1 references not used, being the low-quality image itself, first " in done.stderr
         assert f"{said}left out face_4: not a picture" in done.stderr
         if name != "pairs":
             assert f"{said}1 of 8 reference pictures belong to no low-quality picture, first " in done.stderr
@@ -225,7 +225,7 @@ def test_again_nothing_is_done_and_what_changed_is_done_again(whole):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("benchmark.lfw_test_ref.reference_folder=null", "'lfw_test_ref' needs the references of its pictures"),
+        ("benchmark.lfw_test_ref.reference_folder=null", "'lfw_test_ref' needs the references of its images"),
         ("benchmark.lfw_test_ref.reference_folder=/nowhere", "no such folder: /nowhere"),
         ("benchmark.lfw_test_ref.reference_layout=buckets", "in the layout buckets; here they are called 'face_0/0"),
     ],
