@@ -110,7 +110,7 @@ def by_number(text: str) -> list[tuple[bool, int, str]]:
 def _strangers(paths: list[str], total: int) -> tuple[str, ...]:
     if not paths:
         return ()
-    return (f"{len(paths)} of {total} reference pictures belong to no low-quality picture, first {paths[0]}",)
+    return (f"{len(paths)} of {total} reference images belong to no low-quality image, first {paths[0]}",)
 
 
 def _some(names: list[str]) -> str:

@@ -109,7 +109,7 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
         remarks.append(f"{len(empty)} of {len(pictures)} people of {file.name} have no reference, first '{empty[0]}'")
     if strangers:
         remarks.append(
-            f"{len(strangers)} of {len(files)} reference pictures belong to nobody of {file.name}, first {strangers[0]}"
+            f"{len(strangers)} of {len(files)} reference images belong to nobody of {file.name}, first {strangers[0]}"
         )
     return {lq: pictures[name] for lq, name in person.items()}, remarks
 

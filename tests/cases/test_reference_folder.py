@@ -65,7 +65,7 @@ def test_every_layout_is_found_and_told(lay, layout, unpacked):
     assert dict(found.paths) == expected
     assert found.without == ["c"]
     (remark,) = found.remarks
-    assert remark.startswith("1 of 5 reference pictures belong to no low-quality picture, first ")
+    assert remark.startswith("1 of 5 reference images belong to no low-quality image, first ")
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,7 +173,7 @@ def test_a_list_of_people_lets_pictures_share_them(lay):
     assert found.remarks == (
         "1 lines of people.csv name no low-quality picture, first 'z'",
         "1 of 3 people of people.csv have no reference, first 'Carl'",
-        "1 of 4 reference pictures belong to nobody of people.csv, first Eve/1.png",
+        "1 of 4 reference images belong to nobody of people.csv, first Eve/1.png",
     )
 
 

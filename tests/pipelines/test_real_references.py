@@ -164,12 +164,12 @@ def test_every_layout_gives_the_same_cases(built, ffhqref, world, tmp_path):
     for name, layout in zip(PLACES, ("folders (", "names (", "prefixes (", "buckets (", "list (lq, ref"), strict=True):
         said = f"benchmark '{name}': "
         assert f"{said}layout of the references: {layout}" in done.stderr
-        assert f"{said}5 references of 3 pictures, 2 pictures have none; source: unknown" in done.stderr
+        assert f"{said}5 references of 3 images, 2 images have none; source: unknown" in done.stderr
         assert f"{said}1 references not used, being the low-quality image itself, first " in done.stderr
         assert f"{said}left out face_4: not a picture" in done.stderr
         if name != "pairs":
-            assert f"{said}1 of 8 reference pictures belong to no low-quality picture, first " in done.stderr
-    assert "benchmark 'lfw_test_ref': 5 pictures, sources state 1711: this differs" in done.stderr
+            assert f"{said}1 of 8 reference images belong to no low-quality image, first " in done.stderr
+    assert "benchmark 'lfw_test_ref': 5 images, sources state 1711: this differs" in done.stderr
 
 
 def test_restorers_metrics_and_report_take_them(whole):
