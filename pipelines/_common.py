@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.config.parts import check_parts
 from ffhqref.config.run import RunConfig, read_config
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.options import options_of
 from ffhqref.core.progress import Reporter
-from ffhqref.engine import Engine, LocalEngine, RayEngine, Stage, run_stage
+from ffhqref.engine import ENGINES, Engine, RayEngine, Stage, run_stage
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.workspace import Workspace
 
@@ -110,9 +111,10 @@ def rows_of(frame: pd.DataFrame) -> list[Any]:
 
 def make_engine(config: RunConfig) -> Engine:
     """Return the engine that the config names."""
-    if config.engine.name == "ray":
-        return RayEngine(**config.engine.options, root=config.root, places=_named_files(config.given()))
-    return LocalEngine(**config.engine.options)
+    factory = ENGINES.get(config.engine.name)
+    own = {"root": config.root, "places": _named_files(config.given())}  # what the nodes of a cluster must see
+    taken = options_of(factory).model_fields
+    return factory(**{**config.engine.options, **{name: value for name, value in own.items() if name in taken}})
 
 
 def _named_files(value: Any) -> list[Path]:

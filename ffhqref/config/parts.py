@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, cast
 
-from ffhqref import datasets, faces, metrics, restorers, synthesis
+from ffhqref import datasets, engine, faces, metrics, restorers, synthesis
 from ffhqref.core.errors import DependencyError
 from ffhqref.core.options import check_options, options_of
 from ffhqref.core.registry import load_attribute
@@ -29,6 +29,7 @@ def check_parts(config: RunConfig) -> None:
     dataset, embedder, renderer = config.dataset, config.embedder, config.synthesis.renderer
     check_options(datasets.DATASETS.get(dataset.name), "dataset", dataset.options, _keys(dataset))
     check_options(faces.EMBEDDERS.get(embedder.name), "embedder", _set(embedder.options), _keys(embedder))
+    check_options(engine.ENGINES.get(config.engine.name), "engine", config.engine.options)
     check_options(synthesis.RENDERERS.get(renderer.name), "synthesis.renderer", renderer.options)
     for label, options in config.parts("restorer").items():
         factory = factory_of("restorer", label, options)
@@ -97,7 +98,7 @@ def registry(group: str) -> Registry[Any] | None:
 
         return BENCHMARKS
     registries: dict[str, Registry[Any]] = {
-        "dataset": datasets.DATASETS, "embedder": faces.EMBEDDERS, "metric": metrics.METRICS,
+        "dataset": datasets.DATASETS, "embedder": faces.EMBEDDERS, "engine": engine.ENGINES, "metric": metrics.METRICS,
         "restorer": restorers.RESTORERS, "synthesis": synthesis.RENDERERS,
     }  # fmt: skip
     return registries.get(group)

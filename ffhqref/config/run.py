@@ -90,14 +90,16 @@ class EmbedderOptions(OpenOptions):
 class EngineOptions(OpenOptions):
     """What the work runs on."""
 
-    name: Literal["local", "ray"] = "local"
+    name: str = "local"
+    """local, ray, or a plug-in's."""
     workers: int | None = Field(default=None, ge=0)
     """Processes; null: one for each core; 0: everything in this one."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of its constructor."""
-        return {key: value for key, value in self.given().items() if key != "name"}
+        """The options of its constructor, which has a default of its own for ``workers``."""
+        found = {key: value for key, value in self.given().items() if key != "name"}
+        return found if self.workers is not None else {key: found[key] for key in found if key != "workers"}
 
 
 class AgeModelOptions(Options):
@@ -163,11 +165,18 @@ class RunConfig(Options):
     report: ReportOptions = ReportOptions()
     train: TrainOptions = TrainOptions()
 
-    @field_validator("root", "device")
+    @field_validator("root")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
+    def _folder(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("expected a name")
+            raise ValueError("expected a folder")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("expected auto, cpu or cuda")
         return value
 
     @field_validator("weights_dir")

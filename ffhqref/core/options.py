@@ -271,11 +271,14 @@ def kind_at(model: type[BaseModel], path: Sequence[str | int]) -> Any:
 def is_text(kind: Any) -> bool:
     """Return whether an annotation takes texts and no numbers: names and paths.
 
-    >>> is_text(str | None), is_text(Path), is_text(int | Literal["all"]), is_text(Any)
-    (True, True, False, False)
+    >>> is_text(str | None), is_text(Path), is_text(int | Literal["all"]), is_text(Literal[1, 2]), is_text(Any)
+    (True, True, False, False, False)
     """
     parts = _parts(kind)
-    return not {int, float, bool} & set(parts) and any(part in (str, Path) or _literals(part) for part in parts)
+    words = [word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+    if {int, float, bool} & set(parts) or not all(isinstance(word, str) for word in words):
+        return False
+    return bool(words) or any(part in (str, Path) for part in parts)
 
 
 def items_are_text(kind: Any) -> bool:

@@ -442,7 +442,7 @@ def fetched(name: str, *, folder: str | Path | None = None, progress: Progress |
     try:
         return require(item, folder=folder)
     except WeightsError:
-        if not item.sources or offline():
+        if not item.sources:
             raise
     fetch(item, folder=folder, progress=progress)
     return require(item, folder=folder)

@@ -105,9 +105,9 @@ def test_rejected_pairs_stay_rejected(workspace, ffhqref, few_faces, sample_fold
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("benchmark.same_age.ages=some", "expected same or cross"),
-        ("age_sets.same_max=12", "same_max < cross_min"),
-        ("age_sets.same_max=few", "age_sets.same_max=few: expected years"),
+        ("benchmark.same_age.ages=some", "expected same, cross or null"),
+        ("age_sets.same_max=12", "same_max=12 must be below cross_min=10"),
+        ("age_sets.same_max=few", "age_sets.same_max=few: expected a number of at least 0"),
         ("age_sets.matched=3", "expected true or false"),
         ("age_sets.min_references=1.5", "expected a whole number"),
         ("+age_sets.croos_min=3", "Did you mean 'cross_min'"),

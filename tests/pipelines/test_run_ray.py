@@ -164,7 +164,7 @@ def test_a_finished_run_starts_no_cluster(here, tmp_path):
         (["engine=ray", "engine.address=localhost:9"], "no Ray cluster at localhost:9"),
         (["engine=ray", "engine.workers=0"], "engine.workers=0: expected a whole number of at least 1"),
         (["engine=ray", "device=cuda:1"], "device=cuda:1: engine=ray gives each worker a GPU of its own"),
-        (["engine=ray", "engine.worker=2"], "unknown key 'engine.worker'. Did you mean 'engine.workers'?"),
+        (["engine=ray", "engine.worker=2"], "unknown key 'engine.worker'. Did you mean 'workers'?"),
         (["engine=rat"], "Did you mean 'ray'?"),
     ],
 )

@@ -49,12 +49,12 @@ def test_a_stage_refuses_tables_that_do_not_belong_together(made, few_faces, ffh
         (["benchmark.moderate=3"], "benchmark.moderate=3: expected options"),
         (["download=no"], "download=no: expected true or false"),
         (["dataset=folder", "dataset.aligned=maybe"], "dataset.aligned=maybe: expected true or false"),
-        (["build=null"], "build=None: expected"),
+        (["build=null"], "build=null: expected"),
         (["weights_dir=/nowhere/at/all"], "no such folder"),
         (["root="], "expected a folder"),
-        (["report.failures=bad"], "expected one of worst, excluded"),
+        (["report.failures=bad"], "expected worst or excluded"),
         (["report.n_bootstrap=abc"], "report.n_bootstrap=abc"),
-        (["report.quality=niqe"], "expected a list of metrics"),
+        (["report.quality=niqe"], "report.quality=niqe: expected a list"),
         (["report.gate={metric: idz, threshold: 0.5}"], "not among the metrics"),
         (["+restorer.ground-truth={name: bicubic}"], "stands for the ground truth"),
     ],
@@ -74,5 +74,5 @@ def test_a_benchmark_without_any_usable_picture_says_why(made, few_faces, ffhqre
     shutil.copytree(made, root)
     done = ffhqref("degrade", f"root={root}", "benchmark=[lfw_test]", f"benchmark.lfw_test.lq_folder={tmp_path}/lq")
     assert done.returncode == 2
-    assert "no low-quality picture could be made" in done.stderr
+    assert "no low-quality image could be made" in done.stderr
     assert "Traceback" not in done.stderr

@@ -165,7 +165,7 @@ def test_the_published_architecture_is_that_of_stable_diffusion_1_5():
 def test_wrong_files_are_refused_in_one_line(files, requests, tmp_path):
     folder, _ = files
     (tmp_path / "cut.safetensors").write_bytes((folder / "unet.safetensors").read_bytes()[:5000])
-    with pytest.raises(WeightsError, match=r"damaged and was refused: .*cut\.safetensors"):
+    with pytest.raises(WeightsError, match=r"cut\.safetensors is not whole"):
         make_renderer("arc2face", **options(folder, unet_path=tmp_path / "cut.safetensors")).render(requests[:1])
     with pytest.raises(WeightsError, match=r"controlnet\.safetensors does not fit UNet2DConditionModel: tensors "):
         make_renderer("arc2face", **options(folder, unet_path=folder / "controlnet.safetensors")).render(requests[:1])

@@ -147,7 +147,7 @@ def test_restoreformer_takes_either_published_file(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="'restoreformer' are not on this machine"):
         make_restorer("restoreformer")
     (tmp_path / "RestoreFormer.ckpt").write_bytes(b"another file")
-    with pytest.raises(WeightsError, match=r"'restoreformer-ckpt'.*not the published file"):
+    with pytest.raises(WeightsError, match=r"'restoreformer-ckpt'.*RestoreFormer\.ckpt is not whole"):
         make_restorer("restoreformer")
 
 
