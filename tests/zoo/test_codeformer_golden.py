@@ -9,7 +9,7 @@ import torch
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.zoo.codeformer.network import CodeFormerNetwork
 from ffhqref.zoo.codeformer.restorer import CodeFormer, grey_like, is_grey
-from ffhqref.zoo.shared.aligned import fitted
+from ffhqref.zoo.shared.aligned import resize_8bit
 from ffhqref.zoo.shared.network import unsigned
 
 from .golden_tools import close, layout, recorded, same_levels
@@ -55,7 +55,7 @@ def check(golden_set, case):
     if "code_indices" in stored:
         assert torch.equal(logits.argmax(2).reshape(stored["code_indices"].shape), stored["code_indices"])
     close(stored, "raw_output", raw)
-    face = to_uint8(fitted(lq, made.side))[0]
+    face = to_uint8(resize_8bit(lq, made.side))[0]
     assert is_grey(face) == case.get("gray", False)
     if is_grey(face):
         before = to_uint8(unsigned(raw))[0]

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch, make_restorer
-from ffhqref.zoo.difface.restorer import DifFaceConfig, build_swinir
+from ffhqref.zoo.difface.config import DifFaceConfig
+from ffhqref.zoo.difface.network import build_swinir
 from ffhqref.zoo.shared.guided_diffusion.draws import StoredDraws
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 from .golden_diffusion import recorded_steps
 from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative
@@ -89,7 +90,7 @@ def test_full_size_layout(folder, config):
     keys = read_json(folder / "keys_full.json")
     full = DifFaceConfig()
     with torch.device("meta"):
-        unet = UNet(full.unet)
+        unet = GuidedUNet(full.unet)
     swinir = build_swinir(full.swinir)
     for network, name, rename in ((unet, "model", {}), (swinir, "model_ir", {"conv_first.": "conv_first.1."})):
         ours = layout(network)

@@ -13,9 +13,9 @@ from ffhqref.core.errors import WeightsError
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.zoo.dr2.config import DR2Config
-from ffhqref.zoo.dr2.sparnet import SPARNetHD, folded
+from ffhqref.zoo.dr2.network import SPARNetHD, folded
 from ffhqref.zoo.shared.guided_diffusion.draws import StoredDraws
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 from .golden_diffusion import file_with, recorded_chain
 from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative
@@ -98,7 +98,7 @@ def test_full_size_layout(folder):
     full = DR2Config.load({"unet": official["unet"], "spar": official["spar"], "inference": sizes})
     assert full == DR2Config()
     with torch.device("meta"):
-        unet, sparnet = UNet(full.unet), SPARNetHD(full.sparnet)
+        unet, sparnet = GuidedUNet(full.unet), SPARNetHD(full.sparnet)
         _, full_layout = file_with(folder, "out_conv.conv2d.bias")
         # with the spectral norms folded in, as the loader does
         theirs = folded({name: torch.empty(shape) for name, shape in full_layout.items()}, "full size")

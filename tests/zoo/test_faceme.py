@@ -16,7 +16,7 @@ from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.faces import SIZES, InsightFaces
 from ffhqref.zoo.faceme.model import finish
 from ffhqref.zoo.faceme.prompt import insert_identity
-from ffhqref.zoo.faceme.schedule import Draws, Schedule
+from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -61,7 +61,7 @@ def test_steps_are_those_of_diffusers(changes, monkeypatch):
     ours = Schedule(scheduler(**changes), 7)
     theirs.set_timesteps(7)
     assert ours.timesteps == theirs.timesteps.tolist()
-    draws = Draws.of_seed(3, (1, 4, 6, 5), 7)
+    draws = SamplerDraws.of_seed(3, (1, 4, 6, 5), 7)
     x = draws.start
     for index, t in enumerate(theirs.timesteps):
         monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *a, kept=draws.steps[index], **k: kept)
@@ -88,7 +88,7 @@ def test_other_schedules_are_refused(changes, steps, words):
 
 
 def test_draws_follow_the_seed_and_not_the_number_of_steps():
-    short, long, other = (Draws.of_seed(seed, (1, 4, 2, 2), steps) for seed, steps in ((5, 2), (5, 6), (6, 2)))
+    short, long, other = (SamplerDraws.of_seed(seed, (1, 4, 2, 2), steps) for seed, steps in ((5, 2), (5, 6), (6, 2)))
     assert torch.equal(short.start, long.start)
     assert torch.equal(short.steps, long.steps[:2])
     assert not torch.equal(short.start, other.start)

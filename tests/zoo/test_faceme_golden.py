@@ -16,7 +16,7 @@ from ffhqref.zoo.faceme.lora import lora_shapes
 from ffhqref.zoo.faceme.mix import Mix, MixConfig, load_mix, save_mix
 from ffhqref.zoo.faceme.model import guided
 from ffhqref.zoo.faceme.prompt import own_names
-from ffhqref.zoo.faceme.schedule import Draws, Schedule
+from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
 
 pytestmark = pytest.mark.golden
 
@@ -106,7 +106,7 @@ def shapes(network):
 
 
 def stored_draws(tensors):
-    return Draws(tensors["draw_vae"], tensors["draw_start"], tensors["draws_steps"])
+    return SamplerDraws(tensors["draw_vae"], tensors["draw_start"], tensors["draws_steps"])
 
 
 def control_of(tensors):

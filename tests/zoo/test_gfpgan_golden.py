@@ -9,8 +9,9 @@ import torch
 
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch
-from ffhqref.zoo.gfpgan.restorer import GFPGAN, build_network
-from ffhqref.zoo.shared.aligned import fitted
+from ffhqref.zoo.gfpgan.network import build_network
+from ffhqref.zoo.gfpgan.restorer import GFPGAN
+from ffhqref.zoo.shared.aligned import resize_8bit
 
 from .golden_tools import close, layout, recorded, same_levels
 
@@ -53,7 +54,7 @@ def check(golden_set, case):
     made, stored = restorer(golden_set, case), golden_set.tensors(case["file"])
     lq, seeds = to_tensor([golden_set.picture(case)]), [case.get("torch_seed", 0)]
     if "resized_rgb_u8" in stored:
-        same_levels(stored, "resized_rgb_u8", to_uint8(fitted(lq, made.side))[0])
+        same_levels(stored, "resized_rgb_u8", to_uint8(resize_8bit(lq, made.side))[0])
     taps = {key: module_of(key, made.network) for key in stored if key.startswith("tap.")}
     with recorded(made.network, ["", *taps.values()]) as seen:
         picture = made.restore_faces(lq, seeds)
@@ -93,7 +94,7 @@ def test_noise_is_what_the_official_network_draws(golden_set):
 def test_a_square_of_the_right_side_is_restored_as_it_is(golden_set):
     case = golden_set.cases[0]
     made, picture = restorer(golden_set, case), to_tensor([golden_set.picture(case)])
-    lq = fitted(picture, made.side)
+    lq = resize_8bit(picture, made.side)
     batch = RestorationBatch(lq=lq, references=[torch.zeros(0, 3, 8, 8)], seeds=[case.get("torch_seed", 0)])
     assert torch.equal(made.restore(batch), made.restore_faces(picture, batch.seeds))
 

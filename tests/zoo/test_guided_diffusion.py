@@ -13,7 +13,7 @@ from ffhqref.core.errors import FfhqrefError
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.restorers.check import check_restorer
 from ffhqref.zoo.dr2.lowpass import imresize_weights, low_pass
-from ffhqref.zoo.dr2.sparnet import folded
+from ffhqref.zoo.dr2.network import folded
 from ffhqref.zoo.pgdiff.arcface import ArcFace, identity_gradient, shrunk
 from ffhqref.zoo.pgdiff.config import ArcFaceConfig
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, kept_times

@@ -12,9 +12,9 @@ from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.zoo.pgdiff.arcface import ArcFace, shrunk
 from ffhqref.zoo.pgdiff.config import PGDiffConfig
-from ffhqref.zoo.pgdiff.rrdb import SmoothSemantics
+from ffhqref.zoo.pgdiff.network import SmoothSemantics
 from ffhqref.zoo.shared.guided_diffusion.draws import StoredDraws
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 from .golden_diffusion import file_with, recorded_chain
 from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative
@@ -136,7 +136,7 @@ def test_full_size_layout(folder):
     full = PGDiffConfig.load({name: official[name] for name in ("model_and_diffusion", "restorer", "arcface")})
     assert full == PGDiffConfig()
     for build, tensor in (
-        (lambda: UNet(full.unet), "input_blocks.0.0.weight"),
+        (lambda: GuidedUNet(full.unet), "input_blocks.0.0.weight"),
         (lambda: SmoothSemantics(full.rrdb), "generator.conv_first.weight"),
         (lambda: ArcFace(full.arcface), "features.running_var"),
     ):

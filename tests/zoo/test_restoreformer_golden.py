@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ffhqref.core.images import to_tensor, to_uint8
-from ffhqref.zoo.restoreformer.restorer import RestoreFormer, RestoreFormerPP, build_network, run_network
-from ffhqref.zoo.shared.aligned import fitted
+from ffhqref.zoo.restoreformer.network import build_network, run_network
+from ffhqref.zoo.restoreformer.restorer import RestoreFormer, RestoreFormerPP
+from ffhqref.zoo.shared.aligned import resize_8bit
 from ffhqref.zoo.shared.network import signed
 
 from .golden_tools import TOLERANCE, close, layout, off, recorded, same_levels, stored_as
@@ -29,7 +30,7 @@ def check(golden_set, case):
     made, stored = restorer(golden_set, case), golden_set.tensors(case["file"])
     lq = to_tensor([golden_set.picture(case)])
     if "resized_rgb_u8" in stored:
-        same_levels(stored, "resized_rgb_u8", to_uint8(fitted(lq, made.side))[0])
+        same_levels(stored, "resized_rgb_u8", to_uint8(resize_8bit(lq, made.side))[0])
     taps = {key: key.removeprefix("tap.") for key in stored if key.startswith("tap.")}
     names = {"quantize", "decoder", *taps.values()}
     with recorded(made.network, sorted(names)) as seen:
@@ -44,7 +45,7 @@ def check(golden_set, case):
     wanted, raw = stored_as(stored, "raw_output"), seen["decoder"][-1]
     assert off(raw, wanted) * float(wanted.abs().max()) <= 10 * case["float32_vs_float64_max_abs"]
     same_levels(stored, "output_rgb_u8", to_uint8(picture)[0])
-    return made, signed(fitted(lq, made.side)), wanted
+    return made, signed(resize_8bit(lq, made.side)), wanted
 
 
 def test_cases_end_to_end(golden_set):

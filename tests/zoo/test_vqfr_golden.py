@@ -8,9 +8,9 @@ import torch
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.vqfr.config import VQFRConfig, VQFRv1Config
+from ffhqref.zoo.vqfr.network import VQFRv2
+from ffhqref.zoo.vqfr.network_v1 import VQFRv1
 from ffhqref.zoo.vqfr.restorer import VQFR, VQFRVersion1
-from ffhqref.zoo.vqfr.v1 import VQFRv1
-from ffhqref.zoo.vqfr.v2 import VQFRv2
 
 from .golden_tools import (
     TOLERANCE,

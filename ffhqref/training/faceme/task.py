@@ -19,8 +19,7 @@ from ffhqref.zoo.faceme.loading import moved
 from ffhqref.zoo.faceme.mix import Mix, save_mix
 from ffhqref.zoo.faceme.model import guided
 from ffhqref.zoo.faceme.prompt import insert_identity, time_ids
-from ffhqref.zoo.faceme.schedule import Draws as SamplerDraws
-from ffhqref.zoo.faceme.schedule import Schedule
+from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
 
 if TYPE_CHECKING:
     from ffhqref.training.faceme.data import FaceMeBatch

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ffhqref.zoo.codeformer.network import CodeFormerConfig, CodeFormerNetwork
+    from ffhqref.zoo.codeformer.config import CodeFormerConfig
+    from ffhqref.zoo.codeformer.network import CodeFormerNetwork
 
 GREY_VARIANCE = 10.0
 """Mean variance of the channels' differences, on the 0..255 scale, up to which the script takes a face for grey."""
@@ -73,7 +74,7 @@ class CodeFormer(AlignedRestorer):
         need_package("codeformer", "spandrel_extra_arches", "zoo-nc")
         from ffhqref.zoo.codeformer.network import CodeFormerConfig
 
-        self.config = read_architecture(CodeFormerConfig, config, unused=("fix_modules",))
+        self.config = read_architecture(CodeFormerConfig, config)
         self.side = self.config.img_size
         self.fidelity_weight = float(fidelity_weight)
         self.adain = adain

@@ -7,28 +7,26 @@ spandrel's; the U-Net is the one of `guided_diffusion`, and its file is PGDiff's
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.compat import ensure_torchvision
-from ffhqref.core.errors import ConfigError, DependencyError
+from ffhqref.core.errors import ConfigError
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import load_into, load_tensors
-from ffhqref.zoo.shared.architecture import read_tree
-from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig, changed, section, whole_number
+from ffhqref.zoo.difface.config import DifFaceConfig
+from ffhqref.zoo.difface.network import build_swinir, spandrel_names
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
-from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, fitted, input_size, load_unet
+from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, input_size, load_unet, resize_antialiased
 from ffhqref.zoo.shared.network import signed, unsigned
 
 if TYPE_CHECKING:
     import torch
 
     from ffhqref.zoo.shared.guided_diffusion.draws import Draws
-    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+    from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 INFO = RestorerInfo(
     name="difface",
@@ -41,68 +39,6 @@ INFO = RestorerInfo(
     weights=("difface-diffusion", "difface-swinir"),
     verified_against="outputs of the published code (January 2025) on random weights and stored draws: within 1e-4",
 )
-
-# What spandrel's class does not build otherwise, or what the published class is always given.
-_FIXED_SWINIR: dict[str, Any] = {
-    "patch_size": 1, "in_chans": 3, "upsampler": "nearest+conv", "resi_connection": "1conv", "unshuffle": True,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SwinIRConfig:
-    """The network of the first estimate. Defaults: the released one."""
-
-    img_size: int = 64
-    """Nominal side after the entrance, which takes the picture down by `unshuffle_scale`."""
-    embed_dim: int = 180
-    depths: tuple[int, ...] = (6,) * 8
-    num_heads: tuple[int, ...] = (6,) * 8
-    window_size: int = 8
-    mlp_ratio: float = 2.0
-    sf: int = 8
-    """Enlargement at the end, which undoes the entrance."""
-    img_range: float = 1.0
-    unshuffle_scale: int = 8
-
-    def __post_init__(self) -> None:
-        if self.sf != self.unshuffle_scale:
-            raise ConfigError(f"SwinIR config: sf={self.sf} must equal unshuffle_scale={self.unshuffle_scale}")
-        if len(self.depths) != len(self.num_heads):
-            raise ConfigError(f"SwinIR config: {len(self.depths)} depths and {len(self.num_heads)} num_heads")
-
-
-@dataclass(frozen=True)
-class DifFaceConfig:
-    """Both networks and the full chain. ``DifFaceConfig()`` is the released full-size model."""
-
-    unet: UNetConfig = field(default_factory=UNetConfig)
-    swinir: SwinIRConfig = field(default_factory=SwinIRConfig)
-    steps: int = 1000
-
-    @classmethod
-    def load(cls, source: DifFaceConfig | Mapping[str, Any] | str | Path | None) -> DifFaceConfig:
-        """Return a config: as it is, or from a mapping or file in the published form; None: released.
-
-        The published form has ``model``, ``model_ir`` and ``diffusion``, each with ``params``; what is left out is as
-        released.
-
-        Raises:
-            ConfigError: not readable, or another network.
-        """
-        if source is None or isinstance(source, cls):
-            return source or cls()
-        assert not isinstance(source, DifFaceConfig)
-        tree = read_tree(source, "DifFace")
-        unet, swinir, diffusion = (
-            section(section(tree, name, "DifFace config"), "params", f"DifFace config: {name}")
-            for name in ("model", "model_ir", "diffusion")
-        )
-        config = cls()
-        return cls(
-            unet=config.unet.changed(unet, "sides", "DifFace config: model"),
-            swinir=changed(config.swinir, swinir, "DifFace config: model_ir", fixed=_FIXED_SWINIR),
-            steps=whole_number(diffusion.get("steps", config.steps), "DifFace config: steps"),
-        )
 
 
 class DifFace(DiffusionRestorer):
@@ -164,7 +100,7 @@ class DifFace(DiffusionRestorer):
         self.info = replace(INFO, input_size=input_size(self.diffusion_side), weights=tuple(files))
 
     @cached_property
-    def unet(self) -> UNet:
+    def unet(self) -> GuidedUNet:
         """The denoiser."""
         return load_unet(self.files["difface-diffusion"].path, self.config.unet, self.device)
 
@@ -199,43 +135,8 @@ class DifFace(DiffusionRestorer):
 
     def restored(self, batch: RestorationBatch, draws: Draws) -> torch.Tensor:
         """Return float32 [B, 3, S, S] in 0..1; `restore` takes it to the input's size, as the published script does."""
-        lq = fitted(batch.lq.to(self.device), (self.diffusion_side, self.diffusion_side))
+        lq = resize_antialiased(batch.lq.to(self.device), (self.diffusion_side, self.diffusion_side))
         state = lq
         for step in self.sample(self.estimate(lq), draws):
             state = step.state
         return unsigned(state)
-
-
-def build_swinir(config: SwinIRConfig) -> torch.nn.Module:
-    """Return spandrel's SwinIR of that architecture, with random weights.
-
-    Raises:
-        DependencyError: spandrel is not installed.
-    """
-    ensure_torchvision()
-    try:
-        from spandrel.architectures.SwinIR import SwinIR
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"restorer 'difface' needs the package '{error.name}', which is not installed: pip install 'ffhqref[zoo]'"
-        ) from None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.meshgrid")  # its call is the older form, which still holds
-        network: torch.nn.Module = SwinIR(
-            img_size=config.img_size,
-            embed_dim=config.embed_dim,
-            depths=list(config.depths),
-            num_heads=list(config.num_heads),
-            window_size=config.window_size,
-            mlp_ratio=config.mlp_ratio,
-            upscale=config.sf,
-            img_range=config.img_range,
-            upsampler="nearest+conv",
-            start_unshuffle=config.unshuffle_scale,
-        )
-    return network
-
-
-def spandrel_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the published tensors under spandrel's names, where the unshuffling is no layer of its own."""
-    return {name.replace("conv_first.1.", "conv_first."): value for name, value in tensors.items()}

@@ -10,14 +10,14 @@ from typing import Any
 from ffhqref.core.errors import ConfigError
 from ffhqref.zoo.shared.architecture import read_tree
 from ffhqref.zoo.shared.guided_diffusion.config import (
-    UNetConfig,
+    GuidedUNetConfig,
     changed,
     section,
     whole_number,
     whole_numbers,
 )
 
-_UNET = UNetConfig(
+_UNET = GuidedUNetConfig(
     image_size=256,
     model_channels=128,
     channel_mult=(1, 1, 2, 2, 4, 4),
@@ -78,7 +78,7 @@ _FIXED_SPARNET = {"att_name": "spar", "norm_type": "in", "relu_type": "leakyrelu
 class DR2Config:
     """Both networks, the respaced chain and the sides. ``DR2Config()`` is the released full-size model."""
 
-    unet: UNetConfig = _UNET
+    unet: GuidedUNetConfig = _UNET
     sparnet: SPARNetConfig = field(default_factory=SPARNetConfig)
     steps: int = 1000
     respacing: tuple[int, ...] = (100,)

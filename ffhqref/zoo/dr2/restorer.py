@@ -26,9 +26,9 @@ from ffhqref.zoo.shared.network import unsigned
 if TYPE_CHECKING:
     import torch
 
-    from ffhqref.zoo.dr2.sparnet import SPARNetHD
+    from ffhqref.zoo.dr2.network import SPARNetHD
     from ffhqref.zoo.shared.guided_diffusion.draws import Draws
-    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+    from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 INFO = RestorerInfo(
     name="dr2",
@@ -137,14 +137,14 @@ class DR2(DiffusionRestorer):
         )
 
     @cached_property
-    def unet(self) -> UNet:
+    def unet(self) -> GuidedUNet:
         """The denoiser."""
         return load_unet(self.files["dr2"].path, self.config.unet, self.device)
 
     @cached_property
     def sparnet(self) -> SPARNetHD:
         """The published enhancer."""
-        from ffhqref.zoo.dr2.sparnet import SPARNetHD, folded
+        from ffhqref.zoo.dr2.network import SPARNetHD, folded
 
         path = self.files["dr2-sparnethd"].path
         tensors = folded(load_tensors(path), path)

@@ -21,7 +21,7 @@ from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_une
 from ffhqref.zoo.faceme.lora import merge_lora
 from ffhqref.zoo.faceme.mix import Mix, load_mix
 from ffhqref.zoo.faceme.prompt import TextEncoders, TextStates, insert_identity, time_ids
-from ffhqref.zoo.faceme.schedule import Draws, Schedule
+from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,7 +155,7 @@ class FaceMe:
         )
 
     @torch.no_grad()
-    def start(self, control: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def start(self, control: torch.Tensor, draws: SamplerDraws) -> torch.Tensor:
         """Return the noised latent that sampling starts from, float32 [1, 4, H/8, W/8].
 
         Args:
@@ -197,7 +197,7 @@ class FaceMe:
         return both
 
     def sample(
-        self, control: torch.Tensor, identity: torch.Tensor, draws: Draws, guidance_scale: float = 5.0
+        self, control: torch.Tensor, identity: torch.Tensor, draws: SamplerDraws, guidance_scale: float = 5.0
     ) -> torch.Tensor:
         """Return the denoised latent, float32 [1, 4, H/8, W/8].
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ffhqref.zoo.faceme.faces import FaceFinder, ReferenceFace
     from ffhqref.zoo.faceme.model import FaceMe
-    from ffhqref.zoo.faceme.schedule import Draws
+    from ffhqref.zoo.faceme.schedule import SamplerDraws
 
 PRESETS = {"published": False, "lora": True}
 """Whether PhotoMaker's LoRA is merged. ``published``: no, since the published scripts never do; ``lora``: repaired."""
@@ -219,9 +219,9 @@ class FaceMeRestorer(NetworkRestorer):
             )
         return self._model
 
-    def draws(self, seed: int, height: int, width: int) -> Draws:
+    def draws(self, seed: int, height: int, width: int) -> SamplerDraws:
         """Return the randomness of a case with that seed and a picture of that size."""
-        from ffhqref.zoo.faceme.schedule import Draws
+        from ffhqref.zoo.faceme.schedule import SamplerDraws
 
         shape = (
             1,
@@ -229,7 +229,7 @@ class FaceMeRestorer(NetworkRestorer):
             height // self.model.reduction,
             width // self.model.reduction,
         )
-        return Draws.of_seed(seed, shape, self.steps, self.noise_device)
+        return SamplerDraws.of_seed(seed, shape, self.steps, self.noise_device)
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
         """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU, on 8-bit levels; see `base.Restorer`.

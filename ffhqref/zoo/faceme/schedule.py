@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Draws:
+class SamplerDraws:
     """All randomness of one case: standard normal, float32, on the CPU or where they were drawn."""
 
     posterior: torch.Tensor
@@ -27,7 +27,7 @@ class Draws:
     """[S, 1, 4, h, w]: noise of each step; that of the last one has no effect."""
 
     @classmethod
-    def of_seed(cls, seed: int, shape: tuple[int, ...], steps: int, device: str = "cpu") -> Draws:
+    def of_seed(cls, seed: int, shape: tuple[int, ...], steps: int, device: str = "cpu") -> SamplerDraws:
         """Return the draws of one generator, in the order of the fields.
 
         Args:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.weights.files import load_tensors
+from ffhqref.zoo.gfpgan.config import GFPGANConfig
+from ffhqref.zoo.gfpgan.network import build_network
 from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.shared.network import ready, signed, unsigned
@@ -37,31 +38,6 @@ INFO = RestorerInfo(
     weights=("gfpgan-1.3",),
     verified_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",
 )
-
-_FIXED = {"input_is_latent": True, "different_w": True, "decoder_load_path": None}
-_UNUSED = ("fix_decoder",)
-
-
-@dataclass(frozen=True)
-class GFPGANConfig:
-    """Widths of a GFPGAN, by the names of the published constructor. Defaults: all released files."""
-
-    out_size: int = 512
-    """Side of the pictures in pixels: a power of two, at least 16."""
-    num_style_feat: int = 512
-    """Length of a style code."""
-    channel_multiplier: int = 2
-    """Widens the levels from 64 pixels on."""
-    num_mlp: int = 8
-    """Layers of the mapping network, which is in the file and has no influence."""
-    narrow: float = 1.0
-    """Width of every level as a fraction of the published one."""
-    sft_half: bool = True
-    """Whether half of the decoder's channels escape the modulation."""
-
-    def __post_init__(self) -> None:
-        if self.out_size not in (16, 32, 64, 128, 256, 512, 1024):
-            raise ConfigError(f"GFPGANConfig: out_size={self.out_size} should be a power of two from 16 to 1024")
 
 
 class GFPGAN(AlignedRestorer):
@@ -100,7 +76,7 @@ class GFPGAN(AlignedRestorer):
         if noise not in NOISES:
             raise ConfigError(f"restorer gfpgan: noise={noise!r}, expected one of {', '.join(NOISES)}")
         need_package("gfpgan", "spandrel", "zoo")
-        self.config = read_architecture(GFPGANConfig, config, fixed=_FIXED, unused=_UNUSED)
+        self.config = read_architecture(GFPGANConfig, config)
         self.side = self.config.out_size
         self.noise = noise
         self._file = f"gfpgan-{release}"
@@ -145,14 +121,3 @@ class GFPGAN(AlignedRestorer):
             f"stylegan_decoder.noises.noise{index}": torch.empty(1, 1, height, height).normal_(generator=generator)
             for index, height in enumerate(heights)
         }
-
-
-def build_network(config: GFPGANConfig) -> torch.nn.Module:
-    """Return spandrel's ``GFPGANv1Clean`` with random weights; it takes and gives [B, 3, side, side] in −1..1."""
-    from ffhqref.core.compat import ensure_torchvision
-
-    ensure_torchvision()
-    from spandrel.architectures import GFPGAN as module  # noqa: N811
-
-    network: torch.nn.Module = module.GFPGAN(**dataclasses.asdict(config))
-    return network

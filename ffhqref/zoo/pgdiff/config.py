@@ -9,7 +9,7 @@ from typing import Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.zoo.shared.architecture import read_tree
-from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig, changed, section, whole_number
+from ffhqref.zoo.shared.guided_diffusion.config import GuidedUNetConfig, changed, section, whole_number
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ArcFaceConfig:
 class PGDiffConfig:
     """All networks and the full chain. ``PGDiffConfig()`` is the released full-size model."""
 
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    unet: GuidedUNetConfig = field(default_factory=GuidedUNetConfig)
     rrdb: RRDBConfig = field(default_factory=RRDBConfig)
     arcface: ArcFaceConfig = field(default_factory=ArcFaceConfig)
     steps: int = 1000

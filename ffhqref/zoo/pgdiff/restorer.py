@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch
 
     from ffhqref.zoo.pgdiff.arcface import ArcFace
-    from ffhqref.zoo.pgdiff.rrdb import SmoothSemantics
-    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+    from ffhqref.zoo.pgdiff.network import SmoothSemantics
+    from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 INFO = RestorerInfo(
     name="pgdiff",
@@ -135,14 +135,14 @@ class PGDiff(DiffusionRestorer):
         )
 
     @cached_property
-    def unet(self) -> UNet:
+    def unet(self) -> GuidedUNet:
         """The denoiser."""
         return load_unet(self.files["difface-diffusion"].path, self.config.unet, self.device)
 
     @cached_property
     def smooth_semantics(self) -> SmoothSemantics:
         """The network that guesses the blurred clean picture."""
-        from ffhqref.zoo.pgdiff.rrdb import SmoothSemantics
+        from ffhqref.zoo.pgdiff.network import SmoothSemantics
 
         path = self.files["pgdiff-restorer"].path
         tensors = load_tensors(path, wrappers=("state_dict",))

@@ -49,7 +49,7 @@ class AlignedRestorer(NetworkRestorer):
         import torch
 
         with torch.no_grad():
-            faces = fitted(lq, self.side).split(1)
+            faces = resize_8bit(lq, self.side).split(1)
             return torch.cat([self._restored(face, seed).cpu() for face, seed in zip(faces, seeds, strict=True)])
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ class AlignedRestorer(NetworkRestorer):
         raise NotImplementedError
 
 
-def fitted(pictures: torch.Tensor, side: int) -> torch.Tensor:
+def resize_8bit(pictures: torch.Tensor, side: int) -> torch.Tensor:
     """Return pictures [B, 3, H, W] in 0..1 at [B, 3, side, side], as OpenCV's ``resize`` makes them of 8-bit files.
 
     Pictures that have the size are returned as they are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -15,21 +15,16 @@ T = TypeVar("T")
 def read_architecture(
     kind: type[T],
     source: T | Mapping[str, Any] | str | Path | None,
-    *,
-    fixed: Mapping[str, Any] | None = None,
-    unused: Collection[str] = (),
 ) -> T:
     """Return the architecture that ``source`` describes.
 
     Args:
         kind: a frozen dataclass whose fields carry the names of the published constructor's arguments, of type int,
             float, bool, ``tuple[int, ...]``, ``tuple[str, ...]``, another such dataclass or ``dict[str, …]`` of one,
-            and whose defaults are the published model. A nested one may say what is fixed and unused in it by
-            class variables ``FIXED`` and ``UNUSED``.
+            and whose defaults are the published model. Class variables say which arguments are built for one value only
+            (``FIXED``; others are refused rather than misread) and which change no result (``UNUSED``).
         source: such an object, a mapping of arguments, the path of a JSON or YAML file with one, or None (the
             published model).
-        fixed: arguments that only one value is built for; others are refused rather than misread.
-        unused: arguments that do not change the network's results (training, logging).
 
     Raises:
         ConfigError: the file is absent or no mapping, or an argument is unknown, of a wrong type or not built.
@@ -40,7 +35,8 @@ def read_architecture(
         return source
     where = f"{kind.__name__} {source}" if isinstance(source, str | Path) else kind.__name__
     values = read_tree(cast("Mapping[str, Any] | str | Path", source), kind.__name__)
-    fixed, unused = fixed or getattr(kind, "FIXED", {}), unused or getattr(kind, "UNUSED", ())
+    members = {name: value for one in reversed(kind.__mro__) for name, value in vars(one).items()}
+    fixed, unused = members.get("FIXED", {}), members.get("UNUSED", ())
     types = {item.name: str(item.type) for item in fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind)
     typed: dict[str, Any] = {}

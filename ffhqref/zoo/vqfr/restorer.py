@@ -20,8 +20,8 @@ from ffhqref.zoo.vqfr.config import VQFRConfig, VQFRv1Config
 if TYPE_CHECKING:
     import torch
 
-    from ffhqref.zoo.vqfr.v1 import VQFRv1
-    from ffhqref.zoo.vqfr.v2 import VQFRv2
+    from ffhqref.zoo.vqfr.network import VQFRv2
+    from ffhqref.zoo.vqfr.network_v1 import VQFRv1
 
     M = TypeVar("M", bound=torch.nn.Module)
 
@@ -102,7 +102,7 @@ class VQFR(_VQFR[VQFRConfig]):
         Raises:
             WeightsError: the file is damaged or does not fit the architecture.
         """
-        from ffhqref.zoo.vqfr.v2 import VQFRv2
+        from ffhqref.zoo.vqfr.network import VQFRv2
 
         return self._loaded(VQFRv2(self.config))
 
@@ -142,7 +142,7 @@ class VQFRVersion1(_VQFR[VQFRv1Config]):
         Raises:
             WeightsError: the file is damaged or does not fit the architecture.
         """
-        from ffhqref.zoo.vqfr.v1 import VQFRv1
+        from ffhqref.zoo.vqfr.network_v1 import VQFRv1
 
         return self._loaded(VQFRv1(self.config))
 

@@ -25,7 +25,7 @@ from ffhqref.zoo.faceme.loading import load_controlnet
 from ffhqref.zoo.faceme.mix import load_mix
 from ffhqref.zoo.faceme.model import FaceMe, Files, Prompts
 from ffhqref.zoo.faceme.prompt import KEY_WORD, PROMPT
-from ffhqref.zoo.faceme.schedule import Draws as SamplerDraws
+from ffhqref.zoo.faceme.schedule import SamplerDraws
 
 from .faceme_training_world import IDENTITY, SIDE, World, state
 

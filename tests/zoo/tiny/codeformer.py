@@ -5,7 +5,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from ffhqref.zoo.codeformer.network import CodeFormerConfig, CodeFormerNetwork
+from ffhqref.zoo.codeformer.config import CodeFormerConfig
+from ffhqref.zoo.codeformer.network import CodeFormerNetwork
 from ffhqref.zoo.shared.architecture import read_architecture
 
 CONFIG = {

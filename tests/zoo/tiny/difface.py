@@ -2,8 +2,9 @@
 
 import torch
 
-from ffhqref.zoo.difface.restorer import DifFaceConfig, build_swinir
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.difface.config import DifFaceConfig
+from ffhqref.zoo.difface.network import build_swinir
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 CONFIG = {
     "model": {
@@ -23,7 +24,7 @@ def options(folder):
     config = DifFaceConfig.load(CONFIG)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet, swinir = UNet(config.unet).state_dict(), build_swinir(config.swinir).state_dict()
+        unet, swinir = GuidedUNet(config.unet).state_dict(), build_swinir(config.swinir).state_dict()
     torch.save({f"module.{name}": value for name, value in unet.items()}, folder / "iddpm.pth")
     swinir = {name.replace("conv_first.", "conv_first.1."): value for name, value in swinir.items()}
     torch.save(swinir, folder / "swinir.pth")

@@ -3,8 +3,8 @@
 import torch
 
 from ffhqref.zoo.dr2.config import DR2Config
-from ffhqref.zoo.dr2.sparnet import SPARNetHD
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.dr2.network import SPARNetHD
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 CONFIG = {
     "unet": {
@@ -38,6 +38,6 @@ def options(folder):
     config = DR2Config.load(CONFIG)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        torch.save(UNet(config.unet).state_dict(), folder / "DR2.pkl")
+        torch.save(GuidedUNet(config.unet).state_dict(), folder / "DR2.pkl")
         torch.save(with_spectral_norm(SPARNetHD(config.sparnet).state_dict()), folder / "spar.pth")
     return {"path": folder / "DR2.pkl", "sparnet_path": folder / "spar.pth", "config": CONFIG, "N": 1, "tau": 2}

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from ffhqref.zoo.gfpgan.restorer import GFPGANConfig, build_network
+from ffhqref.zoo.gfpgan.config import GFPGANConfig
+from ffhqref.zoo.gfpgan.network import build_network
 
 CONFIG = {"out_size": 64, "num_style_feat": 16, "narrow": 0.03125}
 

@@ -4,8 +4,8 @@ import torch
 
 from ffhqref.zoo.pgdiff.arcface import ArcFace
 from ffhqref.zoo.pgdiff.config import PGDiffConfig
-from ffhqref.zoo.pgdiff.rrdb import SmoothSemantics
-from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+from ffhqref.zoo.pgdiff.network import SmoothSemantics
+from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 CONFIG = {
     "model_and_diffusion": {
@@ -26,7 +26,7 @@ def options(folder):
     config = PGDiffConfig.load(CONFIG)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        unet = UNet(config.unet).state_dict()
+        unet = GuidedUNet(config.unet).state_dict()
         torch.save({f"module.{name}": value for name, value in unet.items()}, folder / "iddpm.pth")
         torch.save({"state_dict": SmoothSemantics(config.rrdb).state_dict(), "iter": 7}, folder / "rrdb.pth")
         torch.save(ArcFace(config.arcface).state_dict(), folder / "arcface.pth")

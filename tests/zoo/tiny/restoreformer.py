@@ -5,7 +5,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from ffhqref.zoo.restoreformer.restorer import RestoreFormerConfig, build_network
+from ffhqref.zoo.restoreformer.config import RestoreFormerConfig
+from ffhqref.zoo.restoreformer.network import build_network
 from ffhqref.zoo.shared.architecture import read_architecture
 
 CONFIG = {

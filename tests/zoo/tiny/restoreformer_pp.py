@@ -1,6 +1,6 @@
 """Random weights of a RestoreFormer++ of 64 pixels in the published layout."""
 
-from ffhqref.zoo.restoreformer.restorer import RestoreFormerPPConfig
+from ffhqref.zoo.restoreformer.config import RestoreFormerPPConfig
 
 from .restoreformer import CONFIG
 from .restoreformer import options as restoreformer_options

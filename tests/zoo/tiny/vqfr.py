@@ -4,7 +4,7 @@ import torch
 
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.vqfr.config import VQFRConfig
-from ffhqref.zoo.vqfr.v2 import VQFRv2
+from ffhqref.zoo.vqfr.network import VQFRv2
 
 CONFIG = {
     "base_channels": 32,

@@ -4,7 +4,7 @@ import torch
 
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.vqfr.config import VQFRv1Config
-from ffhqref.zoo.vqfr.v1 import VQFRv1
+from ffhqref.zoo.vqfr.network_v1 import VQFRv1
 
 CONFIG = {
     "size": 64,

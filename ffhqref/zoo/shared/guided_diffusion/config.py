@@ -37,7 +37,7 @@ _IGNORED = {
 
 
 @dataclass(frozen=True)
-class UNetConfig:
+class GuidedUNetConfig:
     """A guided-diffusion U-Net. Defaults: the FFHQ 512 network that DifFace and PGDiff share."""
 
     image_size: int = 512
@@ -80,7 +80,9 @@ class UNetConfig:
         """Return the number of attention heads of a layer of this width."""
         return self.num_heads if self.num_head_channels == -1 else width // self.num_head_channels
 
-    def changed(self, values: Mapping[str, Any], attention: Literal["sides", "factors"], where: str) -> UNetConfig:
+    def changed(
+        self, values: Mapping[str, Any], attention: Literal["sides", "factors"], where: str
+    ) -> GuidedUNetConfig:
         """Return this config with the published arguments put in.
 
         Args:

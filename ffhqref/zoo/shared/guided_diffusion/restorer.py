@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from ffhqref.restorers.base import RestorationBatch
-    from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig
-    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+    from ffhqref.zoo.shared.guided_diffusion.config import GuidedUNetConfig
+    from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
 
 class DiffusionRestorer(NetworkRestorer):
@@ -49,10 +49,10 @@ class DiffusionRestorer(NetworkRestorer):
 
         with torch.no_grad():
             made = self.restored(batch, draws or self.draws(batch))
-            return fitted(made, tuple(batch.lq.shape[-2:])).clamp(0.0, 1.0).cpu()
+            return resize_antialiased(made, tuple(batch.lq.shape[-2:])).clamp(0.0, 1.0).cpu()
 
 
-def fitted(pictures: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+def resize_antialiased(pictures: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     """Return pictures [B, 3, H, W] at another size, bicubic with antialiasing, not clamped; none where it is theirs."""
     from torch.nn import functional as F
 
@@ -82,14 +82,14 @@ def loaded(
     return ready(network, tensors, path, device)
 
 
-def load_unet(path: Path, config: UNetConfig, device: str) -> UNet:
+def load_unet(path: Path, config: GuidedUNetConfig, device: str) -> GuidedUNet:
     """Return the denoiser of a published file, which names its tensors with or without ``module.`` in front.
 
     Raises:
         WeightsError: damaged, or of another network.
     """
-    from ffhqref.zoo.shared.guided_diffusion.unet import UNet
+    from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
-    network = loaded(lambda: UNet(config), load_tensors(path, prefix="module."), path, device)
-    assert isinstance(network, UNet)
+    network = loaded(lambda: GuidedUNet(config), load_tensors(path, prefix="module."), path, device)
+    assert isinstance(network, GuidedUNet)
     return network

@@ -16,7 +16,7 @@ from ffhqref.zoo.shared.guided_diffusion.config import GROUPS
 from ffhqref.zoo.shared.layers import Downsample, Upsample, time_network, timestep_embedding
 
 if TYPE_CHECKING:
-    from ffhqref.zoo.shared.guided_diffusion.config import UNetConfig
+    from ffhqref.zoo.shared.guided_diffusion.config import GuidedUNetConfig
 
 Resample = Literal["down", "up"]
 
@@ -83,14 +83,14 @@ class _Block(nn.ModuleList):
         return x
 
 
-class UNet(nn.Module):
+class GuidedUNet(nn.Module):
     """Noise and variance value, [B, 6, S, S], of a noisy picture [B, 3, S, S] at a time 0..999.
 
     S must be such that every halving is exact. `ffhqref.zoo.shared.guided_diffusion.diffusion.Diffusion` says what the
     six channels mean.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: GuidedUNetConfig) -> None:
         super().__init__()
         self.config = config
         base = config.model_channels
