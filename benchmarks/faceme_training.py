@@ -146,7 +146,7 @@ def ours(way: str, folder: Path, options: argparse.Namespace) -> list[tuple[floa
     from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.training.faces import unrounded_degradation
     from ffhqref.training.loop import train
-    from ffhqref.training.runtime import Runtime
+    from ffhqref.training.runtime import TrainingRuntime
     from ffhqref.training.settings import RunSettings
     from ffhqref.zoo.faceme.config import MixConfig
 
@@ -157,7 +157,7 @@ def ours(way: str, folder: Path, options: argparse.Namespace) -> list[tuple[floa
     )
     base = folder / "base"
     task = FaceMeTask(
-        settings, load_networks(base, encode_prompt(base), mix_config=MixConfig(CROSS, 16)), Runtime("cpu")
+        settings, load_networks(base, encode_prompt(base), mix_config=MixConfig(CROSS, 16)), TrainingRuntime("cpu")
     )
     source = FaceMeBatches(
         read_samples(folder / "train.json"),

@@ -14,6 +14,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE, to_tensor, to_uint8
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.weights.files import load_tensors
+from ffhqref.zoo.codeformer.config import CodeFormerConfig
 from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.shared.network import ready, signed, unsigned
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ffhqref.zoo.codeformer.config import CodeFormerConfig
     from ffhqref.zoo.codeformer.network import CodeFormerNetwork
 
 GREY_VARIANCE = 10.0
@@ -72,8 +72,6 @@ class CodeFormer(AlignedRestorer):
         if not 0 <= fidelity_weight <= 1:
             raise ConfigError(f"restorer codeformer: fidelity_weight={fidelity_weight}, expected a number of 0..1")
         need_package("codeformer", "spandrel_extra_arches", "zoo-nc")
-        from ffhqref.zoo.codeformer.network import CodeFormerConfig
-
         self.config = read_architecture(CodeFormerConfig, config)
         self.side = self.config.img_size
         self.fidelity_weight = float(fidelity_weight)
