@@ -53,6 +53,7 @@ def node(group: str, name: str) -> dict[str, Any]:
     makers: dict[str, Callable[[str], dict[str, Any]]] = {
         "dataset": _dataset,
         "embedder": _embedder,
+        "engine": lambda name: {"name": name},
         "synthesis": lambda name: {"renderer": {"name": name}},
     }
     return makers[group](name)

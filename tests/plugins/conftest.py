@@ -16,6 +16,7 @@ TOYS = {
     "toy_crop": ("crops", "mirrored"),
     "toy_degradation": ("degradations", "BLUR"),
     "toy_benchmark": ("benchmarks", "TINY"),
+    "toy_engine": ("engines", "Counting"),
     "toy_metric": ("metrics", "Difference"),
     "toy_restorer": ("restorers", "Shade"),
 }

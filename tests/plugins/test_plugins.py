@@ -17,7 +17,8 @@ def done(toys, few_faces):
         "run", "root=w", "dataset=toy_dataset", f"dataset.path={few_faces}", "dataset.test=3", "dataset.val=1",
         "embedder=toy_embedder", "embedder.crop=toy_crop", "embedder.channel=0", "benchmark=[toy_benchmark]",
         "+benchmark.blurred={degradation:toy_degradation,split:test}", "restorer=[lq,toy_restorer]",
-        "restorer.toy_restorer.amount=0.75", "metric=[toy_metric]", "limit=2", "engine.workers=0",
+        "restorer.toy_restorer.amount=0.75", "metric=[toy_metric]", "limit=2",
+        "engine=toy_engine", "engine.file=counted",
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr + finished.stdout
     return toys.folder / "w", finished.stderr
@@ -39,6 +40,8 @@ def test_the_tables_say_that_the_toys_did_it(done):
     cases = tables.read_table(root, "cases").set_index("benchmark")["reference_paths"].map(len)
     assert cases["toy_benchmark"].max() <= 2
     assert set(tables.read_table(root, "restorations")["method"]) == {"lq", "toy_restorer"}
+    stages = (root.parent / "counted").read_text().split()
+    assert {"restore-lq", "restore-toy_restorer", "score"} <= set(stages)
     board = tables.read_table(root, "leaderboard")
     assert not board["higher_is_better"].any()
     assert set(board.loc[board["rank"] == 1, "method"]) == {"lq"}  # darker is farther off
@@ -65,6 +68,7 @@ def test_options_are_shown_and_mistakes_are_one_line(toys):
     assert "max_distance: 0.05" in shown
     assert "toy_embedder" in one_line(toys("build", "embedder=toy_embeder"))
     assert "chanel" in one_line(toys("build", "embedder=toy_embedder", "embedder.chanel=2"))
+    assert "engine.fiel" in one_line(toys("build", "engine=toy_engine", "engine.fiel=x"))
     assert "toy_crop" in one_line(toys("build", "embedder.crop=toy_crob"))
     assert "toy_degradation" in one_line(
         toys("run", "+benchmark.x={degradation:toy_degradatoin,split:test}", "benchmark=[moderate]")
