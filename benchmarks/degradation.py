@@ -28,7 +28,7 @@ from ffhqref.engine import LocalEngine, run_stage
 
 
 def transcription(image: np.ndarray, drawn: Parameters) -> np.ndarray:
-    """Degrade float32 RGB [H, W, 3] in 0..255 as protocols.md 2.3 tells it, step by step, with the global noise."""
+    """Degrade float32 RGB [H, W, 3] in 0..255 step by step, with global noise (ReF-LDM, ldm/data/degradations.py)."""
     height, width = image.shape[:2]
     picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) / 255
     angle = drawn.rotation

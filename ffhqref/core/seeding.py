@@ -1,4 +1,4 @@
-"""Randomness keyed by (seed, case), never by order or worker (design, section 6)."""
+"""Randomness keyed by (seed, case), never by order or worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apply recorded parameters to a picture: the steps of the published code, one by one (protocols.md 2.3).
+"""Apply recorded parameters to an image: the published steps, one by one (ReF-LDM, ldm/data/degradations.py).
 
 Everything that decides the last bit is kept as published: the full 41x41 kernel through OpenCV's ``filter2D`` (a
 separable blur is twice as fast and rounds differently), bilinear resizing, the order of the channels (the last

@@ -1,6 +1,6 @@
 """Same-age and cross-age sets: ffhqref's own protocol.
 
-MeInTime and TimeWeaver report on such sets and published neither lists nor rules (protocols.md 5). *What is built
+MeInTime and TimeWeaver report on such sets and published neither lists nor rules. *What is built
 here is ours and its results are not comparable with theirs.*
 
 Rule: the age gap of a reference is its age minus its target's. Up to ``same_max`` years it is same-age, from

@@ -1,6 +1,6 @@
 """Looking for identities that are two people: chains, bridges, and what a second network says.
 
-Connected components join two people by one wrong pair (protocols.md section 8, trap 9). For every identity this
+Connected components join two people by one wrong pair. For every identity this
 module finds its *weakest edge*: the longest edge of the minimum spanning tree of all its images. Every path between
 the two sides of that edge contains a step at least as long, so if the identity is two people, this is where they were
 joined. Whether they were is told by the mean distance between the two sides.

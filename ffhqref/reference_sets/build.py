@@ -1,4 +1,4 @@
-"""The whole builder as one pure function: embeddings in, reference set out (protocols.md section 10)."""
+"""The whole builder as one pure function: embeddings in, reference set out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Identities from pairs: who is the same person.
 
-``components`` is the rule of ReF-LDM (protocols.md 1.1, step 5): connected components of the graph of all pairs below
+``components`` is the rule of ReF-LDM (its paper): connected components of the graph of all pairs below
 the threshold. One wrong pair joins two people there, so three rules that resist chains stand beside it:
 
 * ``average``: agglomerative clustering, two groups are joined while the mean distance of their images is below the

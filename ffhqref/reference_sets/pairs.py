@@ -1,4 +1,4 @@
-"""Every pair of images nearer than a threshold: exact, blocked, without the N x N matrix (protocols.md 1.1).
+"""Every pair of images nearer than a threshold: exact, blocked, without the N x N matrix.
 
 Two passes. The first computes cosines tile by tile over the upper triangle, in bfloat16 where the processor has it in
 hardware, else in float32, and keeps what could be below the threshold given a bound on that arithmetic's error. The

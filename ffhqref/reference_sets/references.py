@@ -1,6 +1,6 @@
 """The references of each target, and their order.
 
-ReF-LDM's rule (protocols.md 1.1-1.2): the references of an image are its *direct* neighbours below the maximum
+ReF-LDM's rule (its paper): the references of an image are its *direct* neighbours below the maximum
 distance, so two images of one identity need not be references of each other. In test a reference must also be at
 least the minimum distance away, which removes near-duplicates, and a target has 2 to 9 references; train has no
 minimum. The published text does not say what holds in val: here val follows test. The minimum concerns a target and

@@ -1,6 +1,6 @@
 """The manual check: a page that shows every target with its references, and the verdicts it gives back.
 
-ReF-LDM had every reference of its test set verified by a person (protocols.md 1.2). The page does the same work with
+ReF-LDM had every reference of its test set verified by a person (its paper). The page does the same work with
 one key a target: it is one HTML file without a server, keeps verdicts in the browser and saves them as a CSV, which the
 builder reads (``exclusions=FILE``). It holds small pictures of real people: it is for the person who checks, not for
 publication.

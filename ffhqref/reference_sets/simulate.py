@@ -20,7 +20,7 @@ def simulate_embeddings(
     near_duplicates: float = 0.02,
     seed: int = 0,
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
-    """Return embeddings with the published numbers of images and people (protocols.md 1.2).
+    """Return embeddings with the published numbers of images and people (ReF-LDM paper).
 
     Photographs of one person scatter around a random direction, most pairs of them 0.15 to 0.4 apart and some farther,
     so that a person's images are not all direct neighbours; people are unrelated (distance near 1). Group sizes are 2

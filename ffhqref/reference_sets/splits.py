@@ -1,6 +1,6 @@
 """Identity-disjoint train, val and test.
 
-ReF-LDM splits by identity (protocols.md 1.2): 150 identities to test, 300 to val, the rest to train, and in its split
+ReF-LDM splits by identity: 150 identities to test, 300 to val, the rest to train, and in its split
 of the whole of FFHQ every image without reference is train (68,411 = 70,000 - 732 - 857). It does not say how the 150
 and 300 were drawn, only that the races were balanced on purpose. Here each identity gets a number from the seed and
 its smallest image id, and the first ones by that number are taken: the draw does not depend on the order of the

@@ -19,7 +19,7 @@ from ffhqref.core.hashing import content_key
 from ffhqref.degradation import DEGRADATIONS, Degradation, Parameters, apply, draw, get_degradation, legacy_sequence
 from ffhqref.store import tables
 
-PUBLISHED = {  # protocols.md 2.2: sigma, scale, noise, JPEG
+PUBLISHED = {  # published ranges: sigma, scale, noise, JPEG
     "refldm-train": (0, 16, 1, 32, 0, 20, 30, 100),
     "moderate": (0, 8, 1, 8, 0, 15, 60, 100),
     "severe": (8, 16, 8, 32, 0, 20, 30, 100),

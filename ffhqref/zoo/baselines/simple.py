@@ -31,7 +31,7 @@ class LowQuality(Restorer):
 class Bicubic(Restorer):
     """Bicubic enlargement of a small picture, as the baseline of super-resolution papers.
 
-    An LQ file is already 512x512: the degradation enlarged it bilinearly from 1/r of that (protocols.md 2.3), and r
+    An LQ file is already 512x512: the degradation enlarged it bilinearly from 1/r of that, and r
     is unknown to a blind method. So the picture is averaged down by a fixed ``factor`` first, which nearly undoes
     the enlargement where r >= factor (about 0.3 dB are lost on a clean face) and takes noise and JPEG blocks away,
     then enlarged with OpenCV's bicubic filter (a = -0.75). The default 4 is the factor of the usual x4 networks

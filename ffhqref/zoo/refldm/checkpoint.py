@@ -1,6 +1,7 @@
 """Checkpoints as released, ``refldm.ckpt`` and ``vqgan.ckpt``: read them, and write the same layout.
 
-Layout: restorers.md 4.4. Nothing is unpickled: files are read as safetensors or with torch's weights-only reader.
+Layout: that of the published refldm.ckpt and vqgan.ckpt. Nothing is unpickled: files are read as safetensors or with
+torch's weights-only reader.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ _IGNORED_UNET = {"use_checkpoint", "use_fp16", "legacy", "transformer_depth", "n
 
 @dataclass(frozen=True)
 class FirstStageConfig:
-    """The VQ auto-encoder. Defaults: the released model (restorers.md 4.1)."""
+    """The VQ auto-encoder. Defaults: the released model (configs/vqgan.yaml)."""
 
     embed_dim: int = 8
     """Channels of the latent and of a code."""
@@ -73,7 +73,7 @@ class FirstStageConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The denoiser. Defaults: the released model (restorers.md 4.1)."""
+    """The denoiser. Defaults: the released model (configs/refldm.yaml)."""
 
     in_channels: int = 16
     out_channels: int = 8

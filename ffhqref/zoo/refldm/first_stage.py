@@ -1,6 +1,6 @@
 """The VQ auto-encoder of ReF-LDM, with the parameter names of the published checkpoints.
 
-Architecture: restorers.md 4.1 (taming-transformers' VQGAN with one head of attention in the middle block).
+Architecture: taming-transformers' VQGAN with one head of attention in the middle block (ReF-LDM, configs/vqgan.yaml).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Codebook(nn.Module):
         return cast("Tensor", self.embedding(indices)).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return z + (e − z): e up to rounding, which is what the published decoder gets (restorers.md 4.1)."""
+        """Return z + (e − z): e up to rounding, the input of the published decoder (straight-through estimator)."""
         z = z.float()
         return z + (self.lookup(self.nearest(z)).float() - z).detach()
 

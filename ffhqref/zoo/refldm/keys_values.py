@@ -1,7 +1,7 @@
 """Keys and values of references (CacheKV) as explicit objects, and the attention that uses them.
 
 The published code keeps them in a module-level dictionary and needs one number of references in a batch
-(restorers.md 4.2). Here the U-Net is told, for one call, how to attend: over itself alone, over itself while
+(ldm/cache_kv.py). Here the U-Net is told, for one call, how to attend: over itself alone, over itself while
 writing keys and values down, or over itself and the references of each row.
 """
 

@@ -187,7 +187,7 @@ class RefLDM:
         """Return the latents [N, C, h, w] of one case's references [N, 3, H, W] in −1..1.
 
         They are joined along the width and encoded as one wide picture, as the published code does, whose group
-        norm and middle attention then see all of them (restorers.md 4.2): latents of references encoded one by
+        norm and middle attention then see all of them (ldm/cache_kv.py): latents of references encoded one by
         one are other latents.
         """
         count = references.shape[0]

@@ -37,7 +37,7 @@ INFO = RestorerInfo(
 
 @dataclass(frozen=True)
 class Preset:
-    """A published set of sampling settings (restorers.md 4.3)."""
+    """A published set of sampling settings (inference.py, scripts/inference_dataset.py)."""
 
     steps: int
     spacing: str
@@ -89,7 +89,7 @@ class RefLDMRestorer(Restorer):
     info = INFO
     cache_ignored_options = ("refldm_ckpt", "vqgan_ckpt", "batch_size", "cache_dir")
     quantization = "truncate"
-    """How the published scripts make 8-bit pictures: both cut off instead of rounding (restorers.md 4.3)."""
+    """How the published scripts make 8-bit pictures: both cut off instead of rounding (inference.py)."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ SPACINGS: tuple[Spacing, ...] = ("uniform", "uniform_trailing")
 
 
 def alphas_cumprod(timesteps: int, linear_start: float, linear_end: float) -> NDArray[np.float64]:
-    """Return ᾱ [timesteps] for betas that are linear in their square root (restorers.md 4.1)."""
+    """Return ᾱ [timesteps] for betas that are linear in their square root (configs/refldm.yaml)."""
     betas = np.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=np.float64) ** 2
     return np.asarray(np.cumprod(1.0 - betas), dtype=np.float64)
 
@@ -27,7 +27,7 @@ def ddim_timesteps(steps: int, spacing: str, timesteps: int = 1000) -> NDArray[n
 
     The number of steps is nominal, as in the published code: with a stride c = timesteps // steps there are
     ceil(timesteps / c) of them (6 asked for of 1000 gives 7). ``uniform`` is 1, 1 + c, …; ``uniform_trailing`` is
-    timesteps - 1, timesteps - 1 - c, … (restorers.md 4.5).
+    timesteps - 1, timesteps - 1 - c, … (ldm/models/diffusion/ddim.py).
 
     Raises:
         ConfigError: an unknown spacing; a number of steps out of 1..timesteps; or one for which ``uniform`` asks
@@ -61,7 +61,7 @@ class DDIMTable:
 
     @classmethod
     def make(cls, alphas: NDArray[np.float64], steps: int, spacing: str) -> DDIMTable:
-        """Return the table; the last step goes to ᾱ of time step 0, not to 1 (restorers.md 4.5).
+        """Return the table; the last step goes to ᾱ of time step 0, not to 1 (ldm/models/diffusion/ddim.py).
 
         Raises:
             ConfigError: see `ddim_timesteps`.

@@ -1,6 +1,6 @@
 """The denoiser of ReF-LDM, with the parameter names of the published checkpoints.
 
-Architecture: restorers.md 4.1 (the U-Net of latent-diffusion without text or class conditioning).
+Architecture: the U-Net of latent-diffusion without text or class conditioning (ReF-LDM, configs/refldm.yaml).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         qkv = F.linear(tokens(self.norm(x)), self.qkv.weight.squeeze(-1), self.qkv.bias)
-        # Heads first, then q, k and v within each head (restorers.md 4.1).
+        # Heads first, then q, k and v within each head (``QKVAttentionLegacy``).
         q, k, v = qkv.unflatten(2, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         out = attend(self.layer, q, k, v).transpose(1, 2).flatten(2)
         out = F.linear(out, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         return cast("Tensor", self.out[2](silu(self.out[0](h)))).float()
 
     def keys_values(self, x: Tensor) -> KeysValues:
-        """Return the keys and values of references at t = 0 (restorers.md 4.2).
+        """Return the keys and values of references at t = 0 (ldm/cache_kv.py).
 
         References do not see one another, so any number of them goes through as one batch. The network runs up to
         its last attention layer only.

@@ -18,7 +18,7 @@ _MAX_PERIOD = 10_000.0
 
 
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
-    """Return float32 [B, channels]: cosines, then sines, of t times falling frequencies (restorers.md 4.5)."""
+    """Return float32 [B, channels]: cosines, then sines, of t times falling frequencies (as guided-diffusion)."""
     half = channels // 2
     frequencies = torch.exp(-math.log(_MAX_PERIOD) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies[None]

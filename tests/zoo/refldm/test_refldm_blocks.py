@@ -1,4 +1,4 @@
-"""The networks against diffusers' blocks, at the settings of restorers.md 4.5, for several architectures."""
+"""The networks against diffusers' blocks, at settings that make both equal, for several architectures."""
 
 from __future__ import annotations
 

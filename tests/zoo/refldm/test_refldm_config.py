@@ -74,7 +74,7 @@ def test_absent_config(tmp_path):
 
 @pytest.mark.parametrize("timesteps", [1000, 37])
 def test_timesteps_follow_the_rule(timesteps):
-    """restorers.md 4.5, by brute force over every number of steps."""
+    """ldm/models/diffusion/ddim.py, by brute force over every number of steps."""
     refused = []
     for steps in range(1, timesteps + 1):
         stride = timesteps // steps

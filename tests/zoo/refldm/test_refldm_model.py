@@ -106,7 +106,7 @@ def test_guidance_moves_along_the_line_between_the_branches(small_model, mixed):
 
 
 def test_null_references_are_not_the_same_as_none(small_model, faces, noise):
-    """restorers.md 4.2: zero references are tokens that attention sees."""
+    """ldm/cache_kv.py: zero references are tokens that attention sees."""
     lq, x_T = faces(1, 1, 3, 64, 64), noise(2, 1, 4, 16, 16)
     steps = []
     small_model.sample_latent(lq, faces(3, 1, 2, 3, 64, 64), x_T, STEPS, 1.5, callback=steps.append)

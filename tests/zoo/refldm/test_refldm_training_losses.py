@@ -96,7 +96,7 @@ def test_identity_loss_is_scaled_by_the_time_step():
 
 
 def test_identity_crop_is_the_published_one():
-    """protocols.md 3.1: of 512 rows and columns 32 to 480, by area to 112 (four by four means)."""
+    """scripts/eval.py: of 512 rows and columns 32 to 480, by area to 112 (four by four means)."""
     images = torch.rand((1, 3, 512, 512), generator=torch.Generator().manual_seed(0))
     expected = images[:, :, 32:480, 32:480].reshape(1, 3, 112, 4, 112, 4).mean(dim=(3, 5))
     torch.testing.assert_close(identity_crop(images), expected)
