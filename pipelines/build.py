@@ -6,14 +6,13 @@ import sys
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, embedder_options, open_context
 from ffhqref.config.run import DetectorOptions, RunConfig
 from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets import Dataset, open_dataset
 from ffhqref.reference_sets.card import write_card
 from ffhqref.reference_sets.plan import Part, Plan, Recorded, build_tables, open_plan
 from ffhqref.reference_sets.review import write_review
-
-from ._common import Context, embedder_options, open_context
 
 
 def execute(config: Any) -> int:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cases import make
 from ffhqref.cases.make import CaseMaker
 from ffhqref.cli.main import launch
-
-from ._common import Context, open_context
+from ffhqref.config.context import Context, open_context
 
 if TYPE_CHECKING:
     from ffhqref.cases.benchmark import Benchmark

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, open_context
 from ffhqref.training.faceme.chain import METHOD, NOISE, check_chain, describe_trained, wants_synthesis
 from ffhqref.training.faceme.run import FaceMePlan, trained_restorer
 
-from ._common import Context, open_context
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
 from .prepare import check_prepare, prepare

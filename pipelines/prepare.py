@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, open_context
 from ffhqref.core.errors import ConfigError
 from ffhqref.training.faceme.prepare import PreparePlan, plan_features, write_prepared
 from ffhqref.training.faceme.run import FaceMePlan
 from ffhqref.training.faceme.stage import PrepareStage
 
-from ._common import Context, open_context
 from .train import images_to_train_on
 
 

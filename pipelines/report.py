@@ -6,14 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, open_context
+from ffhqref.config.selection import named
 from ffhqref.leaderboard.publish import publish
 from ffhqref.leaderboard.reading import Scored, scored_parts
 from ffhqref.leaderboard.render import print_leaderboard
 from ffhqref.metrics.dataset_metrics import DATASET_METRICS
 from ffhqref.store.workspace import Workspace
-
-from ._chosen import named
-from ._common import Context, open_context
 
 if TYPE_CHECKING:
     from ffhqref.leaderboard.options import ReportOptions

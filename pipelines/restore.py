@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
-from ffhqref.core.errors import ConfigError
-from ffhqref.metrics.base import GROUND_TRUTH
+from ffhqref.config.context import Context, open_context
+from ffhqref.config.selection import chosen_cases
 from ffhqref.restorers.check import check_restorer
-from ffhqref.restorers.runner import RestoreStage
-from ffhqref.restorers.table import problems, restorations, restore_rows, restored_before, timing
+from ffhqref.restorers.table import problems, restorations, restore_rows, restore_stages, restored_before, timing
 
-from ._chosen import chosen_cases
-from ._common import Context, open_context
+if TYPE_CHECKING:
+    from ffhqref.restorers.runner import RestoreStage
 
 
 def execute(config: Any) -> int:
@@ -26,25 +25,9 @@ def execute(config: Any) -> int:
 
 def make_stages(context: Context) -> list[RestoreStage]:
     """Return one stage for each restorer of the config; a wrong name, option or weight file ends here."""
-    chosen = context.config.parts("restorer")
-    if not chosen:
-        raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
-    device = context.device if context.config.dry_run else context.stage_device  # a dry run is in this process
-    stages = []
-    for method, given in chosen.items():
-        if method == GROUND_TRUTH:
-            raise ConfigError(f"restorer '{method}': the name stands for the ground truth itself; choose another")
-        options = dict(given)
-        stage = RestoreStage(
-            context.workspace.root,
-            method,
-            {key: value for key, value in options.items() if key != "name"},
-            restorer=None if options.get("name") is None else str(options["name"]),
-            device=device,
-            retry_failed=context.config.retry_failed,
-        )
-        stages.append(stage)
-    return stages
+    config = context.config
+    device = context.device if config.dry_run else context.stage_device  # a dry run is in this process
+    return restore_stages(context.workspace.root, config.parts("restorer"), device, retry_failed=config.retry_failed)
 
 
 def dry_run(stages: list[RestoreStage]) -> int:

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import open_context
 from ffhqref.core.errors import ConfigError
 
-from ._common import open_context
 from .build import build, check_build
 from .degrade import check_benchmarks, degrade
 from .report import report

@@ -6,15 +6,14 @@ import sys
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, embedder_options, open_context
+from ffhqref.config.selection import chosen_cases
 from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.metrics.dataset_scoring import check_dataset_metrics
 from ffhqref.metrics.scoring import MetricSet, resolve_metrics
 from ffhqref.metrics.workspace import restored_cases, score_workspace
-
-from ._chosen import chosen_cases
-from ._common import Context, embedder_options, open_context
 
 
 def execute(config: Any) -> int:

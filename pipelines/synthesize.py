@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, open_context
 from ffhqref.synthesis.run import Synthesis, check_synthesis
 
-from ._common import Context, open_context
 from .train import file_embedder, images_to_train_on
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
+from ffhqref.config.context import Context, embedder_options, open_context
 from ffhqref.reference_sets.contamination import benchmark_folders, describe
 from ffhqref.reference_sets.training_images import FileEmbedder, TrainingImages, training_images
 from ffhqref.training.faceme.run import FaceMePlan, train_faceme
 from ffhqref.training.refldm.run import RefLDMPlan, train_refldm
-
-from ._common import Context, embedder_options, open_context
 
 if TYPE_CHECKING:
     from ffhqref.training.faceme.lists import Sample

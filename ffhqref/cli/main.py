@@ -86,7 +86,7 @@ def _main(arguments: list[str]) -> int:
     if name == "list":
         return _list_names()
     if name in COMMANDS:
-        return int(pipeline_module(name).main(arguments[1:]))
+        return int(importlib.import_module(f"ffhqref.cli.{name}").main(arguments[1:]))
     if name in PIPELINES and {"-h", "--help"} & set(arguments[1:]):
         from ffhqref.config.reference import pipeline_help
 

@@ -13,14 +13,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.errors import ConfigError, DatasetError, TableError
+from ffhqref.core.images import read_rgb
+from ffhqref.datasets.stage import ImageRow
+from ffhqref.faces.store import embed_images
+from ffhqref.reference_sets.pairs import pairs_of
 from ffhqref.reference_sets.vectors import Embeddings, check_distance, distances_to
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
+
+    from ffhqref.engine.base import Engine
+    from ffhqref.engine.run import Progress
+    from ffhqref.faces.stage import EmbedStage
 
 
 def audit_identities(
@@ -235,3 +244,72 @@ def contact_sheet(
             sheet.paste(thumbnail, (side * (i % columns), top + text_height + side * (i // columns)))
         top += height
     return np.asarray(sheet, dtype=np.uint8).copy()
+
+
+def embed_again(
+    images: pd.DataFrame,
+    image_ids: Sequence[str],
+    stage: EmbedStage,
+    folder: Path,
+    *,
+    engine: Engine,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Return the embeddings of the same images by another network.
+
+    Args:
+        images: the table.
+        image_ids: which, in this order.
+        stage: of the other network.
+        folder: of the stored vectors.
+        engine: where the network runs.
+        progress: called as work goes on.
+
+    Raises:
+        TableError: an image cannot be embedded.
+    """
+    wanted = images.set_index("image_id").loc[list(image_ids)].reset_index()[["image_id", "path", "sha256"]]
+    rows = [ImageRow(*row) for row in wanted.itertuples(index=False, name=None)]
+    made = embed_images(stage, rows, folder, engine=engine, progress=progress)
+    if made.errors:
+        name, reason = next(iter(made.errors.items()))
+        raise TableError(f"audit: {len(made.errors)} images cannot be embedded again, first {name}: {reason}")
+    return Embeddings.checked(made.image_ids, made.vectors)
+
+
+def worst_identities(
+    identities: pd.DataFrame, worst: pd.DataFrame, path_of: Callable[[str], Path]
+) -> NDArray[np.uint8] | None:
+    """Return a contact sheet of identities, one a line with its figures; None without any.
+
+    Args:
+        identities: the table.
+        worst: rows of `audit_identities`.
+        path_of: image id to its file.
+    """
+    images, labels = [], []
+    for row in worst.itertuples(index=False):
+        members = identities.loc[identities["identity_id"] == row.identity_id, "image_id"]
+        images.append([read_rgb(path_of(name), 128) for name in members])
+        labels.append(
+            f"identity {row.identity_id}: gap {row.gap:.3f}, diameter {row.diameter:.3f}, "
+            f"weakest edge {row.weakest_a} - {row.weakest_b} at {row.weakest_edge:.3f}"
+        )
+    return contact_sheet(images, labels) if images else None
+
+
+def calibration(first: Embeddings, second: Embeddings, limit: float, max_distance: float) -> pd.DataFrame:
+    """Return `calibrate_threshold` over the pairs up to twice a threshold.
+
+    Args:
+        first: embeddings whose threshold is asked for.
+        second: of the same images by a network whose threshold is known.
+        limit: that threshold.
+        max_distance: the present threshold of the first.
+    """
+    widest = 2.0 * max_distance
+    pairs = pairs_of(first, min(widest, 1.9))
+    left, right = first.positions(pairs["image_a"]), first.positions(pairs["image_b"])
+    theirs = second.pair_distances(second.positions(pairs["image_a"]), second.positions(pairs["image_b"]))
+    steps = np.linspace(0.02 * widest, widest, 50)
+    return calibrate_threshold(first.pair_distances(left, right), theirs, limit, steps)

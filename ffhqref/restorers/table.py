@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ffhqref.restorers.runner import RestoreResult, RestoreRow
+from ffhqref.core.errors import ConfigError
+from ffhqref.metrics.base import GROUND_TRUTH
+from ffhqref.restorers.runner import RestoreResult, RestoreRow, RestoreStage
 from ffhqref.store.schemas import SPECS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from ffhqref.store.workspace import Workspace
+
+
+def restore_stages(
+    root: Path, chosen: Mapping[str, Mapping[str, Any]], device: str, *, retry_failed: bool = False
+) -> list[RestoreStage]:
+    """Return one stage for each restorer.
+
+    Args:
+        root: of the workspace.
+        chosen: options by the name that the restorer has in this run; ``name`` among them is that of the registry.
+        device: of networks.
+        retry_failed: do failed cases again.
+
+    Raises:
+        FfhqrefError: none chosen, a wrong name or option, or no weight file; one line.
+    """
+    if not chosen:
+        raise ConfigError("no restorer chosen: restorer=[lq,bicubic]")
+    if GROUND_TRUTH in chosen:
+        raise ConfigError(f"restorer '{GROUND_TRUTH}': the name stands for the ground truth itself; choose another")
+    return [
+        RestoreStage(
+            root,
+            method,
+            {key: value for key, value in options.items() if key != "name"},
+            restorer=None if options.get("name") is None else str(options["name"]),
+            device=device,
+            retry_failed=retry_failed,
+        )
+        for method, options in chosen.items()
+    ]
 
 
 def restore_rows(workspace: Workspace, cases: pd.DataFrame, method: str, seed: int) -> list[RestoreRow]:

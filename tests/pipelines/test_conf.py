@@ -64,7 +64,7 @@ def test_the_paper_config_takes_no_faces_of_the_tiny_one(monkeypatch):
 
 
 def test_an_onnx_embedder_works_where_the_run_does_unless_named():
-    from pipelines._common import embedder_options
+    from ffhqref.config.context import embedder_options
 
     def place(*overrides):
         options = embedder_options(read_config(composed(*overrides)))[2]

@@ -121,9 +121,3 @@ def _convert(name: str, to: Path | None, folder: Path | None) -> int:
 
     sys.stdout.write(f"{convert(main_file, first_stage, to or home(folder) / f'{name}.safetensors')}\n")
     return 0
-
-
-if __name__ == "__main__":
-    from ffhqref.cli.main import main as ffhqref
-
-    sys.exit(ffhqref(["weights", *sys.argv[1:]]))

@@ -71,7 +71,3 @@ def _recipes() -> dict[str, RestorerInfo]:
             if isinstance(options, dict) and options.get("name") == "command":
                 found[name] = Recipe.of(options["recipe"], options.get("parameters") or {}).info
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

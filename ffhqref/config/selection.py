@@ -1,4 +1,4 @@
-"""What a command names of a workspace's cases and methods, where the tables may hold more."""
+"""Select the cases and methods that a command names, where the tables hold more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from ffhqref.store.tables import read_metadata
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ffhqref.config.context import Context
     from ffhqref.store.workspace import Workspace
-
-    from ._common import Context
 
 
 def chosen_cases(context: Context, workspace: Workspace, cases: pd.DataFrame) -> pd.DataFrame:
