@@ -2,13 +2,15 @@
 
 The data file ``data/published.csv`` holds every row with its source and how far it can be trusted;
 ``data/published_protocols.csv`` says what a metric's signature must contain to mean the same as a paper's metric.
-A published number is comparable where the set, the degradation, the number of cases and references and the metric
-agree; everywhere else the reason is given.
+A published number is comparable where the release of low-quality images, the number of cases and references and the
+metric agree; everywhere else the reason is given. The name of a set is not enough: two releases of low-quality images
+go by the name CelebA-Test.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -32,6 +34,9 @@ SOURCES = {
     "FM-W": "FaceMe, arXiv 2501.05177 (project page)",
     "IC-P": "IConFace, arXiv 2605.02814",
     "IC-S": "IConFace, arXiv 2605.02814, supplement",
+    "OS-W": "OSDFace, arXiv 2411.17163 (image of the table in the authors' repository)",
+    "HF-W": "HonestFace, arXiv 2505.18469 (image of the table in the authors' repository)",
+    "PM-W": "PMRF, arXiv 2410.00418 (image of the table in the authors' repository)",
     "AGG": "leaderboard aggregators",
 }
 """What the tags in the column ``source`` stand for."""
@@ -58,19 +63,24 @@ class BenchmarkInfo:
     notes: Mapping[str, str] = field(default_factory=dict)
     """Metric to what a reader must know of that column."""
 
+    @property
+    def lq_release(self) -> str:
+        """Published low-quality images that it runs on, as the table of published numbers calls them; "": its own.
+
+        >>> BenchmarkInfo("mine", "CelebA-Test", "CelebA-Test LQ (DAEFR release)").lq_release
+        'celeba-test/daefr'
+        """
+        return _releases().get((self.dataset, self.degradation.lower()), "")
+
 
 @cache
 def _published() -> pd.DataFrame:
     import pandas as pd
 
     folder = resources.files("ffhqref.leaderboard") / "data"
-    words = ("paper", "table", "dataset", "degradation", "method", "metric", "method_key", "source", "trust", "note")
-    text: dict[str, str] = dict.fromkeys(words, "string")
+    numbers = {"value": "float64", "higher_is_better": "int8", "references": "Int32", "n_cases": "Int32"}
     with (folder / "published.csv").open(encoding="utf-8") as stream:
-        frame = pd.read_csv(
-            stream,
-            dtype={**text, "value": "float64", "higher_is_better": "int8", "references": "Int32", "n_cases": "Int32"},
-        )
+        frame = pd.read_csv(stream, dtype=defaultdict(lambda: "string", numbers))
     with (folder / "published_protocols.csv").open(encoding="utf-8") as stream:
         protocols = pd.read_csv(stream, dtype="string")
     frame["higher_is_better"] = frame["higher_is_better"].astype(bool)
@@ -82,12 +92,20 @@ def _published() -> pd.DataFrame:
     return frame
 
 
+@cache
+def _releases() -> dict[tuple[str, str], str]:
+    """Return (set, degradation in small letters) as papers print them to the release of low-quality images."""
+    known = _published().dropna(subset=["lq_release"])
+    sets = zip(known["dataset"], known["degradation"].str.lower(), strict=True)
+    return dict(zip(sets, known["lq_release"], strict=True))
+
+
 def check_published(frame: pd.DataFrame) -> None:
     """Check rows of published numbers.
 
     Raises:
         TableError: a key that occurs twice, a metric with two directions, a value out of its range, an unknown source
-            or trust level.
+            or trust level, a set and degradation with two releases.
     """
     key = ["paper", "table", "dataset", "degradation", "method", "metric"]
     doubled = frame.duplicated(key)
@@ -105,14 +123,18 @@ def check_published(frame: pd.DataFrame) -> None:
     foreign = set(frame["source"]) - set(SOURCES) | set(frame["trust"]) - set(TRUST_LEVELS)
     if foreign:
         raise TableError(f"published numbers: unknown source or trust level {sorted(foreign)}")
+    releases = frame.groupby(["dataset", "degradation"])["lq_release"].nunique()
+    if (releases > 1).any():
+        raise TableError(f"published numbers: sets with two LQ releases: {list(releases[releases > 1].index)}")
 
 
 def published_numbers() -> pd.DataFrame:
     """Return all published numbers.
 
     Returns:
-        ``paper, table, dataset, degradation, method, metric, value, higher_is_better``; ``method_key``: the method's
-        name in this package's registry, null for ablations; ``source``: a key of `SOURCES`; ``trust, references,
+        ``paper, table, dataset, degradation, method, metric, value, higher_is_better``; ``lq_release``: which release
+        of low-quality images was restored, null where none is known; ``method_key``: the method's name in this
+        package's registry, null for ablations; ``source``: a key of `SOURCES`; ``trust, references,
         n_cases, note``; ``requires``: patterns that a metric's signature must contain, separated by ``;``, null where
         nothing is comparable; ``reason``: the metric in words, or why it cannot be compared.
     """
@@ -170,15 +192,15 @@ def match_published(
     return frame.drop(columns="order")
 
 
-UNKNOWN_VERSION = {"vqfr": "2", "vqfr_v1": "1"}
-"""Methods with several published versions, of which the papers do not say which they ran; and ours."""
+VERSIONS = {"vqfr": "2", "vqfr_v1": "1"}
+"""Methods with several published versions, and which is ours; a paper may not say which it ran."""
 
 
 def _other_method(row: Mapping[Hashable, Any], method: MethodFacts | None) -> str:
     """Return why the measured method is not the published one, or ""."""
     key = str(row["method_key"])
-    if key in UNKNOWN_VERSION:
-        ours = UNKNOWN_VERSION[key]
+    ours = VERSIONS.get(key)
+    if ours and not str(row["method"]).endswith(f" v{ours}"):
         return f"the paper does not say which version of {row['method']} it ran; measured is version {ours}"
     return "" if method is None else method.departure()
 
@@ -226,11 +248,12 @@ def _plain(name: str) -> str:
 def _near(known: pd.DataFrame, info: BenchmarkInfo) -> pd.DataFrame:
     """Return the rows a reader would want to compare a benchmark with, comparable or not."""
     same_set = known[known["dataset"] == info.dataset]
-    same_level = known[known["degradation"].str.lower() == info.degradation.lower()]
     if same_set.empty:
-        return same_level
-    both = same_set[same_set["degradation"].str.lower() == info.degradation.lower()]
-    return same_set if both.empty else both
+        return known[known["degradation"].str.lower() == info.degradation.lower()]
+    same_images = same_set[same_set["degradation"].str.lower() == info.degradation.lower()]
+    if info.lq_release:
+        same_images = same_set[same_set["lq_release"] == info.lq_release]
+    return same_set if same_images.empty else same_images
 
 
 def _metric_match(row: Mapping[Hashable, Any], signatures: Mapping[str, str]) -> tuple[str | None, str]:
@@ -254,6 +277,9 @@ def _protocol_mismatch(row: Mapping[Hashable, Any], info: BenchmarkInfo, method:
     references, n_cases = row["references"], row["n_cases"]
     if row["dataset"] != info.dataset:
         return f"other set: published on {row['dataset']}, measured on {info.dataset}"
+    if info.lq_release and row["lq_release"] != info.lq_release:
+        theirs = row["degradation"] if pd.isna(row["lq_release"]) else row["lq_release"]
+        return f"other low-quality images: published on {theirs}, measured on {info.lq_release}"
     if row["degradation"].lower() != info.degradation.lower():
         return f"other degradation: published {row['degradation']}, measured {info.degradation or 'unnamed'}"
     if not pd.isna(n_cases) and int(n_cases) != info.n_cases:

@@ -34,12 +34,29 @@ def test_data_file_holds_every_row_of_its_origin():
         pytest.skip(f"{SHARED} is absent")
     ours = published_numbers()
     origin = pd.read_csv(SHARED)
-    origin = origin[origin["paper"].isin(ours["paper"])]  # it may hold papers that the package does not yet
     key = ["paper", "table", "dataset", "degradation", "method", "metric"]
     both = origin.merge(ours, on=key, suffixes=("", "_ours"))
     assert len(both) == len(origin) == len(ours)
     assert (both["value"] == both["value_ours"]).all()
     assert (both["higher_is_better"].astype(bool) == both["higher_is_better_ours"]).all()
+
+
+def test_the_two_sets_called_celeba_test_are_told_apart():
+    frame = published_numbers()
+    both = frame[frame["dataset"] == "CelebA-Test"].groupby("degradation")["lq_release"].unique()
+    assert both["CelebA-Test LQ (GFPGAN release)"].tolist() == ["celeba-test/gfpgan"]
+    assert both["CelebA-Test LQ (DAEFR release)"].tolist() == ["celeba-test/daefr"]
+    gfpgan = BenchmarkInfo("b", "CelebA-Test", "CelebA-Test LQ (GFPGAN release)")
+    papers = {}
+    for info in (gfpgan, BenchmarkInfo("b", "CelebA-Test", "CelebA-Test LQ (DAEFR release)")):
+        found = match_published({"b": info}, {"codeformer": None}, {"psnr": "psnr", "lmd": "lmd", "lpips_vgg": ""})
+        papers[info.lq_release] = {paper.split()[0] for paper in found["paper"]}
+    assert papers == {"celeba-test/gfpgan": {"IConFace", "PMRF"}, "celeba-test/daefr": {"OSDFace"}}
+    (only,) = match_published({"b": gfpgan}, {"osdface": None}, {"lpips_vgg": "lpips|vgg"}).to_dict("records")
+    assert not only["comparable"]
+    assert only["reason"] == (
+        "other low-quality images: published on celeba-test/daefr, measured on celeba-test/gfpgan"
+    )
 
 
 def test_anchors_of_table_7_and_their_trust():
@@ -232,9 +249,9 @@ def test_vqfr_is_comparable_in_no_version():
 
 
 def test_pgdiff_with_a_reference_is_not_pgdiff():
-    frame = published_numbers()
-    assert set(frame.loc[frame["method"] == "PGDiff (reference)", "method_key"]) == {"pgdiff_ref"}
-    assert "pgdiff" not in set(frame["method_key"].dropna())
+    keys = published_numbers().set_index("method")["method_key"]
+    assert set(keys["PGDiff (reference)"]) == {"pgdiff_ref"}
+    assert set(keys["PGDiff (1000 steps)"]) == {"pgdiff"}
 
 
 @pytest.mark.parametrize(
@@ -297,6 +314,10 @@ def test_bad_rows_are_refused():
     wrong = frame.copy()
     wrong.loc[wrong.index[wrong["metric"] == "IDS"][0], "value"] = 67.6
     with pytest.raises(TableError, match=r"IDS = 67\.6 .* out of range"):
+        check_published(wrong)
+    wrong = frame.copy()
+    wrong.loc[wrong.index[wrong["lq_release"] == "celeba-test/daefr"][0], "lq_release"] = "celeba-test/gfpgan"
+    with pytest.raises(TableError, match="two LQ releases"):
         check_published(wrong)
     with pytest.raises(TableError, match="unknown source or trust level \\['hearsay'\\]"):
         check_published(frame.assign(trust="hearsay"))
