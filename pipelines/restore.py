@@ -46,11 +46,10 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
     workspace, say = context.workspace, context.reporter.say
     workspace.check_current("cases")
     cases = chosen_cases(context, workspace, workspace.read("cases"))
-    results = [
-        result
-        for stage in stages
-        for result in context.map(stage, restore_rows(workspace, cases, stage.method, context.seed))
-    ]
+    results = []
+    for stage in stages:
+        rows = stage.matched(restore_rows(workspace, cases, stage.method, context.seed), say)
+        results += context.map(stage, rows)
     made = restorations(results)
     infos = {stage.method: asdict(stage.restorer.info) for stage in stages}
     weights = {stage.method: dict(stage.restorer.weights_sha256) for stage in stages}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.errors import FfhqrefError
+from ffhqref.core.errors import ConfigError, FfhqrefError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+
+    from ffhqref.restorers.match import CaseName, Matched
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,25 @@ class RestorerInfo:
     """What the implementation was tested against."""
 
 
+def info_of(facts: Mapping[str, Any], where: str, **defaults: Any) -> RestorerInfo:
+    """Return a description from plain values, as a config holds them.
+
+    Args:
+        facts: fields of `RestorerInfo`.
+        where: they are from, for messages.
+        defaults: of fields that are not given.
+
+    Raises:
+        ConfigError: an unknown field.
+    """
+    known = [item.name for item in fields(RestorerInfo)]
+    for key in facts:
+        if key not in known:
+            raise ConfigError(f"{where}: info has no '{key}'.{did_you_mean(str(key), known)} Known: {', '.join(known)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+    return RestorerInfo(**{**defaults, **values})
+
+
 @dataclass(frozen=True)
 class RestorationBatch:
     """Cases of one call. There is no ground truth in here, on purpose."""
@@ -55,6 +76,8 @@ class RestorationBatch:
     case_ids: list[str] = field(default_factory=list)
     ages: list[float | None] | None = None
     """Age of the target in years, where known."""
+    files: list[tuple[str, str] | None] | None = None
+    """Path and SHA-256 of each case's own file, where `Restorer.match` names one."""
 
     def __len__(self) -> int:
         return int(self.lq.shape[0])
@@ -75,6 +98,7 @@ class RestorationBatch:
             seeds=[self.seeds[index] for index in indices],
             case_ids=[self.case_ids[index] for index in indices] if self.case_ids else [],
             ages=None if self.ages is None else [self.ages[index] for index in indices],
+            files=None if self.files is None else [self.files[index] for index in indices],
         )
 
 
@@ -134,11 +158,22 @@ class Restorer:
     """False: another program does the work, so that its memory is unknown and each of its calls starts it anew."""
     groups_references: bool = False
     """Put cases with the same references next to each other."""
+    by_file: bool = False
+    """Its outputs are files that exist already: `match` names them, and their reading is not timed."""
 
     @property
     def exclusive(self) -> bool:
         """Whether only one process may use it at a time; by default on a GPU, whose memory is not for all cores."""
         return self.device.startswith("cuda")
+
+    def match(self, cases: Sequence[CaseName], method: str) -> Matched:
+        """Return the files of some cases, where `by_file` is set.
+
+        Args:
+            cases: all of the run.
+            method: name of this restorer in the run, for messages.
+        """
+        raise NotImplementedError
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor | PartialResult:
         """Return float32 [B, 3, H, W] in 0..1 RGB, one image for each case, in the batch's order."""

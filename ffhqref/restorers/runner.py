@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
-from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.core.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.core.seeding import case_seed
 from ffhqref.engine.base import Stage
@@ -17,6 +17,7 @@ from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.restorers import Restorer, make_restorer
 from ffhqref.restorers.base import RestorationBatch
 from ffhqref.restorers.cache_key import restorer_identity
+from ffhqref.restorers.match import CaseName
 from ffhqref.restorers.passthrough import same_as_input
 from ffhqref.restorers.run_cases import Outcome, Stopwatch, run_cases
 from ffhqref.store.workspace import inside
@@ -44,6 +45,10 @@ class RestoreRow:
     age: float | None
     """Of the target in years."""
     out_path: str
+    lq_name: str = ""
+    """Name of an imported LQ file as given, without ending."""
+    file: tuple[str, str] | None = None
+    """Path and SHA-256 of the output, where it exists already (`Restorer.match`)."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,31 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         return content_key(
             self._identity, [row.benchmark, row.case_id, row.lq_sha256, row.out_path], self._reference_hashes(row),
             row.seed if info.uses_seed or not info.deterministic else None, _age(row),
+            *([row.file and row.file[1]] if self.restorer.by_file else []),
         )  # fmt: skip
+
+    def matched(self, rows: Sequence[RestoreRow], say: Callable[[str], None]) -> list[RestoreRow]:
+        """Return the rows with their files, where outputs exist already; any other restorer's as they are.
+
+        Args:
+            rows: of all cases of the run.
+            say: told what a user must know, one line at a time.
+
+        Raises:
+            FfhqrefError: the files cannot be matched; one line.
+        """
+        if not self.restorer.by_file:
+            return list(rows)
+        names = [CaseName(row.benchmark, row.case_id, row.lq_name) for row in rows]
+        found = self.restorer.match(names, self.method)
+        for line in found.remarks:
+            say(line)
+        left_out = set(found.absent)
+        return [
+            replace(row, file=_with_hash(found.files.get(name)))
+            for row, name in zip(rows, names, strict=True)
+            if name not in left_out
+        ]
 
     def _reference_hashes(self, row: RestoreRow) -> list[str | None]:
         return list(row.reference_sha256)[: self.restorer.info.max_references]
@@ -228,17 +257,28 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         )
 
     def _result(self, row: RestoreRow, outcome: Outcome, **found: Any) -> RestoreResult:
+        first, seconds = outcome.cost.first_call, None if self.restorer.by_file else outcome.cost.seconds
         return RestoreResult(
             self.method,
             row.benchmark,
             row.case_id,
             error=outcome.error,
-            seconds=None if outcome.cost.first_call else outcome.cost.seconds,
-            first_seconds=outcome.cost.seconds if outcome.cost.first_call else None,
+            seconds=None if first else seconds,
+            first_seconds=seconds if first else None,
             peak_memory_bytes=outcome.cost.peak_memory_bytes,
             device=str(self.restorer.device),
             **found,
         )
+
+
+def _with_hash(file: Path | None) -> tuple[str, str] | None:
+    """Return a file with its hash, empty where it cannot be read: that is told when it is read as an image."""
+    if file is None:
+        return None
+    try:
+        return str(file), sha256_file(file)
+    except OSError:
+        return str(file), ""
 
 
 def _age(row: RestoreRow) -> float | None:
@@ -253,6 +293,7 @@ def _batch(cases: Sequence[_Case]) -> RestorationBatch:
         seeds=[case.seed for case in cases],
         case_ids=[case.row.case_id for case in cases],
         ages=ages if any(age is not None for age in ages) else None,
+        files=[case.row.file for case in cases],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def restore_rows(workspace: Workspace, cases: pd.DataFrame, method: str, seed: i
         method: name of the restorer in this run.
         seed: of the run.
     """
-    sha256 = workspace.picture_hashes()
+    sha256, names = workspace.picture_hashes(), _lq_names(workspace)
     return [
         RestoreRow(
             benchmark=case["benchmark"],
@@ -72,9 +73,20 @@ def restore_rows(workspace: Workspace, cases: pd.DataFrame, method: str, seed: i
             seed=seed,
             age=case["age"],
             out_path=f"outputs/{method}/{case['benchmark']}/{case['case_id']}.png",
+            lq_name=names.get((case["benchmark"], case["case_id"]), ""),
         )
         for case in cases.to_dict("records")
     ]
+
+
+def _lq_names(workspace: Workspace) -> dict[tuple[str, str], str]:
+    """Return (benchmark, case id) to the name that an imported LQ file has outside, without ending."""
+    if not workspace.has("imports"):  # a workspace of an earlier release has none
+        return {}
+    brought = workspace.read("imports")
+    own = brought[brought["role"] == "lq"][["benchmark", "case_id", "file"]]
+    rows = zip(*(own[column].astype(str) for column in own), strict=True)
+    return {(benchmark, case_id): PurePosixPath(file).stem for benchmark, case_id, file in rows}
 
 
 def restorations(results: Sequence[RestoreResult]) -> pd.DataFrame:

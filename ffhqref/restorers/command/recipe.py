@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ffhqref.core.errors import ConfigError, did_you_mean
-from ffhqref.restorers.base import RestorerInfo
+from ffhqref.restorers.base import RestorerInfo, info_of
 
 GROUPS = ("run", "identity", "image")
 
@@ -217,14 +217,8 @@ def _texts(name: str, value: Any) -> dict[str, str]:
 def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
     from ffhqref.weights.files import registry
 
-    known = [item.name for item in dataclasses.fields(RestorerInfo)]
-    for key in facts:
-        if key not in known:
-            raise _wrong(f"info has no '{key}'.{did_you_mean(str(key), known)} Known: {', '.join(known)}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     registered = tuple(name for name in weights.values() if name in registry())
-    defaults: dict[str, Any] = {"name": "command", "weights": registered, "verified_against": "not tested"}
-    return RestorerInfo(**{**defaults, **values})
+    return info_of(facts, "recipe", name="command", weights=registered, verified_against="not tested")
 
 
 def _loaded(path: str | Path) -> Mapping[str, Any]:
