@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, embeddings_of, open_context
-from ffhqref.core.images import save_png, write_atomic
+from ffhqref.core.files import write_atomic
+from ffhqref.core.images import save_png
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.reference_sets.audit import audit_identities, calibration, embed_again, worst_identities
 

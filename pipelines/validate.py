@@ -10,7 +10,7 @@ from ffhqref.cli.main import launch
 from ffhqref.config.parts import check_parts
 from ffhqref.config.run import read_config
 from ffhqref.core.errors import ConfigError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.reference_sets.release import read_release, release_tables
 from ffhqref.reference_sets.summary import describe_findings, findings_table
 from ffhqref.reference_sets.validate import Evidence, Limits, identified, validate_reference_set

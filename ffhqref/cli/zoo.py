@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
     if options.markdown:
-        from ffhqref.core.images import write_atomic
+        from ffhqref.core.files import write_atomic
 
         write_atomic(options.markdown, to_markdown(frame).encode())
         sys.stdout.write(f"{options.markdown}\n")

@@ -6,8 +6,6 @@ An image is uint8 RGB [H, W, 3], a tensor float32 RGB [B, 3, H, W] in 0..1.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ffhqref.core.errors import ImageError
+from ffhqref.core.files import read_regular, write_atomic
 from ffhqref.core.hashing import sha256_bytes
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def read_bytes(path: str | Path) -> bytes:
         ImageError: it is missing or may not be read.
     """
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except OSError as error:
@@ -176,21 +175,6 @@ def save_png(path: str | Path, image: NDArray[np.uint8]) -> bytes:
     data = encode_png(image)
     write_atomic(path, data)
     return data
-
-
-def write_atomic(path: str | Path, data: bytes) -> None:
-    """Write a file so that at every moment either the old or the whole new content is there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def to_tensor(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:

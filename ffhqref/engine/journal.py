@@ -1,13 +1,13 @@
 """The journal of a stage: an append-only file of results by content key.
 
-A line is written as soon as a batch is done. Killing the process at any moment loses at most the batch in flight:
-a torn last line is dropped on the next opening. A damaged line elsewhere costs its own result only.
+A line is written as soon as a batch is done, and ends in a checksum of itself. Killing the process at any moment loses
+at most the batch in flight. A damaged or torn line costs its own result only, which is told and computed again.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from ffhqref.core.files import open_own, settle
+from ffhqref.core.lines import checked_line, parse_line
 from ffhqref.engine.base import ResultT
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+log = logging.getLogger(__name__)
 
 
 class Journal(Generic[ResultT]):
@@ -33,24 +37,27 @@ class Journal(Generic[ResultT]):
         self.path, self._type = Path(path), result_type
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._stream = open_own(self.path, "a+b")
+        self._written = False
         self._load()
-        self._stream = self.path.open("ab")
 
     def _load(self) -> None:
-        if not self.path.exists():
-            return
-        whole = 0
-        with self.path.open("rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                entry = _parsed(line)
-                if entry is not None:
-                    self._rows[entry[0]] = entry[1]
-        if whole < self.path.stat().st_size:
-            with self.path.open("r+b") as stream:
-                stream.truncate(whole)
+        damaged = whole = 0
+        self._stream.seek(0)
+        for line in self._stream:
+            if not line.endswith(b"\n"):
+                damaged += 1
+                self._stream.truncate(whole)
+                break
+            whole += len(line)
+            entry = _parsed(line)
+            if entry is None:
+                damaged += 1
+            else:
+                self._rows[entry[0]] = entry[1]
+        self._stream.seek(0, 2)
+        if damaged:
+            log.warning("%d damaged or torn lines in %s: what they held is computed again", damaged, self.path)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -72,13 +79,15 @@ class Journal(Generic[ResultT]):
         encoded = {
             key: {name: _encode(value) for name, value in _stored(result).items()} for key, result in results.items()
         }
-        lines = [json.dumps({"key": key, "result": result}, separators=(",", ":")) for key, result in encoded.items()]
-        self._stream.write(("\n".join(lines) + "\n").encode())
+        self._stream.write(b"".join(checked_line({"key": key, "result": result}) for key, result in encoded.items()))
         self._stream.flush()
+        self._written = True
         self._rows.update(encoded)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what it holds survives the death of the machine."""
+        if self._written and not self._stream.closed:
+            settle(self._stream)
         self._stream.close()
 
     def __enter__(self) -> Journal[ResultT]:
@@ -91,13 +100,8 @@ class Journal(Generic[ResultT]):
 
 
 def _parsed(line: bytes) -> tuple[str, dict[str, Any]] | None:
-    """Return key and result of a line, None when it is no line of a journal."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(entry, dict):
-        return None
+    """Return key and result of a line, None when it is not as it was written."""
+    entry = parse_line(line) or {}
     key, result = entry.get("key"), entry.get("result")
     return (key, result) if isinstance(key, str) and isinstance(result, dict) else None
 

@@ -4,7 +4,7 @@ The vectors of an embedder and crop are one folder::
 
     vectors.f32      float32 [N, dim], row-major, little-endian; np.memmap reads it
     manifest.jsonl   first line: format, signature, dim; then one line a batch: image ids, SHA-256 of the images,
-                     CRC-32 of the batch's bytes in vectors.f32
+                     CRC-32 of the batch's bytes in vectors.f32. Each line ends in a checksum of itself
 
 Both files only grow. The vectors of a batch are written before its line. A process that is killed leaves at most
 vectors without a line, which the next opening cuts off. A line whose vectors never reached the disk (power loss) is
@@ -13,16 +13,18 @@ found by its CRC. Vectors are found by the hash of the image: renamed or moved i
 
 from __future__ import annotations
 
-import json
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.core.errors import TableError
+from ffhqref.core.files import open_own
 from ffhqref.core.hashing import content_key
+from ffhqref.core.lines import checked_line, parse_line
 from ffhqref.datasets.stage import FileRow, ImageResult, ImageRow, ImageStage
 from ffhqref.engine.journal import Journal
 from ffhqref.engine.run import Progress, run_stage, run_with_store
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
     from ffhqref.engine.base import Engine, ResultStore
 
-FORMAT = 1
+FORMAT = 2
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddingStore:
@@ -59,37 +63,46 @@ class EmbeddingStore:
         self._row: dict[str, int] = {}
         self._array: NDArray[np.float32] | None = None
         self._rows = 0
-        self._manifest = (self.folder / "manifest.jsonl").open("a+b")
-        self._vectors = (self.folder / "vectors.f32").open("a+b")
+        self._manifest = open_own(self.folder / "manifest.jsonl", "a+b")
+        self._vectors = open_own(self.folder / "vectors.f32", "a+b")
         self._recover()
 
     def _recover(self) -> None:
-        """Read the manifest and cut off what a killed process left behind."""
+        """Read the manifest and cut off what a killed process left behind, and what is damaged with all after it."""
         header = {"format": FORMAT, "signature": self.signature, "dim": self.dim}
         self._manifest.seek(0)
         first = self._manifest.readline()
-        if not first.endswith(b"\n"):
+        found = parse_line(first)
+        if found is not None and found != header:
+            raise TableError(f"{self._manifest.name} is no manifest of {header}; delete its folder and run again")
+        if found is None:
             self._manifest.truncate(0)
-            self._manifest.write(json.dumps(header).encode() + b"\n")
+            self._manifest.write(checked_line(header))
             self._manifest.flush()
             self._vectors.truncate(0)
+            if first:
+                self._tell(0)
             return
-        if _parsed(first) != header:
-            raise TableError(f"{self._manifest.name} is no manifest of {header}; delete its folder and run again")
         good = len(first)
         self._vectors.seek(0)
         for line in self._manifest:
-            entry = _parsed(line) if line.endswith(b"\n") else None
-            hashes = entry.get("sha256") if isinstance(entry, dict) else None
-            if not isinstance(entry, dict) or not isinstance(hashes, list):
+            entry = parse_line(line) or {}
+            hashes = entry.get("sha256")
+            if not isinstance(hashes, list):
                 break
             data = self._vectors.read(len(hashes) * self.dim * 4)
-            if len(data) < len(hashes) * self.dim * 4 or zlib.crc32(data) != entry.get("crc32"):
+            if len(data) < len(hashes) * self.dim * 4 or zlib.crc32(data) != entry.get("vectors_crc32"):
                 break
             self._remember(hashes)
             good += len(line)
+        size = self._rows * self.dim * 4
+        if (good, size) != tuple(stream.seek(0, 2) for stream in (self._manifest, self._vectors)):
+            self._tell(self._rows)
         self._manifest.truncate(good)
-        self._vectors.truncate(self._rows * self.dim * 4)
+        self._vectors.truncate(size)
+
+    def _tell(self, kept: int) -> None:
+        log.warning("damaged or torn vectors in %s: %d are kept, the others are computed again", self.folder, kept)
 
     def _remember(self, hashes: Sequence[str]) -> None:
         for position, sha256 in enumerate(hashes, self._rows):
@@ -132,8 +145,8 @@ class EmbeddingStore:
         data = np.ascontiguousarray(vectors, "<f4").tobytes()
         self._vectors.write(data)
         self._vectors.flush()
-        line = {"image_ids": list(image_ids), "sha256": list(hashes), "crc32": zlib.crc32(data)}
-        self._manifest.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        line = {"image_ids": list(image_ids), "sha256": list(hashes), "vectors_crc32": zlib.crc32(data)}
+        self._manifest.write(checked_line(line))
         self._manifest.flush()
         self._remember(hashes)
 
@@ -272,10 +285,3 @@ def embed_images(
             store.gather([row.sha256 for row in known]),
             {row.image_id: result.error for row, result in zip(rows, results, strict=True) if result.error is not None},
         )
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

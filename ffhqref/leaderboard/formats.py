@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.core.registry import Registry
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import TableError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.reference_sets.croissant import croissant
 from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.store import tables
@@ -199,12 +199,7 @@ class _Tables:
         return self.needed(name) if there else None
 
     def rows(self, name: str) -> int:
-        import pyarrow.parquet as pq
-
-        path = tables.table_path(self.root, name)
-        if name in self.held:
-            return len(self.held[name])
-        return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+        return len(self.held[name]) if name in self.held else tables.row_count(self.root, name)
 
 
 def _counts(known: pd.DataFrame, references: pd.DataFrame) -> dict[str, dict[str, int]]:

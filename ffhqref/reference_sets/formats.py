@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.datasets.match import ImageMatcher, without_ending
 
 if TYPE_CHECKING:

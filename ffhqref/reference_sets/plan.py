@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ffhqref.core.errors import ConfigError, DatasetError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
 from ffhqref.faces.ages import AgeStage

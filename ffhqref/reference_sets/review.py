@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import DatasetError, ImageError
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key
-from ffhqref.core.images import encode_webp, read_rgb, write_atomic
+from ffhqref.core.images import encode_webp, read_rgb
 from ffhqref.datasets.base import given_path
 from ffhqref.reference_sets.card import page_environment
 from ffhqref.reference_sets.references import Exclusions

@@ -1,7 +1,8 @@
 """Tables as files: atomic writing, checked reading, provenance; `ffhqref.store.schemas` says which there are.
 
 A table is one Parquet file ``<root>/tables/<name>.parquet``. Its schema metadata holds, as JSON under the key
-``ffhqref``, the table's name and version and everything it was made of.
+``ffhqref``, the table's name and version and everything it was made of. Its bytes are hashed
+(`ffhqref.store.sealed`), and a table that is not as it was written is refused when it is read.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import logging
 import platform
 import subprocess
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref import __version__
-from ffhqref.core.errors import TableError, did_you_mean
+from ffhqref.core.errors import TableError, did_you_mean, one_line
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import write_atomic
 from ffhqref.store.schemas import SPECS, VOLATILE, schema
+from ffhqref.store.sealed import is_sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"ffhqref"
+
+log = logging.getLogger(__name__)
+
+
+class DamagedTableError(TableError):
+    """A table whose file is not as ffhqref wrote it."""
 
 
 def table_path(root: str | Path, name: str) -> Path:
@@ -112,8 +121,6 @@ def write_table(root: str | Path, name: str, frame: pd.DataFrame, origin: Mappin
     Raises:
         TableError: the frame does not fit the schema.
     """
-    import pyarrow.parquet as pq
-
     table = to_arrow(name, frame)
     spec = SPECS[name]
     facts: dict[str, Any] = {
@@ -124,51 +131,96 @@ def write_table(root: str | Path, name: str, frame: pd.DataFrame, origin: Mappin
     }
     facts = json.loads(json.dumps(facts, default=str))
     path = table_path(root, name)
-    if path.is_file():
-        try:
-            before = read_metadata(root, name)
-        except TableError:
-            before = {}
-        same = all(before.get(key) == value for key, value in facts.items())
-        if same and _without_volatile_equal(path, table):
-            return path
+    if path.is_file() and _holds(path, name, facts, table):
+        return path
     facts["packages"] = package_versions()
     facts["platform"] = platform.platform()
     facts["git_commit"] = _git_commit()
     facts["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    write_atomic(path, sink.getvalue())
+    write_atomic(path, sealed(table), lasting=True)
     return path
+
+
+def _holds(path: Path, name: str, facts: Mapping[str, Any], table: pa.Table) -> bool:
+    """Return whether a file holds these rows of this origin; one that is damaged is told."""
+    try:
+        found, before = _read(path, name)
+    except DamagedTableError:
+        log.warning("table '%s' was damaged or changed since it was written; it is made again: %s", name, path)
+        return False
+    except TableError:
+        return False
+    same = all(before.get(key) == value for key, value in facts.items())
+    return same and bool(found.replace_schema_metadata(None).equals(table))  # with times and memory
 
 
 def read_metadata(root: str | Path, name: str) -> dict[str, Any]:
     """Return the provenance of a table.
 
     Raises:
-        TableError: the file is missing, is no Parquet, is no table of ours, or of another version.
+        TableError: the file is missing, is no Parquet, is no table of ours, of another version, or is not as it was
+            written.
     """
-    return _checked_metadata(table_path(root, name), name)
+    path = table_path(root, name)
+    try:
+        now = path.stat()
+    except OSError:
+        raise _absent(path, name) from None
+    facts: dict[str, Any] = json.loads(_facts(path, name, (now.st_mtime_ns, now.st_size, now.st_ino)))
+    return facts
 
 
-def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
+@lru_cache(256)
+def _facts(path: Path, name: str, stamp: tuple[int, ...]) -> str:  # noqa: ARG001 - a changed file is read again
+    return json.dumps(_read(path, name)[1])
+
+
+def _absent(path: Path, name: str) -> TableError:
+    return TableError(f"table '{name}' does not exist yet: {path}; run the stage that makes it first")
+
+
+def _read(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a table from the bytes that were checked, and its provenance."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    spec = SPECS[name]
     if not path.is_file():
-        raise TableError(f"table '{name}' does not exist yet: {path}; run the stage that makes it first")
+        raise _absent(path, name)
+    remedy = f"run `ffhqref {SPECS[name].made_by}` again"
     try:
-        found = pq.read_schema(path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"table '{name}' cannot be read ({error.strerror or error}): {path}") from None
+    whole = is_sealed(data)
+    if whole is False:
+        raise DamagedTableError(f"table '{name}' was damaged or changed since it was written: {path}; {remedy}")
+    try:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes the reader raise
+        raise DamagedTableError(f"table '{name}' cannot be read ({one_line(error)}): {path}; {remedy}") from None
+    facts = _checked_facts(table.schema, path, name)
+    if whole is None:
+        raise DamagedTableError(
+            f"table '{name}' has no hash of its bytes, so another program or an earlier release wrote it: {path}; "
+            f"{remedy}"
+        )
+    _check_rows(table, path, name)
+    return table, facts
+
+
+def _checked_facts(found: pa.Schema, path: Path, name: str) -> dict[str, Any]:
+    """Return the provenance, checked as far as every reader relies on it."""
+    spec = SPECS[name]
+    try:
         facts: dict[str, Any] = json.loads((found.metadata or {})[METADATA_KEY])
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"table '{name}' cannot be read ({error}): {path}; delete it and run again") from None
-    except (KeyError, ValueError):
+        version, inputs = facts.get("version"), facts.get("inputs", {})
+        well = isinstance(facts.get("content"), str) and isinstance(inputs, dict)
+    except Exception:  # noqa: BLE001 - no JSON, none of ours, or nested too deeply
         raise TableError(f"not a table of ffhqref: {path}; move it away and run again") from None
-    if facts.get("table") != name or facts.get("version") != spec.version:
+    if facts.get("table") != name or version != spec.version:
         raise TableError(
-            f"{path} holds table '{facts.get('table')}' version {facts.get('version')}, this release of ffhqref "
+            f"{path} holds table '{facts.get('table')}' version {version}, this release of ffhqref "
             f"({__version__}) reads '{name}' version {spec.version}: move it away and run again, or use the release "
             "that wrote it"
         )
@@ -179,11 +231,33 @@ def _checked_metadata(path: Path, name: str) -> dict[str, Any]:
         for field in expected
         if SPECS[name].columns[field.name].kind != "vector"
     )
-    if wrong:
+    if wrong or not well:
         raise TableError(
             f"table '{name}' has columns {found.names}, expected {names}: {path}; move it away and run again"
         )
     return facts
+
+
+def _check_rows(table: pa.Table, path: Path, name: str) -> None:
+    """Refuse nulls where none may be, and rows that are not in the order of their key, each once."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    spec = SPECS[name]
+    for column, kind in spec.columns.items():
+        if not kind.nullable and table.column(column).null_count:
+            raise DamagedTableError(f"table '{name}', column '{column}': a value is missing: {path}")
+    if len(table) < 2:
+        return
+    tied: Any = pa.scalar(True)
+    rising: Any = pa.scalar(False)
+    for column in spec.key:
+        values = table.column(column).combine_chunks()
+        before, after = values[:-1], values[1:]
+        rising = pc.or_(rising, pc.and_(tied, pc.less(before, after)))
+        tied = pc.and_(tied, pc.equal(before, after))
+    if not pc.all(rising).as_py():
+        raise DamagedTableError(f"table '{name}': a key occurs twice, or rows are not in order: {path}")
 
 
 def read_table(root: str | Path, name: str) -> pd.DataFrame:
@@ -194,11 +268,8 @@ def read_table(root: str | Path, name: str) -> pd.DataFrame:
     """
     import numpy as np
     import pandas as pd
-    import pyarrow.parquet as pq
 
-    path = table_path(root, name)
-    _checked_metadata(path, name)
-    table = pq.read_table(path)
+    table, _ = _read(table_path(root, name), name)
     frame: pd.DataFrame
     if name == "embeddings":
         column = table.column("vector").combine_chunks()
@@ -213,6 +284,12 @@ def read_table(root: str | Path, name: str) -> pd.DataFrame:
         if column.nullable and column.kind in integer:
             frame[name_of] = frame[name_of].astype(integer[column.kind])
     return frame
+
+
+def row_count(root: str | Path, name: str) -> int:
+    """Return how many rows a table has, 0 where it is not there."""
+    path = table_path(root, name)
+    return len(_read(path, name)[0]) if path.is_file() else 0
 
 
 def table_hash(root: str | Path, name: str) -> str:
@@ -244,13 +321,6 @@ def _content_hash(table: pa.Table) -> str:
         for batch in stable.replace_schema_metadata(None).combine_chunks().to_batches():
             writer.write_batch(batch)
     return sha256_bytes(sink.getvalue())
-
-
-def _without_volatile_equal(path: Path, table: pa.Table) -> bool:
-    """Whether the times on disk are the ones of this frame too (they are when everything came from the journal)."""
-    import pyarrow.parquet as pq
-
-    return bool(pq.read_table(path).replace_schema_metadata(None).equals(table.replace_schema_metadata(None)))
 
 
 @cache

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import sha256_file
-from ffhqref.core.images import read_rgb, save_png, write_atomic
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.engine.run import run_stage
 from ffhqref.store import tables

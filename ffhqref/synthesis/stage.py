@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import SIZE, encode_png, read_rgb, write_atomic
+from ffhqref.core.images import SIZE, encode_png, read_rgb
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder

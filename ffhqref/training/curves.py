@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_file
-from ffhqref.core.images import write_atomic
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.weights.files import file_sha256
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import sha256_file
-from ffhqref.core.images import write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ffhqref.core.errors import FfhqrefError
 from ffhqref.core.hashing import content_key
 from ffhqref.engine import Journal, LocalEngine, Stage, run_stage
 
@@ -128,6 +129,45 @@ def test_arrays_survive_the_journal_bit_for_bit(tmp_path):
     assert found is not None
     assert found["a"].tobytes() == array.tobytes()
     assert (found["n"], found["f"], found["s"]) == (None, 0.1, "ü\n")
+
+
+def test_a_flipped_bit_anywhere_in_a_journal_is_told_and_costs_its_lines_only(tmp_path, caplog):
+    path = tmp_path / "j"
+    known = {str(index): {"y": index * 1.5, "v": np.full(2, index, np.float32), "s": None} for index in range(4)}
+    with Journal(path, dict) as journal:
+        journal.add(known)
+    whole = path.read_bytes()
+    for place in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        caplog.clear()
+        with Journal(path, dict) as journal:
+            found = {key: journal.get(key) for key in known}
+        assert "computed again" in caplog.text
+        kept = {key: result for key, result in found.items() if result is not None}
+        assert len(kept) >= 2  # a lost end of line costs two
+        assert all(result["y"] == known[key]["y"] for key, result in kept.items())
+        assert all((result["v"] == known[key]["v"]).all() for key, result in kept.items())
+
+
+@pytest.mark.parametrize("line", [b"{}", b"[]", b"[" * 100_000, b'{"key":"0","result":{"y":9}}', b"\xff\x00", b""])
+def test_a_line_that_no_journal_wrote_is_told_and_left_out(tmp_path, caplog, line):
+    with Journal(tmp_path / "j", dict) as journal:
+        journal.add({"0": {"y": 1}})
+    with (tmp_path / "j").open("ab") as stream:
+        stream.write(line + b"\n")
+    with Journal(tmp_path / "j", dict) as journal:
+        assert journal.get("0") == {"y": 1}
+    assert "1 damaged" in caplog.text
+
+
+def test_a_journal_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "mine").write_bytes(b"private\n")
+    (tmp_path / "j").symlink_to(tmp_path / "mine")
+    with pytest.raises(FfhqrefError, match="link"):
+        Journal(tmp_path / "j", dict)
+    assert (tmp_path / "mine").read_bytes() == b"private\n"
 
 
 @settings(max_examples=40, deadline=None)

@@ -19,6 +19,7 @@ import pytest
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.hashing import sha256_bytes, sha256_file
 from ffhqref.core.images import read_rgb
+from ffhqref.core.lines import checked_line
 from ffhqref.datasets.stage import ImageRow, ImageStage, file_rows
 from ffhqref.engine import LocalEngine
 from ffhqref.faces import embed, make_embedder
@@ -215,7 +216,7 @@ def test_a_flipped_byte_costs_its_batch_and_those_after(tmp_path):
 def test_a_foreign_manifest_is_refused(tmp_path):
     with EmbeddingStore(tmp_path, "s", 3) as store:
         path = store.folder / "manifest.jsonl"
-    path.write_text('{"format": 99}\n')
+    path.write_bytes(checked_line({"format": 99}))
     with pytest.raises(TableError, match="delete its folder"):
         EmbeddingStore(tmp_path, "s", 3)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ffhqref.core.errors import TableError
 from ffhqref.store import tables
+from ffhqref.store.sealed import sealed
 
 
 def scores(**changes: object) -> pd.DataFrame:
@@ -122,7 +123,7 @@ def test_files_that_are_not_ours_are_refused_in_one_line(tmp_path):
     tables.write_table(tmp_path, "scores", scores())
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TableError, match="cannot be read"):
+    with pytest.raises(TableError, match="damaged"):
         tables.read_table(tmp_path, "scores")
 
 
@@ -141,3 +142,77 @@ def test_another_schema_version_is_refused_and_kept(tmp_path):
 def test_unknown_table_gets_a_suggestion(tmp_path):
     with pytest.raises(TableError, match="Did you mean 'scores'"):
         tables.table_path(tmp_path, "score")
+
+
+def small(root, name="scores"):
+    """Two tables with times, nulls and nested columns, so that every kind of page is there."""
+    if name == "scores":
+        return tables.write_table(root, name, pd.concat([scores(case_id=f"{i:05d}", value=float(i)) for i in range(9)]))
+    row = {"method": "lq", "benchmark": "moderate", "output_path": None, "output_sha256": None, "status": "ok"}
+    row |= {"error": None, "seconds": 0.5, "peak_memory_bytes": 7, "device": "cpu"}
+    return tables.write_table(root, name, pd.DataFrame([{**row, "case_id": f"{i:05d}"} for i in range(3)]))
+
+
+@pytest.mark.parametrize("name", ["scores", "restorations"])
+def test_a_flipped_bit_anywhere_in_a_table_is_told(tmp_path, name):
+    path = small(tmp_path, name)
+    whole = path.read_bytes()
+    for byte in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << byte % 8
+        path.write_bytes(damaged)
+        with pytest.raises(TableError) as caught:
+            tables.read_table(tmp_path, name)
+        assert str(path) in str(caught.value)
+
+
+def edited(path, **columns):
+    """Change values with another program and keep the metadata, as an honest but careless user could."""
+    table = pq.read_table(path)
+    for name, value in columns.items():
+        index = table.column_names.index(name)
+        table = table.set_column(index, table.schema.field(name), pa.array([value] * len(table)))
+    pq.write_table(table, path, compression="zstd")
+
+
+def test_values_edited_under_the_old_metadata_are_refused_and_made_again(tmp_path, caplog):
+    path = small(tmp_path)
+    before = tables.read_table(tmp_path, "scores")
+    edited(path, value=99.0)
+    with pytest.raises(TableError, match=r"another program|damaged"):
+        tables.read_table(tmp_path, "scores")
+    with pytest.raises(TableError, match=r"another program|damaged"):
+        tables.table_hash(tmp_path, "scores")
+    assert small(tmp_path) == path
+    assert "made again" in caplog.text
+    pd.testing.assert_frame_equal(tables.read_table(tmp_path, "scores"), before)
+
+
+def resealed(path, table):
+    """Write a table as its author could who knows how the hash is made."""
+    path.write_bytes(sealed(table))
+
+
+def test_keys_and_nulls_of_a_well_hashed_table_are_checked(tmp_path):
+    path = small(tmp_path)
+    table = pq.read_table(path)
+    table = table.replace_schema_metadata({b"ffhqref": table.schema.metadata[b"ffhqref"]})
+    resealed(path, table)
+    assert len(tables.read_table(tmp_path, "scores")) == 9
+    resealed(path, pa.concat_tables([table, table.slice(8)]))
+    with pytest.raises(TableError, match="occurs twice"):
+        tables.read_table(tmp_path, "scores")
+    missing = table.set_column(5, pa.field("status", pa.string()), pa.array(["ok"] * 8 + [None]))
+    resealed(path, missing)
+    with pytest.raises(TableError, match="'status': a value is missing"):
+        tables.read_table(tmp_path, "scores")
+
+
+@pytest.mark.parametrize(
+    "facts", [b"[]", b"{}", b"null", b"[" * 100_000, b"\xff", b'{"table": "scores", "version": 1}']
+)
+def test_metadata_of_another_form_is_refused_in_one_line(tmp_path, facts):
+    path = small(tmp_path)
+    resealed(path, pq.read_table(path).replace_schema_metadata({b"ffhqref": facts}))
+    with pytest.raises(TableError):
+        tables.read_metadata(tmp_path, "scores")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ffhqref import __version__
 from ffhqref.core.errors import TableError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.leaderboard.aggregate import ALPHA
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, RULE
 from ffhqref.leaderboard.formats import ReportFormat, Written

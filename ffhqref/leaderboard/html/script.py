@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 
 
 def vega_script() -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.plots.layout import SIZES, Layout, span
 from ffhqref.leaderboard.plots.specs import REMEDY, available, fill, templates

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ffhqref.core.errors import ConfigError, DatasetError
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 from ffhqref.training.faceme.features import KINDS
 
 References = Literal["synthetic", "real", "both"]

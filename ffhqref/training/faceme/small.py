@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ffhqref.core.images import write_atomic
+from ffhqref.core.files import write_atomic
 
 if TYPE_CHECKING:
     from ffhqref.zoo.faceme.config import IdentityEncoderConfig

@@ -109,7 +109,7 @@ def save_mix(mix: nn.Module, folder: str | Path) -> Path:
     """
     from safetensors.torch import save
 
-    from ffhqref.core.images import write_atomic
+    from ffhqref.core.files import write_atomic
 
     file = Path(folder) / MIX_FILE
     tensors = {name: value.detach().cpu().contiguous() for name, value in mix.state_dict().items()}
