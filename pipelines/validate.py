@@ -11,6 +11,7 @@ from ffhqref.config.parts import check_parts
 from ffhqref.config.run import read_config
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.files import write_atomic
+from ffhqref.core.progress import show
 from ffhqref.reference_sets.release import read_release, release_tables
 from ffhqref.reference_sets.summary import describe_findings, findings_table
 from ffhqref.reference_sets.validate import Evidence, Limits, identified, validate_reference_set
@@ -61,10 +62,8 @@ def execute(config: Any) -> int:
 
 
 def _print(found: pd.DataFrame, references: pd.DataFrame, known: Evidence, options: ValidateOptions) -> None:
-    from rich.console import Console
-
     if len(found):
-        Console(width=None if sys.stdout.isatty() else 160).print(findings_table(found, options.first))
+        show(findings_table(found, options.first), 160)
     if options.csv:
         write_atomic(options.csv.expanduser(), found.to_csv(index=False, lineterminator="\n").encode())
     sys.stdout.write(describe_findings(found, references, known))

@@ -10,6 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -68,9 +69,6 @@ examples
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that a terminal or a file cannot show ends no run
-            stream.reconfigure(errors="replace")
     return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -124,8 +122,11 @@ def _launch(name: str, arguments: Sequence[str]) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> int:
     """Let Hydra compose the config and call the pipeline, once or for each job of a sweep."""
+    import logging
+
     import hydra
 
+    logging.raiseExceptions = False  # Hydra logs what it prints; a reader that has gone is no defect
     status: list[int] = [0]
     failures: list[BaseException] = []
     here = os.getpid()
@@ -187,6 +188,7 @@ def _shown_config(arguments: Sequence[str]) -> list[str] | None:
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; an error that has an explanation for the user comes out as one line, status 2."""
+    _open_streams()
     try:
         status = command()
         sys.stdout.flush()
@@ -205,6 +207,16 @@ def guarded(command: Callable[[], int]) -> int:
         _complain(_told(error))
         return 2
     return status
+
+
+def _open_streams() -> None:
+    """Let no run end because of where its text goes: a closed stream, or a character that an encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _told(error: OSError) -> str:

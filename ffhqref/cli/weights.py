@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, WeightsError, did_you_mean
+from ffhqref.core.progress import show
 
 CONVERTIBLE = ("refldm",)
 
@@ -59,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(folder: Path | None) -> int:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -73,7 +73,7 @@ def _list(folder: Path | None) -> int:
         size = f"{item['size'] / 1e6:,.1f}" if item["size"] else "?"
         cells = (item["name"], item["filename"], size, item["licence"], item["used_by"], where)
         table.add_row(*map(Text, cells))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    show(table, 200)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ffhqref.core.conf import conf_folder
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.progress import show
 
 if TYPE_CHECKING:
     from ffhqref.restorers.base import RestorerInfo
@@ -43,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomic(options.markdown, to_markdown(frame).encode())
         sys.stdout.write(f"{options.markdown}\n")
         return 0
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in frame[shown].itertuples(index=False):
         cells = ("" if cell != cell else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
         table.add_row(*map(Text, cells))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    show(table, 200)
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.config.inputs import check_inputs
 from ffhqref.config.parts import check_parts
 from ffhqref.config.run import RunConfig, read_config
 from ffhqref.core.errors import ConfigError
@@ -78,6 +79,7 @@ def open_context(config: Any) -> Iterator[Context]:
     """Check the common keys and open the workspace, before any work starts."""
     settings = read_config(config)
     check_parts(settings)
+    check_inputs(settings)
     engine = make_engine(settings)
     _device(settings.device, engine)
     workspace = Workspace(settings.root)

@@ -10,7 +10,27 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
+
+
+def show(table: RenderableType, width: int) -> None:
+    """Print a table to standard output.
+
+    Args:
+        table: anything that ``rich`` prints.
+        width: columns where standard output is no terminal.
+
+    Raises:
+        BrokenPipeError: the reader has gone; ``rich`` itself would end the process as if rows had failed.
+    """
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    Output(width=None if sys.stdout.isatty() else width).print(table)
 
 
 class Reporter:
@@ -88,7 +108,7 @@ class Reporter:
         if done == total and stage not in self._tasks:
             return  # nothing was to do
         if self._bar is None:
-            from rich import progress
+            from rich import console, progress
 
             columns: tuple[Any, ...] = (
                 progress.TextColumn("{task.description:>24}"),
@@ -97,7 +117,7 @@ class Reporter:
                 progress.TextColumn("{task.fields[rate]}"),
                 progress.TimeRemainingColumn(),
             )
-            self._bar = progress.Progress(*columns)
+            self._bar = progress.Progress(*columns, console=console.Console(file=self._stream))
             self._bar.start()
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(stage, total=total, completed=done, rate="")

@@ -6,6 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from ffhqref.core.progress import show
 from ffhqref.leaderboard.view import BenchmarkTable, MethodRow, arrow, tables
 
 if TYPE_CHECKING:
@@ -195,10 +196,8 @@ def _rich_cell(cell: BoardRow | None, digits: int) -> Text:
 
 def print_leaderboard(workspace: Workspace, options: ReportOptions) -> None:
     """Print the leaderboard of a workspace and where the report lies."""
-    from rich.console import Console
-
     board = workspace.read("leaderboard")
-    Console(width=None if sys.stdout.isatty() else 160).print(terminal_tables(board, failures=options.failures))
+    show(terminal_tables(board, failures=options.failures), 160)
     sys.stdout.write(f"leaderboard: {workspace.root / 'tables' / 'leaderboard.parquet'}\n")
     if "html" in options.formats:
         sys.stdout.write(f"page: {workspace.root / 'report' / 'report.html'}\n")
