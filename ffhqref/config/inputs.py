@@ -35,15 +35,15 @@ def check_inputs(config: RunConfig) -> None:
                 f"{key}={path} lies in {name}={holders[name]}, where images are read: {READ_AGAIN}; choose a folder "
                 f"outside it, such as {key}={other}"
             )
-    for name, folder in searched.items():
-        inner = next((path for path in _inside(config, root) if _holds(_real(folder), path)), None)
+    for name, place in searched.items():
+        inner = next((path for path in _inside(config, root) if _holds(_real(place), path)), None)
         if inner is not None:
             raise ConfigError(
-                f"{name}={folder} holds {inner}, which this run writes: {READ_AGAIN}; copy the images to another "
+                f"{name}={place} holds {inner}, which this run writes: {READ_AGAIN}; copy the images to another "
                 "folder, or choose another root"
             )
-    for folder in config.merge or ():
-        if _real(folder) == root:
+    for merged in config.merge or ():
+        if _real(merged) == root:
             raise ConfigError(
                 f"root={config.root} is one of the workspaces to merge, whose own report would be overwritten; choose "
                 f"another folder, such as root={_beside(Path(config.root), root, 'merged')}"
