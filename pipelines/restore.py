@@ -10,7 +10,15 @@ from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 from ffhqref.config.selection import chosen_cases
 from ffhqref.restorers.check import check_restorer
-from ffhqref.restorers.table import problems, restorations, restore_rows, restore_stages, restored_before, timing
+from ffhqref.restorers.table import (
+    beside,
+    problems,
+    restorations,
+    restore_rows,
+    restore_stages,
+    restored_before,
+    timing,
+)
 
 if TYPE_CHECKING:
     from ffhqref.restorers.runner import RestoreStage
@@ -41,8 +49,8 @@ def dry_run(stages: list[RestoreStage]) -> int:
     return status
 
 
-def restore(context: Context, stages: list[RestoreStage]) -> int:
-    """Write ``restorations``."""
+def restore(context: Context, stages: list[RestoreStage], *, keep: bool = False) -> int:
+    """Write ``restorations``; with ``keep``, the rows of other methods stay."""
     workspace, say = context.workspace, context.reporter.say
     workspace.check_current("cases")
     cases = chosen_cases(context, workspace, workspace.read("cases"))
@@ -51,22 +59,18 @@ def restore(context: Context, stages: list[RestoreStage]) -> int:
         rows = stage.matched(restore_rows(workspace, cases, stage.method, context.seed), say)
         results += context.map(stage, rows)
     made = restorations(results)
-    infos = {stage.method: asdict(stage.restorer.info) for stage in stages}
-    weights = {stage.method: dict(stage.restorer.weights_sha256) for stage in stages}
-    workspace.write(
-        "restorations",
-        made,
-        inputs=("cases", "degradations", "images"),
-        config=context.config.restorer,
-        infos=infos,
-        weights=weights,
-        seed=context.seed,
-    )
+    facts: dict[str, Any] = {
+        "config": context.config.restorer,
+        "infos": {stage.method: asdict(stage.restorer.info) for stage in stages},
+        "weights": {stage.method: dict(stage.restorer.weights_sha256) for stage in stages},
+    }
+    table, facts = beside(workspace, made, facts) if keep else (made, facts)
+    workspace.write("restorations", table, inputs=("cases", "degradations", "images"), seed=context.seed, **facts)
     for line in (*timing(results), *problems(made)):
         say(line)
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
-    others = [name for name in restored_before(workspace) if name not in infos]
+    others = [name for name in restored_before(workspace) if name not in facts["infos"]]
     if others:
         say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")
     return int(bool(bad))

@@ -7,6 +7,7 @@ from typing import Any
 
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, embedder_options, open_context
+from ffhqref.config.evaluation import scored_config
 from ffhqref.config.selection import chosen_cases
 from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
@@ -49,7 +50,7 @@ def score(context: Context, metrics: MetricSet) -> int:
         seed=context.seed,
         progress=context.reporter,
     )
-    found.write(workspace)
+    found.write(workspace, scored_config(context.config))
     for line in found.messages():
         say(line)
     return int(found.failed)

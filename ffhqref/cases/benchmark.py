@@ -49,6 +49,10 @@ class Benchmark(Options):
     (`ffhqref.degradation.Degradation`). null: they come from ``lq_folder``."""
     lq_folder: Annotated[Path | None, AfterValidator(_folder)] = None
     """Folder of published low-quality images, matched to the targets by file name."""
+    gt_folder: Annotated[Path | None, AfterValidator(_folder)] = None
+    """Folder of ground truths from outside, each the case of its name: the file's, or person/image where they lie in
+    folders of people. ``lq_folder`` and ``reference_folder`` have the same names; without ``lq_folder`` there are
+    outputs to score but nothing to restore."""
     split: Literal["train", "val", "test"] | None = None
     """Split whose targets are the cases; null: every image of ``lq_folder``, without ground truth."""
     references: int | None = Field(default=5, ge=1)
@@ -85,7 +89,11 @@ class Benchmark(Options):
         key = f"benchmark.{name}"
         given = {option: value for option, value in options.items() if option != "counts" or value is not None}
         made = read_options(cls, {"name": name, **given}, key)
-        if (made.degradation is None) == (made.lq_folder is None):
+        if made.gt_folder is not None:
+            for option in ("split", "degradation", "reference_list"):
+                if getattr(made, option) is not None:
+                    raise ConfigError(f"{key}.{option}: not together with {key}.gt_folder, whose images are the cases")
+        elif (made.degradation is None) == (made.lq_folder is None):
             raise ConfigError(
                 f"benchmark '{name}' needs its low-quality images: {key}.lq_folder=FOLDER of published ones, or "
                 f"{key}.degradation=NAME to make them (one of the two)"

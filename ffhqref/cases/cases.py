@@ -146,8 +146,10 @@ def make_blind_cases(
     lq_paths: Mapping[str, str],
     references: Mapping[str, Sequence[str]] | None = None,
     max_references: int | None = None,
+    truths: Mapping[str, str] | None = None,
+    people: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Return the ``cases`` of a set that has no ground truth, for instance LFW-Test.
+    """Return the ``cases`` of a set of images from outside, such as LFW-Test, most of which have no ground truth.
 
     Cases that share a reference show one person, who gets an ``identity_id`` of this benchmark's own, so that
     statistics count people.
@@ -157,12 +159,18 @@ def make_blind_cases(
         lq_paths: case id to the low-quality picture, relative to the workspace.
         references: case id to pictures of the person, best first, each relative to the workspace; none by default.
         max_references: a case takes at most so many; None: all.
+        truths: case id to its ground truth, relative to the workspace; none by default.
+        people: case id to the person shown; None: those of shared references.
     """
     import pandas as pd
 
     given = references or {}
-    person = _people(sorted(lq_paths), given)
-    empty = {"gt_path": None, "age": None, "age_gap": None}
+    if people is None:
+        person = _people(sorted(lq_paths), given)
+    else:
+        number = {name: index for index, name in enumerate(sorted(set(people.values())))}
+        person = {case_id: number[name] for case_id, name in people.items()}
+    empty = {"age": None, "age_gap": None}
     rows: list[dict[str, Any]] = [
         {
             "benchmark": benchmark,
@@ -170,6 +178,7 @@ def make_blind_cases(
             "target_id": name,
             "identity_id": person.get(name),
             "lq_path": path,
+            "gt_path": OWN + truths[name] if truths else None,
             "reference_paths": [OWN + mine for mine in given.get(name, ())][:max_references],
             **empty,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,13 @@ class LqFolder:
 
 
 def import_rows(
-    benchmark: str, folder: str | Path, wanted: Sequence[str] | None, names: Mapping[str, str] | None = None
+    benchmark: str,
+    folder: str | Path,
+    wanted: Sequence[str] | None,
+    names: Mapping[str, str] | None = None,
+    *,
+    role: str = "lq",
+    name: Callable[[Path], str] = lambda relative: relative.stem,
 ) -> LqFolder:
     """Return the rows that `ImportStage` takes.
 
@@ -110,24 +116,26 @@ def import_rows(
         folder: where the images lie.
         wanted: case ids, each of which must be there; None: every image of the folder.
         names: case id to the name that a published list gives to its file, where that is not the id.
+        role: of the images: lq or gt.
+        name: makes the id of an image from its path below the folder.
 
     Raises:
         DatasetError: an empty folder, two images of one stem, or a wanted one that is missing.
     """
-    root = given_path(folder, f"benchmark.{benchmark}.lq_folder").resolve()
-    listing = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.lq_folder")
+    root = given_path(folder, f"benchmark.{benchmark}.{role}_folder").resolve()
+    listing = list_images(root, f"benchmark '{benchmark}'", f"set benchmark.{benchmark}.{role}_folder", name)
     matcher = ImageMatcher(listing.files)
     cases = list(listing.files) if wanted is None else list(wanted)
     files = {case_id: matcher.find((names or {}).get(case_id, case_id)) for case_id in cases}
     missing = [case_id for case_id, found in files.items() if found is None]
     if missing:
-        name = (names or {}).get(missing[0], missing[0])
+        first = (names or {}).get(missing[0], missing[0])
         raise DatasetError(
             f"benchmark '{benchmark}': {len(missing)} of {len(cases)} targets have no image in {root}, first "
-            f"'{name}'; is it the LQ folder of this reference set?"
+            f"'{first}'; is it the LQ folder of this reference set?"
         )
     rows = {
-        case_id: _row(root, listing.files[found], f"lq/{benchmark}/{case_id}.png")
+        case_id: _row(root, listing.files[found], f"{role}/{benchmark}/{case_id}.png")
         for case_id, found in files.items()
         if found is not None
     }

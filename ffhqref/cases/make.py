@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cases.compare import CompareRow, CompareStage
+from ffhqref.cases.folders import folder_cases, import_folders
 from ffhqref.cases.lq import (
     ITSELF,
     ImportRecord,
@@ -121,10 +122,20 @@ class CaseMaker:
             if benchmark.split
         }
         made = self._degraded(benchmarks, targets, images)
-        brought = {b.name: self._imported(b, targets.get(b.name)) for b in benchmarks if b.lq_folder}
+        brought = {
+            b.name: import_folders(b, self.workspace.root, self.run, self.say, self.limit)
+            if b.gt_folder
+            else self._imported(b, targets.get(b.name))
+            for b in benchmarks
+            if b.gt_folder or b.lq_folder
+        }
         cases: dict[str, pd.DataFrame] = {}
         for benchmark in benchmarks:
             name = benchmark.name
+            if benchmark.gt_folder:
+                cases[name] = folder_cases(benchmark, brought[name], self.workspace.root)
+                self._compare(name, cases[name], images, brought[name])
+                continue
             if benchmark.lq_folder:
                 lq = {case_id: path for case_id, (path,) in usable_paths(brought[name], "lq").items()}
             else:
@@ -160,12 +171,13 @@ class CaseMaker:
         columns = (cases[column].tolist() for column in ("case_id", "lq_path", "gt_path", "reference_paths"))
         for case_id, lq, gt, references in zip(*columns, strict=True):
             if isinstance(gt, str):
-                pairs = [(self.workspace.image(gt), known[gt])]
+                pairs = [(self.workspace.image(gt), known.get(gt) or sha256[gt.removeprefix(OWN)])]
             else:
                 own = [path.removeprefix(OWN) for path in references]
                 pairs = [(self.workspace.file(path), sha256[path]) for path in own]
             first = str(self.workspace.file(lq))
-            rows += [CompareRow(case_id, first, sha256[lq], str(path), digest) for path, digest in pairs]
+            if lq in sha256:  # there may be none
+                rows += [CompareRow(case_id, first, sha256[lq], str(path), digest) for path, digest in pairs]
         found = list(zip(rows, self.run(CompareStage(), rows), strict=True))
         blind = cases["gt_path"].isna().all()
         bad = [row for row, result in found if (result.alike if blind else result.equal)]
@@ -321,7 +333,7 @@ def check_benchmarks(chosen: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]
         raise ConfigError("no benchmark chosen: benchmark=[moderate,severe]")
     check_names({benchmark.name: made for benchmark in benchmarks if (made := benchmark.makes) is not None})
     for benchmark in benchmarks:
-        if benchmark.gives_references:
+        if benchmark.gives_references and not benchmark.gt_folder:
             references_given(benchmark, import_rows(benchmark.name, str(benchmark.lq_folder), None).rows)
     return benchmarks
 

@@ -21,6 +21,7 @@ DEGRADE = ("benchmark", "age_sets", "exclusions")
 RESTORE = ("restorer", "dry_run")
 SCORE = ("metric", "set_metric", "download")
 REPORT = ("report", "merge")
+EVALUATE = ("outputs", "name", "match", "gt", "lq", "references", "benchmark", *SCORE, "report")
 SYNTHESIZE = ("synthesis", "contamination")
 TRAIN = ("model", "train", "contamination")
 
@@ -31,6 +32,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "degrade": DEGRADE,
     "restore": ("benchmark", *RESTORE),
     "score": ("benchmark", "restorer", *SCORE, "embedder"),
+    "evaluate": EVALUATE,
     "report": ("benchmark", "restorer", "metric", *REPORT),
     "train": TRAIN,
     "prepare": ("train", "contamination"),

@@ -111,6 +111,21 @@ class AgeModelOptions(Options):
     """insightface: a model pack folder such as ~/.insightface/models/buffalo_l, or its genderage.onnx."""
 
 
+class MatchOptions(Options):
+    """Which file of ``outputs`` is of which case: by default the one called as the case or as its LQ file."""
+
+    pattern: str | None = None
+    """Other names, with {id}, {lq} (name of the LQ file) and {benchmark}: {id}_00.png; without an ending, any."""
+    pairs: Path | None = None
+    """CSV in place of names, with case_id (or lq) and output, and benchmark where an id is in several."""
+    resize: bool = False
+    """Resize outputs of another size; otherwise they fail."""
+    missing: Literal["fail", "ignore"] = "fail"
+    """A case without a file fails, or is left out, and the method is then not ranked."""
+    info: dict[str, Any] = Field(default_factory=dict)
+    """What is known of the method: {trained_on: [FFHQ], licence: MIT, passthrough: true}."""
+
+
 class RunConfig(Options):
     """All keys of a run; each pipeline uses the part it needs."""
 
@@ -160,6 +175,17 @@ class RunConfig(Options):
     validation: ValidateOptions = Field(default=ValidateOptions(), alias="validate")
     contamination: ContaminationOptions = ContaminationOptions()
     synthesis: SynthesisOptions = SynthesisOptions()
+    outputs: Path | None = None
+    """evaluate: folder of a method's outputs."""
+    name: str = "mine"
+    """evaluate: the method's name in the tables."""
+    match: MatchOptions = MatchOptions()
+    gt: Path | None = None
+    """evaluate, without a workspace of your own: folder of the ground truths, named as the outputs."""
+    lq: Path | None = None
+    """evaluate: folder of the low-quality images that the outputs were made from."""
+    references: Path | None = None
+    """evaluate: folder of the references of each image or person."""
     merge: tuple[str, ...] | None = None
     """[FIRST,SECOND]: `report` ranks these workspaces' methods together, into this root's report folder."""
     report: ReportOptions = ReportOptions()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET, MetricRuntime
 from ffhqref.metrics.dataset_metrics import dataset_metric_class
@@ -35,12 +35,18 @@ class ScoreTable:
     reasons: Mapping[tuple[str, str], int]
     """How often each (metric, reason) made a value fail."""
 
-    def write(self, workspace: Workspace) -> None:
-        """Write the table with its metadata."""
+    def write(self, workspace: Workspace, config: Mapping[str, Any]) -> None:
+        """Write the table with its metadata.
+
+        Args:
+            workspace: to write to.
+            config: metrics and embedder, from which they can be made again.
+        """
         workspace.write(
             "scores",
             self.frame,
             inputs=("restorations", "cases", "images"),
+            config=config,
             signatures=self.signatures,
             directions=self.directions,
             unavailable=self.unavailable,

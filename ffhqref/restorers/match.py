@@ -117,8 +117,10 @@ def _by_name(files: Iterable[str], cases: Sequence[CaseName], what: str, pattern
     used: set[str] = set()
     for file in files:
         of_folder = benchmarks & set(PurePosixPath(file).parts[:-1])
-        mine = {case: form for tail in _tails(file) for case, form in known.get(tail, {}).items()}
-        mine = {case: form for case, form in mine.items() if not of_folder or case.benchmark in of_folder}
+        mine: dict[CaseName, str] = {}
+        for case, form in (item for tail in _tails(file) for item in known.get(tail, {}).items()):
+            if not of_folder or case.benchmark in of_folder:
+                mine.setdefault(case, form)
         if mine:
             claims[file] = tuple(mine)
             used |= set(mine.values())

@@ -9,9 +9,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.datasets.match import without_ending
 from ffhqref.metrics.base import GROUND_TRUTH
 from ffhqref.restorers.runner import RestoreResult, RestoreRow, RestoreStage
 from ffhqref.store.schemas import SPECS
+from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +88,10 @@ def _lq_names(workspace: Workspace) -> dict[tuple[str, str], str]:
     brought = workspace.read("imports")
     own = brought[brought["role"] == "lq"][["benchmark", "case_id", "file"]]
     rows = zip(*(own[column].astype(str) for column in own), strict=True)
-    return {(benchmark, case_id): PurePosixPath(file).stem for benchmark, case_id, file in rows}
+    return {
+        (benchmark, case_id): without_ending(file) if "/" in case_id else PurePosixPath(file).stem
+        for benchmark, case_id, file in rows
+    }
 
 
 def restorations(results: Sequence[RestoreResult]) -> pd.DataFrame:
@@ -95,6 +100,48 @@ def restorations(results: Sequence[RestoreResult]) -> pd.DataFrame:
 
     frame = pd.DataFrame([asdict(result) for result in results])[list(SPECS["restorations"].columns)]
     return frame.astype({"seconds": "float64", "peak_memory_bytes": "Int64"})
+
+
+def beside(
+    workspace: Workspace, made: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Return restorations and facts of some methods with those of all others that the workspace has.
+
+    Args:
+        workspace: with cases.
+        made: table ``restorations`` of the methods.
+        facts: metadata of it, each by method.
+
+    Raises:
+        TableError: the workspace's restorations are of other cases than there are now.
+    """
+    import pandas as pd
+
+    kept = {key: dict(mine) for key, mine in facts.items()}
+    if not workspace.has("restorations"):
+        return made, kept
+    workspace.check_current("restorations")
+    before, recorded = workspace.read("restorations"), read_metadata(workspace.root, "restorations")
+    others = before[~before["method"].isin(set(made["method"]))]
+    return pd.concat([others, made]), {key: {**recorded.get(key, {}), **mine} for key, mine in kept.items()}
+
+
+def check_new(workspace: Workspace, method: str, kind: str) -> None:
+    """Refuse the name of a method that the workspace has and that is of another kind.
+
+    Args:
+        workspace: to add the method to.
+        method: its name.
+        kind: name of its restorer.
+
+    Raises:
+        ConfigError: a method of that name would be lost.
+    """
+    if not workspace.has("restorations"):
+        return
+    before = read_metadata(workspace.root, "restorations")["config"]
+    if method in before and (before[method] or {}).get("name", method) != kind:
+        raise ConfigError(f"name={method}: the workspace {workspace.root} has a method of that name; choose another")
 
 
 def timing(results: Sequence[RestoreResult]) -> Iterator[str]:

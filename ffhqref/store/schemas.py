@@ -124,8 +124,8 @@ _TABLES = (
     ),
     _table(
         "imports", "degrade", "benchmark case_id role rank",
-        "Images from outside: those of `benchmark.NAME.lq_folder`, and their references.",
-        **_CASE, role="string: lq or reference", rank="int32: order of the references, 0 for lq",
+        "Images from outside: those of the folders of `benchmark.NAME`.",
+        **_CASE, role="string: lq, gt or reference", rank="int32: order of the references, else 0",
         file="string: path as given, below its folder", path="string?: imported copy, in the workspace",
         sha256="string?: hash of the copy", source="string?: of a reference: real, synthetic:NAME or unknown",
         error="string?: why it is not used",

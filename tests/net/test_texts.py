@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PIPELINES = (
     "run", "build", "audit", "degrade", "restore", "score", "report", "train", "prepare", "synthesize", "faceme",
-    "validate",
+    "validate", "evaluate",
 )  # fmt: skip
 
 
