@@ -61,7 +61,8 @@ def _searched(config: RunConfig) -> dict[str, Path]:
         f"dataset.{key}": value for key, value in config.dataset.options.items() if key not in TABLES
     }
     for name, options in config.parts("benchmark").items():
-        given |= {f"benchmark.{name}.{key}": options.get(key) for key in ("lq_folder", "reference_folder")}
+        given |= {f"benchmark.{name}.{key}": options.get(key) for key in ("lq_folder", "gt_folder", "reference_folder")}
+    given |= {"outputs": config.outputs, "gt": config.gt, "lq": config.lq, "references": config.references}
     for path in config.contamination.benchmarks:
         if not (path.expanduser() / "tables").is_dir():
             given["contamination.benchmarks"] = path
@@ -81,8 +82,8 @@ def _folders(config: RunConfig) -> dict[str, Path]:
 
 def _inside(config: RunConfig, root: Path) -> Iterator[Path]:
     """Yield the folders of images in the workspace that the run writes."""
-    yield from (root / "outputs" / name for name in config.parts("restorer"))
-    yield from (root / folder / name for name in config.parts("benchmark") for folder in ("lq", "references"))
+    yield from (root / "outputs" / name for name in ([config.name] if config.outputs else config.parts("restorer")))
+    yield from (root / folder / name for name in config.parts("benchmark") for folder in ("lq", "gt", "references"))
     if config.dataset.options.get("aligned") is False:
         yield root / "aligned"
 

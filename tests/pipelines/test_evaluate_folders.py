@@ -93,3 +93,13 @@ def test_mistakes_are_one_line(tmp_path, capsys, keys, words):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_a_method_does_not_read_what_it_writes(folders, capsys):
+    base = folders("a")
+    line = ["evaluate", f"gt={base}/gt", f"root={base}/w", *SMALL, "report.formats=[csv]"]
+    assert main([*line, f"outputs={base}/out"]) == 0
+    assert main([*line, f"outputs={base}/w/outputs/mine", "name=again"]) == 0
+    assert psnr_of(base / "w", "again") == psnr_of(base / "w")
+    assert main([*line, f"outputs={base}/w/outputs/mine"]) == 2
+    assert "which this run writes" in capsys.readouterr().err
