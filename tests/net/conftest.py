@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..pipelines.conftest import Command
+from ..command import Command
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 UPDATE = os.environ.get("FFHQREF_UPDATE_SNAPSHOTS") == "1"

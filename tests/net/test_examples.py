@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..pipelines.conftest import REPOSITORY
+from ..command import REPOSITORY
 
 
 def modules() -> list[str]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from ..pipelines.conftest import REPOSITORY
+from ..command import REPOSITORY
 
 
 def test_layers() -> None:

@@ -14,7 +14,7 @@ from . import frames
 from .conftest import JOB, SNAPSHOTS, UPDATE, Finished, check_text
 
 if TYPE_CHECKING:
-    from ..pipelines.conftest import Command
+    from ..command import Command
 
 TABLES = (
     "ages", "attributes", "cases", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",

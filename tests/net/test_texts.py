@@ -12,7 +12,7 @@ from ffhqref.config import source
 from .conftest import check_text
 
 if TYPE_CHECKING:
-    from ..pipelines.conftest import Command
+    from ..command import Command
 
 PIPELINES = (
     "run", "build", "audit", "degrade", "restore", "score", "report", "train", "prepare", "synthesize", "faceme",

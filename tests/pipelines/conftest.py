@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent.parent
-
-
-class Command:
-    """Runs ``ffhqref`` as a user would, from this checkout."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def start(
-        self, *arguments: str, env: dict[str, str] | None = None, terminal: bool = False
-    ) -> subprocess.Popen[str]:
-        """Start the command and return the process; as a terminal would, at the head of a process group of its own."""
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(env or {})}
-        return subprocess.Popen(
-            [sys.executable, "-m", "ffhqref.cli.main", *arguments],
-            cwd=self.folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=terminal,
-        )
-
-    def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
-        process = self.start(*arguments, env=env)
-        out, err = process.communicate(timeout=500)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+from ..command import Command
 
 
 @pytest.fixture

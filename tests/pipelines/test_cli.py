@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 
 
 def one_line(done: subprocess.CompletedProcess[str], status: int = 2) -> str:

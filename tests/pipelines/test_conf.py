@@ -20,7 +20,7 @@ from ffhqref.config import source
 from ffhqref.config.run import read_config
 from ffhqref.degradation import DEGRADATIONS
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 
 CONF = REPOSITORY / "conf"
 

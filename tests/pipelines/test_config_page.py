@@ -7,7 +7,7 @@ import pytest
 from ffhqref.cli.main import PIPELINES, main
 from ffhqref.config import reference
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 
 
 def test_the_page_is_current():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 from .test_cli import one_line
 
 PLUGIN = """

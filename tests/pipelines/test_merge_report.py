@@ -11,7 +11,7 @@ import pytest
 from ffhqref.core.hashing import sha256_file
 from ffhqref.store import tables
 
-from .conftest import Command
+from ..command import Command
 from .test_cli import one_line
 
 WHAT = ("benchmark=[severe]", "limit=2", "engine.workers=0")

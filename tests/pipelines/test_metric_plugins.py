@@ -14,7 +14,7 @@ from ffhqref.core.images import read_rgb
 from ffhqref.store import tables
 from ffhqref.store.workspace import Workspace
 
-from .conftest import REPOSITORY, Command
+from ..command import REPOSITORY, Command
 from .test_cli import one_line
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ffhqref.store import tables
 
-from .conftest import Command, build_arguments
+from ..command import Command
+from .conftest import build_arguments
 
 PLACES = {
     "lfw_test_ref": "{stem}/{k}.{ext}", "names": "kind{k}/{stem}.{ext}", "prefixes": "{stem}_{k}.{ext}",

@@ -27,7 +27,7 @@ from ffhqref.restorers import PartialResult, RestorationBatch, make_restorer
 from ffhqref.restorers.command.recipe import Recipe
 from ffhqref.store.tables import read_metadata
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 from .test_cli import one_line
 
 CONF = REPOSITORY / "conf"

@@ -63,7 +63,7 @@ def assert_same(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, few_faces):
     """A workspace that one run made without any trouble."""
-    from .conftest import Command
+    from ..command import Command
 
     folder = tmp_path_factory.mktemp("undisturbed")
     done = Command(folder)("run", "root=w", f"dataset.path={few_faces}", *FEW)
@@ -209,7 +209,7 @@ def plugin_package(tmp_path):
 
 
 def test_restorers_of_another_package(undisturbed, few_faces, plugin_package, ffhqref, tmp_path):
-    from .conftest import REPOSITORY
+    from ..command import REPOSITORY
 
     root = tmp_path / "w"
     shutil.copytree(undisturbed[0], root)
@@ -238,7 +238,7 @@ def test_restorers_of_another_package(undisturbed, few_faces, plugin_package, ff
 
 
 def test_a_restorer_by_target(undisturbed, few_faces, plugin_package, ffhqref, tmp_path):
-    from .conftest import REPOSITORY
+    from ..command import REPOSITORY
 
     root = tmp_path / "w"
     shutil.copytree(undisturbed[0], root)

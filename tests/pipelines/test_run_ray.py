@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import REPOSITORY, Command
+from ..command import REPOSITORY, Command, Process
 from .test_cli import one_line
 from .test_run import assert_same
 
@@ -58,7 +57,7 @@ class Patient:
         path = self.folder / "pids"
         return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
-    def wait(self, process: subprocess.Popen[str], calls: int) -> None:
+    def wait(self, process: Process, calls: int) -> None:
         """Wait until it was called so often."""
         deadline = time.monotonic() + 200
         while len(self.pids) < calls:

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from .conftest import FEW, Command
+from ..command import Command
+from .conftest import FEW
 
 
 @pytest.fixture(scope="module")

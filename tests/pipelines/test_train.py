@@ -15,7 +15,7 @@ import torch
 from ffhqref.store import tables
 from ffhqref.training.faces import items_by_person
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 from .test_cli import one_line
 
 MICRO = (

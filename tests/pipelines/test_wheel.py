@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 
 
 @pytest.fixture(scope="module")

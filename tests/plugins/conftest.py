@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ..pipelines.conftest import REPOSITORY, Command, few_faces  # noqa: F401
+from ..command import REPOSITORY, Command
+from ..pipelines.conftest import few_faces  # noqa: F401
 
 TOYS = {
     "toy_dataset": ("datasets", "faces"),
