@@ -13,7 +13,7 @@ from rich.table import Table
 from ffhqref.cli.main import guarded
 from ffhqref.core.progress import Reporter, download_bar, show
 
-from .conftest import REPOSITORY
+from ..command import REPOSITORY
 
 COMMAND = f"{sys.executable} -m ffhqref.cli.main"
 
