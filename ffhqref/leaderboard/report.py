@@ -83,7 +83,7 @@ class Report:
 
     @cached_property
     def notes(self) -> dict[str, dict[str, str]]:
-        """Benchmark to metric to what a reader must know of that column."""
+        """Benchmark to metric or method to what a reader must know of that column or row."""
         notes = {name: dict(info.notes) for name, info in self.benchmarks.items()}
         for block in self.blocks:
             mine = notes.setdefault(block.benchmark, {})
@@ -194,7 +194,7 @@ class Report:
             restorations=restorations.reset_index(drop=True),
             metrics=kept(self.metrics, metrics),
             benchmarks={
-                name: replace(info, notes=kept(info.notes, metrics))
+                name: replace(info, notes=kept(info.notes, [*metrics, *methods, GROUND_TRUTH]))
                 for name, info in kept(self.benchmarks, benchmarks).items()
             },
             methods=kept(self.methods, methods),

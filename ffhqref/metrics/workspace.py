@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET, MetricRuntime
+from ffhqref.metrics.copied import copied_outputs
 from ffhqref.metrics.dataset_metrics import dataset_metric_class
 from ffhqref.metrics.dataset_scoring import dataset_notes, dataset_reasons, score_datasets
 from ffhqref.metrics.scoring import MetricSet, ScoreRow, score
@@ -32,6 +33,8 @@ class ScoreTable:
     """Metric to why it could not run."""
     notes: Mapping[str, Mapping[str, str]]
     """Benchmark to dataset-level metric to what a reader must know of that column."""
+    copied: Mapping[str, Mapping[str, str]]
+    """Benchmark to method to how many of its outputs are a ground truth or a reference."""
     reasons: Mapping[tuple[str, str], int]
     """How often each (metric, reason) made a value fail."""
 
@@ -50,7 +53,10 @@ class ScoreTable:
             signatures=self.signatures,
             directions=self.directions,
             unavailable=self.unavailable,
-            notes=self.notes,
+            notes={
+                name: {**self.notes.get(name, {}), **self.copied.get(name, {})}
+                for name in sorted({*self.notes, *self.copied})
+            },
         )
 
     def messages(self) -> list[str]:
@@ -61,6 +67,11 @@ class ScoreTable:
             f"metric {name} on {benchmark}: {note}"
             for benchmark, notes in self.notes.items()
             for name, note in notes.items()
+        ]
+        lines += [
+            f"{method} on {benchmark}: {told}"
+            for benchmark, copied in self.copied.items()
+            for method, told in copied.items()
         ]
         lines += [f"metric {name}: {count} values failed: {reason}" for (name, reason), count in self.reasons.items()]
         count = self.frame["status"].value_counts()
@@ -169,4 +180,5 @@ def score_workspace(
         signatures |= dict(whole.dropna(subset="signature")[["metric", "signature"]].itertuples(index=False))
         unavailable |= dataset_reasons(whole)
         notes = dataset_notes(whole)
-    return ScoreTable(frame, signatures, directions, unavailable, notes, found.reasons)
+    copied = copied_outputs(rows, engine=engine, journal_dir=journals, progress=progress)
+    return ScoreTable(frame, signatures, directions, unavailable, notes, copied, found.reasons)
