@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from ffhqref.cases.reference_folder import GivenReferences, by_number
+from ffhqref.core.csv_file import CsvTable, read_csv
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.images import EXTENSIONS
 from ffhqref.datasets.base import list_images
-from ffhqref.datasets.user_table import open_table
 
 PAIRS = ("lq", "reference")
 PEOPLE = ("file", "person")
@@ -115,29 +114,28 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
 
 
 def _lines(file: Path) -> tuple[tuple[str, str], list[Line]]:
-    reader, columns, _ = open_table(file)
-    forms = [form for form in (PAIRS, PEOPLE) if set(form) <= set(columns)]
+    table = read_csv(file)
+    forms = [form for form in (PAIRS, PEOPLE) if set(form) <= set(table.columns)]
     if len(forms) != 1:
-        raise DatasetError(f"{file}, line 1: columns {columns}, expected lq and reference, or file and person")
-    try:
-        lines = list(_cells(file, reader, forms[0]))
-    except csv.Error as error:
-        raise DatasetError(f"{file} cannot be read as a CSV ({error})") from None
+        raise DatasetError(
+            f"{file}, line 1: columns {list(table.columns)}, expected lq and reference, or file and person"
+        )
+    lines = list(_cells(table, forms[0]))
     if not lines:
         raise DatasetError(f"{file}: no line below its columns; expected one for each pair or picture")
     return forms[0], lines
 
 
-def _cells(file: Path, reader: csv.DictReader[str], form: tuple[str, str]) -> Iterator[Line]:
-    for row in reader:
-        lq, other = ((row[column] or "").strip() for column in form)
-        where = f"{file}, line {reader.line_num}"
+def _cells(table: CsvTable, form: tuple[str, str]) -> Iterator[Line]:
+    for row in table.rows:
+        lq, other = (row.cells[column].strip() for column in form)
+        where = table.where(row)
         if not lq or not other:
             raise DatasetError(f"{where}: the cell '{form[1] if lq else form[0]}' is empty")
         path = PurePosixPath(other)
         if path.is_absolute() or ".." in path.parts:
             raise DatasetError(f"{where}: '{other}' leaves the folder of references; expected a path below it")
-        yield reader.line_num, lq, path.as_posix()
+        yield row.line, lq, path.as_posix()
 
 
 def _stem(lq: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffhqref.core.csv_file import read_csv
 from ffhqref.core.errors import DatasetError
 from ffhqref.datasets.base import GivenPath, given_path
 from ffhqref.datasets.match import ImageMatcher, without_ending
@@ -68,22 +66,20 @@ def read_user_table(
         alternatives: sets of columns, one of which must be there; without any, one further column is enough.
 
     Raises:
-        DatasetError: no such file, no CSV, missing columns, or a table of which no row matches an image.
+        DatasetError: no such file, no CSV (`read_csv`), missing columns, or a table of which no row matches an image.
     """
     file = given_path(path, key)
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; {key} is a CSV with {expected}")
-    reader, columns, name = open_table(file)
+    table = read_csv(file)
+    columns, name = list(table.columns), name_column(table.columns)
     if name is None or not any(set(needed) <= set(columns) for needed in alternatives or [()]):
         raise DatasetError(f"{file}, line 1: columns {columns}, expected {expected}")
     matcher = ImageMatcher(files)
-    try:
-        lines = [
-            (reader.line_num, row[name] or "", {column: row[column] or "" for column in columns if column != name})
-            for row in reader
-        ]
-    except csv.Error as error:
-        raise DatasetError(f"{file} cannot be read as a CSV ({error})") from None
+    lines = [
+        (row.line, row.cells[name], {column: row.cells[column] for column in columns if column != name})
+        for row in table.rows
+    ]
     found = [matcher.find(cell) for _, cell, _ in lines]
     if name == "face_name_align":
         found = _fairface(matcher, [cell for _, cell, _ in lines], found)
@@ -107,23 +103,9 @@ def read_user_table(
     return UserTable(file, name, tuple(columns), tuple(rows), tuple(remarks))
 
 
-def open_table(path: Path) -> tuple[csv.DictReader[str], list[str], str | None]:
-    """Open a CSV (``.csv``, ``.csv.gz``); return its reader, its columns and the one that names an image, if any.
-
-    Raises:
-        DatasetError: it is no text.
-    """
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        columns = list(reader.fieldnames or [])
-    except csv.Error as error:
-        raise DatasetError(f"{path} cannot be read as a CSV ({error})") from None
-    return reader, columns, next((column for column in NAME_COLUMNS if column in columns), None)
+def name_column(columns: Collection[str]) -> str | None:
+    """Return the column that names an image, if there is one."""
+    return next((column for column in NAME_COLUMNS if column in columns), None)
 
 
 def _fairface(matcher: ImageMatcher, names: list[str], found: list[str | None]) -> list[str | None]:

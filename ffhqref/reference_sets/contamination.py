@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.csv_file import csv_records, read_data
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.base import list_images
 from ffhqref.datasets.match import ImageMatcher
@@ -297,10 +298,9 @@ def read_test_list(path: Path) -> list[str]:
         DatasetError: no such file, no text, or nothing in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"the list of test images {path} cannot be read ({error})") from None
-    names = [line.split(",")[0].strip().strip('"') for line in lines]
+        names = [cells[0].strip() for _, cells in csv_records(read_data(path), str(path))]
+    except DatasetError as error:
+        raise DatasetError(f"the list of test images cannot be used: {error}") from None
     found = list(dict.fromkeys(name for name in names if name and name not in ("gt_image", "image_id", "file")))
     if not found:
         raise DatasetError(f"the list of test images {path} is empty")

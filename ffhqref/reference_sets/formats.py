@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffhqref.core.csv_file import decode_text, parse_csv, read_data
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.files import write_atomic
 from ffhqref.datasets.match import ImageMatcher, without_ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _STRING = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
 _LIST = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*,?\s*)?\]\s*")
@@ -87,26 +88,18 @@ def read_mapping(path: str | Path, known: Known = None) -> ReferenceMapping:
             column, a row of another length, a list cell that is no list of strings, a name that is empty, absolute or
             has ``..``, a target that occurs twice, or an unknown image.
     """
-    return parse_mapping(_read(path), str(path), known)
+    return parse_mapping(read_data(path), str(path), known)
 
 
 def parse_mapping(data: bytes, source: str = "mapping", known: Known = None) -> ReferenceMapping:
     """Parse the bytes of a ``*_references.csv``; see `read_mapping`. ``source`` names them in messages."""
-    text = _decode(data, source)
-    reader = _records(text, source)
-    try:
-        _, header = next(reader)
-    except StopIteration:
-        raise DatasetError(f"{source}: empty file, expected a header with gt_image and ref_image") from None
-    columns = _check_header(header, source)
+    table = parse_csv(data, source)
+    columns = _check_header(table.columns, source)
     matcher = _matcher(known)
     rows: list[MappingRow] = []
     seen: dict[str, int] = {}
-    for line, cells in reader:
-        where = f"{source}, line {line}"
-        if len(cells) != len(columns):
-            raise DatasetError(f"{where}: {len(cells)} cells, expected {len(columns)} ({', '.join(columns)})")
-        row = dict(zip(columns, cells, strict=True))
+    for record in table.rows:
+        where, row, line = table.where(record), record.cells, record.line
         references = parse_list(row["ref_image"], where)
         names = [row["gt_image"], *([row["lq_image"]] if "lq_image" in row else []), *references]
         for name in names:
@@ -150,12 +143,12 @@ def read_image_list(path: str | Path, known: Known = None) -> ImageList:
     Raises:
         DatasetError: with file and line, for a bad, doubled, empty or unknown name.
     """
-    return parse_image_list(_read(path), str(path), known)
+    return parse_image_list(read_data(path), str(path), known)
 
 
 def parse_image_list(data: bytes, source: str = "image list", known: Known = None) -> ImageList:
     """Parse the bytes of a ``*_image.txt``; see `read_image_list`."""
-    lines = re.split(r"\r?\n", _decode(data, source))
+    lines = re.split(r"\r?\n", decode_text(data, source))
     if not lines[-1]:
         lines.pop()
     matcher = _matcher(known)
@@ -197,38 +190,6 @@ def parse_list(cell: str, where: str) -> tuple[str, ...]:
         return tuple(ast.literal_eval(item) for item in _ITEM.findall(cell))
     except (ValueError, SyntaxError) as error:
         raise DatasetError(f"{where}: ref_image holds a bad string ({error})") from None
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _decode(data: bytes, source: str) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DatasetError(f"{source}, line {line}: not UTF-8 text") from None
-    if "\x00" in text:
-        raise DatasetError(f"{source}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: holds a NUL character")
-    return text
-
-
-def _records(text: str, source: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the first line and the cells of each CSV record."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DatasetError(f"{source}, line {line}: no valid CSV ({error})") from None
-        yield line, cells
 
 
 def _check_header(header: Sequence[str], source: str) -> tuple[str, ...]:

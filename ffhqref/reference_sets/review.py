@@ -9,15 +9,14 @@ publication.
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.core.csv_file import read_csv
 from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key
@@ -93,22 +92,13 @@ def read_exclusions(path: str | Path, known: Collection[str] | None = None) -> E
     file = given_path(path, "exclusions")
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; exclusions=FILE is the CSV that the review page saves")
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{file} is no UTF-8 text ({error.reason} at byte {error.start})") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    table = read_csv(file)
     ids = None if known is None else set(known)
     seen: dict[tuple[str, str], tuple[str, int]] = {}
-    try:
-        header = next(reader, [])
-        if tuple(header) != COLUMNS:
-            raise DatasetError(f"{file}, line 1: columns {header}, expected {','.join(COLUMNS)}")
-        for cells in reader:
-            if cells:
-                _take(cells, f"{file}, line {reader.line_num}", reader.line_num, seen, ids)
-    except csv.Error as error:
-        raise DatasetError(f"{file}, line {reader.line_num}: no CSV ({error})") from None
+    if table.columns != COLUMNS:
+        raise DatasetError(f"{file}, line 1: columns {list(table.columns)}, expected {','.join(COLUMNS)}")
+    for row in table.rows:
+        _take(row.cells, table.where(row), row.line, seen, ids)
     rejected = [key for key, (verdict, _) in seen.items() if verdict == "reject"]
     return Exclusions.of(
         pairs=[(target, reference) for target, reference in rejected if reference],
@@ -117,11 +107,13 @@ def read_exclusions(path: str | Path, known: Collection[str] | None = None) -> E
 
 
 def _take(
-    cells: list[str], where: str, line: int, seen: dict[tuple[str, str], tuple[str, int]], known: set[str] | None
+    cells: Mapping[str, str],
+    where: str,
+    line: int,
+    seen: dict[tuple[str, str], tuple[str, int]],
+    known: set[str] | None,
 ) -> None:
-    if len(cells) != len(COLUMNS):
-        raise DatasetError(f"{where}: {len(cells)} cells, expected {len(COLUMNS)} ({', '.join(COLUMNS)})")
-    target, reference, verdict = cells
+    target, reference, verdict = (cells[column] for column in COLUMNS)
     if verdict not in VERDICTS:
         raise DatasetError(f"{where}: verdict '{verdict}', expected {' or '.join(VERDICTS)}")
     if not target or target == reference:

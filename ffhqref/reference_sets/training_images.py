@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.csv_file import read_csv
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.stage import ImageStage, file_rows
 from ffhqref.faces.stage import EmbedStage
@@ -85,10 +86,13 @@ def people_of_csv(folder: Path, table: str, leave_out: Collection[str] = ()) -> 
     path = folder / table
     if not path.is_file():
         raise ConfigError(f"train.faces: no {path}; expected a folder of aligned faces with a CSV of file and person")
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"file", "person"} <= set(rows[0]):
-        raise ConfigError(f"{path}: expected the columns file and person")
+    listed = read_csv(path)
+    rows = [row.cells for row in listed.rows]
+    if not rows or not {"file", "person"} <= set(listed.columns):
+        raise ConfigError(f"{path}: expected the columns file and person, and a line for each image")
+    doubled = [name for name, count in Counter(row["file"] for row in rows).items() if count > 1]
+    if doubled:
+        raise ConfigError(f"{path}: the image '{doubled[0]}' occurs twice; keep the line with its person")
     unknown = sorted(set(leave_out) - {row["person"] for row in rows})
     if unknown:
         raise ConfigError(f"train.faces.leave_out: nobody named {unknown[0]} in {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import string
 from collections import Counter
@@ -10,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ffhqref.core.csv_file import read_csv
 from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.datasets.base import list_images
 from ffhqref.datasets.match import without_ending
-from ffhqref.datasets.user_table import open_table
 
 PLACEHOLDERS = ("id", "lq", "benchmark")
 """Of a pattern: the case's id, the name of its LQ file without ending, and its benchmark."""
@@ -161,10 +160,10 @@ def _by_list(
 ) -> tuple[Claims, str, tuple[str, ...]]:
     if not file.is_file():
         raise DatasetError(f"{what}: no such file: {file}; give a CSV with the columns case_id and output")
-    reader, columns, _ = open_table(file)
-    key = next((column for column in ("case_id", "lq") if column in columns), None)
-    if key is None or "output" not in columns:
-        raise DatasetError(f"{file}, line 1: columns {columns}, expected case_id (or lq) and output")
+    table = read_csv(file)
+    key = next((column for column in ("case_id", "lq") if column in table.columns), None)
+    if key is None or "output" not in table.columns:
+        raise DatasetError(f"{file}, line 1: columns {list(table.columns)}, expected case_id (or lq) and output")
     known: dict[str, list[CaseName]] = {}
     for case in cases:
         known.setdefault(case.case_id if key == "case_id" else case.lq_name, []).append(case)
@@ -172,11 +171,7 @@ def _by_list(
     strangers, lost = [], []
     taken: set[CaseName] = set()
     there = set(files)
-    try:
-        lines = [(reader.line_num, {name: (cell or "").strip() for name, cell in row.items()}) for row in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{file} cannot be read as a CSV ({error})") from None
-    for number, row in lines:
+    for number, row in [(row.line, {name: cell.strip() for name, cell in row.cells.items()}) for row in table.rows]:
         name = without_ending(PurePosixPath(row[key]).name) if key == "lq" else row[key]
         mine = [case for case in known.get(name, []) if row.get("benchmark") in (None, "", case.benchmark)]
         path = PurePosixPath(row["output"]).as_posix()

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffhqref.core.csv_file import read_csv
 from ffhqref.core.errors import DatasetError, ImageError
+from ffhqref.core.files import read_regular
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
+from ffhqref.core.parsing import parsing
 from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import ImageRow
-from ffhqref.datasets.user_table import NAME_COLUMNS, open_table
+from ffhqref.datasets.user_table import NAME_COLUMNS, name_column
 from ffhqref.engine.base import Stage
 from ffhqref.faces.crops import FFHQ_POINTS
 
@@ -96,7 +99,7 @@ def read_vectors(
     if not path.is_file():
         raise DatasetError(f"no such file: {path}; synthesis.vectors.table is a table with image_id and number columns")
     columns, rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    name = next((column for column in NAME_COLUMNS if column in columns), None)
+    name = name_column(columns)
     if name is None:
         raise DatasetError(f"{path}: columns {columns}, expected one of {', '.join(NAME_COLUMNS)}")
     chosen = [_matching(path, columns, patterns) for patterns in (pose, expression)]
@@ -131,19 +134,17 @@ def read_vectors(
 
 
 def _csv(path: Path) -> tuple[list[str], Any]:
-    reader, columns, _ = open_table(path)
-    return columns, reader
+    table = read_csv(path)
+    return list(table.columns), [row.cells for row in table.rows]
 
 
 def _parquet(path: Path) -> tuple[list[str], Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as Parquet ({error})") from None
-    return table.column_names, table.to_pylist()
+    with parsing(path, DatasetError, "expected a Parquet table"):
+        table = pq.read_table(pa.BufferReader(read_regular(path)), page_checksum_verification=True)
+        return table.column_names, table.to_pylist()
 
 
 def _matching(path: Path, columns: Sequence[str], patterns: Sequence[str]) -> list[str]:

@@ -192,7 +192,7 @@ def test_a_list_of_people_lets_pictures_share_them(lay):
         ("lq,reference\na,x.png\nb_1,y.png\n", "none of the 2 references of .* is in .*/ref, first 'x.png'"),
         ("file,person\na,Ann\na,Bob\n", "line 3: 'a' has two people, 'Ann' and 'Bob'"),
         ("file,person\na,ann\n", "none of the 1 people .* the list has 'ann', the folder has 'Ann/1.png'"),
-        ("file,person\na,ann\n\xff", "cannot be read as a CSV"),
+        ("file,person\na,ann\n\xff", "line 3: not UTF-8"),
     ],
 )
 def test_wrong_lists_are_refused_in_one_line(lay, text, said):

@@ -210,15 +210,14 @@ def test_bad_attribute_tables_name_the_line(tmp_path, content, said):
 
 def refusing(monkeypatch, *names):
     """Refuse to open files of these names, as ``chmod 000`` does for everybody but root."""
-    for method in ("open", "read_bytes"):
-        opened = getattr(pathlib.Path, method)
+    opened = os.open
 
-        def refuse(path, *arguments, opened=opened, **options):
-            if path.name in names:
-                raise PermissionError(errno.EACCES, "Permission denied", str(path))
-            return opened(path, *arguments, **options)
+    def refuse(path, *arguments, **options):
+        if pathlib.Path(path).name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
 
-        monkeypatch.setattr(pathlib.Path, method, refuse)
+    monkeypatch.setattr(os, "open", refuse)
 
 
 def test_a_picture_that_may_not_be_read_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
@@ -290,9 +289,12 @@ def test_a_link_that_leads_nowhere_is_a_row_with_a_reason(tmp_path):
 def test_truth_that_is_no_text_and_rows_that_are_too_short(tmp_path):
     picture(tmp_path / "data" / "a.png")
     picture(tmp_path / "data" / "b.png")
-    with pytest.raises(DatasetError, match="cannot be read as a CSV"):
+    with pytest.raises(DatasetError, match="not UTF-8"):
         open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "data" / "a.png")
     (tmp_path / "truth.csv").write_text("identity,image_id\n1,a\n2\n")
+    with pytest.raises(DatasetError, match="line 3: 1 cells, expected 2"):
+        open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "truth.csv")
+    (tmp_path / "truth.csv").write_text("identity,image_id\n1,a\n,b\n")
     data = open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "truth.csv")
     assert data.truth == {"a": "1"}
 

@@ -164,7 +164,7 @@ def test_nothing_leaves_a_narrow_screen(browser, workspace):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "line 1: columns"),
+        ("", "empty file"),
         ("target,reference,verdict\n", "line 1: columns"),
         ("target_id,reference_id,verdict\na,b\n", "line 2: 2 cells"),
         ("target_id,reference_id,verdict\na,b,reject\na,,maybe\n", "line 3: verdict 'maybe'"),
@@ -172,7 +172,7 @@ def test_nothing_leaves_a_narrow_screen(browser, workspace):
         ("target_id,reference_id,verdict\na,a,reject\n", "line 2: target 'a' and reference 'a'"),
         ("target_id,reference_id,verdict\n\na,z,reject\n", "line 3: there is no picture 'z'"),
         ("target_id,reference_id,verdict\na,b,reject\nb,a,accept\n", "line 3: says accept where line 2 says reject"),
-        ('target_id,reference_id,verdict\n"a,b,reject\n', "line 2: no CSV"),
+        ('target_id,reference_id,verdict\n"a,b,reject\n', "line 2: no valid CSV"),
     ],
 )
 def test_bad_verdicts_name_the_line(tmp_path, content, said):
@@ -186,7 +186,7 @@ def test_an_absent_or_binary_file_is_told(tmp_path):
     with pytest.raises(DatasetError, match="no such file"):
         read_exclusions(tmp_path / "absent.csv")
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe")
-    with pytest.raises(DatasetError, match="no UTF-8"):
+    with pytest.raises(DatasetError, match="not UTF-8"):
         read_exclusions(tmp_path / "x.csv")
 
 

@@ -1,0 +1,52 @@
+"""The one gate around parsers of foreign bytes: whatever they raise becomes one line for the user."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ffhqref.core.errors import FfhqrefError, one_line
+from ffhqref.core.files import read_regular
+
+
+@contextlib.contextmanager
+def parsing(what: object, error: type[FfhqrefError], remedy: str = "") -> Iterator[None]:
+    """Turn anything that a parser raises into an error of ours; ours pass.
+
+    Parsers of damaged or hostile files raise anything, RecursionError and MemoryError among it, so this is the one
+    place that catches all of it: no list of exceptions is complete.
+
+    Args:
+        what: the file, for the message.
+        error: class of the error.
+        remedy: what to do.
+    """
+    try:
+        yield
+    except FfhqrefError:
+        raise
+    except FileNotFoundError:
+        raise error(f"no such file: {what}{remedy and f'; {remedy}'}") from None
+    except Exception as caught:  # noqa: BLE001
+        raise error(f"{what} cannot be read ({one_line(caught)[:200]}){remedy and f'; {remedy}'}") from None
+
+
+def read_json(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> Any:
+    """Return the value of a JSON file in UTF-8.
+
+    Raises:
+        FfhqrefError: of the class ``error``; it is missing, no regular file, no UTF-8, no JSON, or nested too deeply.
+    """
+    with parsing(path, error, remedy):
+        return json.loads(read_regular(path).decode("utf-8-sig"))
+
+
+def read_yaml(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> Any:
+    """Return the value of a YAML file in UTF-8; see `read_json`. Nothing in it is run."""
+    import yaml
+
+    with parsing(path, error, remedy):
+        return yaml.safe_load(read_regular(path).decode("utf-8-sig"))
