@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.action == "list":
         return _list(folder)
     if options.action == "fetch":
-        return _fetch(options.names, folder)
+        return _fetch(options.names, folder, options.again)
     if options.action == "verify":
         return _verify(options.names, folder, options.accept)
     if options.action == "convert":
@@ -41,13 +41,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+_EXAMPLES = """\
+examples
+  ffhqref weights list
+  ffhqref weights fetch gfpgan-1.4 codeformer
+  ffhqref weights verify
+  ffhqref weights verify --accept vqfr-v2       the file was changed on purpose
+  ffhqref weights --folder /data/weights fetch musiq
+"""
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ffhqref weights", description="Weight files of restorers, metrics and embedders.")
+    parser = _Parser(
+        prog="ffhqref weights",
+        description="Weight files of restorers, metrics and embedders.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--folder", type=Path, help="folder of weight files; FFHQREF_WEIGHTS, else the user's cache")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="every known file: licence, and where it lies on this machine")
+    actions.add_parser(
+        "list",
+        help="every known file: size, licence, where it lies, and how far it is verified",
+        description="Verified: full hash, short hash (the prefix in the file's name), first use (no hash is published: "
+        "it is the file that was there at first), never (not used yet), or NOT the published file.",
+    )
     fetch = actions.add_parser("fetch", help="download files, resumable, and check them (not when FFHQREF_OFFLINE=1)")
     fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.add_argument("--again", action="store_true", help="fetch what is there already, and replace it")
     verify = actions.add_parser("verify", help="hash files again and compare; without NAME: every file that is here")
     verify.add_argument("names", nargs="*", metavar="NAME")
     verify.add_argument("--accept", action="store_true", help="record the named files as they are now")
@@ -66,24 +87,26 @@ def _list(folder: Path | None) -> int:
     from ffhqref.weights.files import home, inventory
 
     table = Table(title=f"weights folder: {home(folder)}", title_justify="left")
-    for column in ("name", "file", "MB", "licence", "used by", "on this machine"):
+    for column in ("name", "file", "MB", "licence", "used by", "verified", "on this machine"):
         table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
     for item in inventory(folder):
         where = str(item["path"] or ("no: fetch" if item["fetchable"] else "no: by hand"))
-        size = f"{item['size'] / 1e6:,.1f}" if item["size"] else "?"
-        cells = (item["name"], item["filename"], size, item["licence"], item["used_by"], where)
+        size = f"{item['size'] / 1e6:,.1f}" if item["size"] else "unknown"
+        verified = item["verified"] or "–"
+        cells = (item["name"], item["filename"], size, item["licence"], item["used_by"], verified, where)
         table.add_row(*map(Text, cells))
     show(table, 200)
     return 0
 
 
-def _fetch(names: Sequence[str], folder: Path | None) -> int:
+def _fetch(names: Sequence[str], folder: Path | None, again: bool) -> int:
     from ffhqref.core.progress import download_bar
-    from ffhqref.weights.files import entry, fetched
+    from ffhqref.weights.fetch import fetched
+    from ffhqref.weights.files import entry
 
     for item in [entry(name) for name in names]:  # a wrong name ends here, before the first download
         with download_bar(item.name) as progress:
-            found = fetched(item.name, folder=folder, progress=progress)
+            found = fetched(item.name, folder=folder, progress=progress, again=again)
         sys.stdout.write(f"{found.path}\n")
     return 0
 

@@ -22,6 +22,7 @@ from ffhqref.core.registry import Registry
 from ffhqref.core.seeding import case_seed
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.weights import files as weights
+from ffhqref.weights.tensors import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +124,7 @@ def _inception(path: Path) -> torch.nn.Module:
     from torch.nn import Sequential
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    weights.load_tensors(path)  # refuses code that would run when torch-fidelity unpickles the file
+    load_tensors(path)  # refuses code that would run when torch-fidelity unpickles the file
     try:
         network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
     except RuntimeError as error:

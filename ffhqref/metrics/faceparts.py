@@ -20,6 +20,7 @@ from ffhqref.core.images import to_uint8
 from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
 from ffhqref.weights import files as weights
+from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ class Landmarks:
             from facexlib.alignment.awing_arch import FAN
 
             network = FAN(num_modules=4, num_landmarks=98, device=self._runtime.device).eval()
-            weights.load_into(network, weights.load_tensors(self._path, wrappers=("state_dict",)), self._path)
+            load_into(network, load_tensors(self._path, wrappers=("state_dict",)), self._path)
             self._network = network.to(self._runtime.device)
         levels = to_uint8(image[None])[0]
         small = cv2.resize(levels, (256, 256), interpolation=cv2.INTER_LINEAR)
@@ -179,7 +180,7 @@ class FaceLPIPS(Metric):
             from facexlib.parsing.parsenet import ParseNet
 
             parser = ParseNet(in_size=512, out_size=512, parsing_ch=19).eval()
-            weights.load_into(parser, weights.load_tensors(self._path), self._path)
+            load_into(parser, load_tensors(self._path), self._path)
             self._parser = parser.to(self._runtime.device)
         with torch.inference_mode():
             scores = self._parser((2.0 * image[None] - 1.0).to(self._runtime.device))[0]

@@ -18,6 +18,7 @@ from ffhqref.metrics._pixels import png_grey
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.metrics.identity import FaceEmbedder
 from ffhqref.weights import files as weights
+from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +107,7 @@ class GreyEmbedder(FaceEmbedder):
 
         if self._network is None:
             network = grey_resnet18()
-            weights.load_into(network, weights.load_tensors(self._path, prefix="module."), self._path)
+            load_into(network, load_tensors(self._path, prefix="module."), self._path)
             self._network = network.to(self._runtime.device)
         grey = png_grey(to_uint8(image[None])[0])
         small = cv2.resize(grey, (128, 128), interpolation=cv2.INTER_LINEAR).astype(np.float32)

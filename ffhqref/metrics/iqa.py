@@ -25,6 +25,7 @@ from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
 from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
+from ffhqref.weights.tensors import load_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -218,7 +219,7 @@ def _weights_from_registry(runtime: MetricRuntime) -> Iterator[list[str]]:
             item = weights.WeightFile(item.name, item.filename, sources=(url,), folders=item.folders)
         found = weights.require(item, folder=runtime.weights_dir, download=runtime.download)
         if found.path.suffix in {".pth", ".pt", ".ckpt"}:
-            weights.load_tensors(found.path)  # refuses code that would run when pyiqa unpickles it
+            load_tensors(found.path)  # refuses code that would run when pyiqa unpickles it
         files.append(found.signature)
         Path(destination).parent.mkdir(parents=True, exist_ok=True)
         Path(destination).symlink_to(found.path.resolve())

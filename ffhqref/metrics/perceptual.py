@@ -19,6 +19,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
 from ffhqref.weights import files as weights
+from ffhqref.weights.tensors import load_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +140,7 @@ class DISTS(_FeatureMetric):
         """Return DISTS as a module."""
         from ffhqref.metrics.perceptual_networks import VGG_WIDTHS, DISTSNetwork
 
-        found = weights.load_tensors(self._path)
+        found = load_tensors(self._path)
         channels = 3 + sum(VGG_WIDTHS)
         if not {"alpha", "beta"} <= set(found) or any(found[key].numel() != channels for key in ("alpha", "beta")):
             raise WeightsError(f"{self._path} is no DISTS weight file: alpha and beta of {channels} numbers expected")
@@ -183,7 +184,7 @@ def _backbone(path: Path, net: str) -> dict[str, torch.Tensor]:
     """Return the convolutions of a torchvision state dict, checked for their shapes."""
     from ffhqref.metrics.perceptual_networks import ALEX_LAYERS, vgg_indices
 
-    found = weights.load_tensors(path)
+    found = load_tensors(path)
     if net == "vgg":
         wanted = {index: (width, 3) for index, width in vgg_indices()}
     else:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from ffhqref.core.errors import WeightsError
-from ffhqref.core.hashing import sha256_bytes, sha256_file
+from ffhqref.core.hashing import sha256_bytes
 from ffhqref.weights import files as weights
 from ffhqref.weights import recorded
 
@@ -15,7 +15,8 @@ from ffhqref.weights import recorded
 def hashed(monkeypatch):
     """Return the names of the files that were read for their hash."""
     read = []
-    monkeypatch.setattr(recorded, "sha256_file", lambda path: read.append(path.name) or sha256_file(path))
+    real = recorded.sha256_open
+    monkeypatch.setattr(recorded, "sha256_open", lambda stream, path: read.append(path.name) or real(stream, path))
     return read
 
 

@@ -1,10 +1,8 @@
 """Weight files: the registry, where files are looked for, trust, resumable fetching, refusal of hostile files."""
 
-import http.server
 import os
 import pickle
 import re
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from ffhqref.core.errors import WeightsError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.weights import files as weights
 from ffhqref.weights import recorded
+from ffhqref.weights.tensors import load_into, load_tensors
 
 NOTES = Path(__file__).parents[3] / "shared" / "notes" / "restorers.md"
 
@@ -152,7 +151,7 @@ def test_a_named_path_is_hashed_and_not_compared(tmp_path):
 def test_verify_reads_the_file_again(tmp_path, monkeypatch):
     monkeypatch.setenv("FFHQREF_WEIGHTS", str(tmp_path))
     # a disk that tells no more than these
-    monkeypatch.setattr(recorded, "_stamp", lambda path: [path.stat().st_size, path.stat().st_mtime_ns])
+    monkeypatch.setattr(recorded, "_stamp", lambda status: [status.st_size, status.st_mtime_ns])
     file = put(tmp_path / weights.entry("vqfr-v2").filename, b"one")
     stamp = file.stat().st_mtime_ns
     assert weights.verify("vqfr-v2").sha256 == sha256_bytes(b"one")
@@ -163,120 +162,7 @@ def test_verify_reads_the_file_again(tmp_path, monkeypatch):
         weights.verify("vqfr-v2")
 
 
-# fetching
-
-BODY = bytes(range(256)) * 5000
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    requests: list = []
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        type(self).requests.append((self.path, wanted))
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        start = int(wanted[6:-1]) if wanted and self.path != "/norange" else 0
-        if start >= len(BODY):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(BODY) - start))
-        self.end_headers()
-        cut = len(BODY) // 2 if self.path == "/breaks" and not start else len(BODY)
-        self.wfile.write(BODY[start:cut])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    Handler.requests = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-
-
-def test_fetch_tells_its_progress_and_leaves_one_whole_file(server, tmp_path):
-    told = []
-    path = weights.fetch(
-        item(sources=(server + "/file",), sha256=sha256_bytes(BODY)),
-        folder=tmp_path,
-        progress=lambda there, total: told.append((there, total)),
-    )
-    assert path.read_bytes() == BODY
-    assert told[-1] == (len(BODY), len(BODY))
-    assert [file.name for file in tmp_path.iterdir()] == ["thing.bin"]
-
-
-def test_a_broken_download_is_taken_up_where_it_stopped(server, tmp_path):
-    wanted = item(sources=(server + "/breaks",), sha256=sha256_bytes(BODY))
-    with pytest.raises(WeightsError, match="could not be fetched"):
-        weights.fetch(wanted, folder=tmp_path)
-    assert not (tmp_path / "thing.bin").exists()
-    half = (tmp_path / "thing.bin.part").stat().st_size
-    assert 0 < half < len(BODY)
-    assert weights.fetch(wanted, folder=tmp_path).read_bytes() == BODY
-    assert Handler.requests[-1] == ("/breaks", f"bytes={half}-")
-
-
-@pytest.mark.parametrize("path", ["/norange", "/file"])
-def test_a_part_is_finished_whatever_the_server_answers_to_a_range(server, tmp_path, path):
-    put(tmp_path / "thing.bin.part", BODY[:1000] if path == "/norange" else BODY)
-    assert weights.fetch(item(sources=(server + path,)), folder=tmp_path).read_bytes() == BODY
-
-
-def test_another_file_is_refused_and_the_next_source_tried(server, tmp_path):
-    wrong = item(sources=(server + "/missing", server + "/file"), sha256="0" * 64)
-    with pytest.raises(WeightsError) as caught:
-        weights.fetch(wrong, folder=tmp_path)
-    assert "Not Found" in str(caught.value)
-    assert "expected 000000000000" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("variable", ["FFHQREF_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_never_asks(server, tmp_path, monkeypatch, variable):
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(WeightsError, match="offline is set"):
-        weights.fetch(item(sources=(server + "/file",)), folder=tmp_path)
-    with pytest.raises(WeightsError, match="not on this machine"):
-        weights.require(item(sources=(server + "/file",)), folder=tmp_path, download=True)
-    assert Handler.requests == []
-
-
-def test_require_downloads_only_when_asked(server, tmp_path):
-    wanted = item(sources=(server + "/file",))
-    with pytest.raises(WeightsError, match="not on this machine"):
-        weights.require(wanted, folder=tmp_path)
-    assert Handler.requests == []
-    assert weights.require(wanted, folder=tmp_path, download=True).sha256 == sha256_bytes(BODY)
-
-
-def test_what_has_no_source_is_fetched_by_hand(tmp_path):
-    with pytest.raises(WeightsError, match=r"get thing.bin from https://example.org/page"):
-        weights.fetch(item(page="https://example.org/page"), folder=tmp_path)
-
-
-def test_a_silent_host_is_asked_once(tmp_path, monkeypatch):
-    import urllib.error
-    import urllib.request
-
-    asked = []
-
-    def silent(request, timeout):
-        asked.append((request.full_url, timeout))
-        raise urllib.error.URLError("timed out")
-
-    monkeypatch.setattr(urllib.request, "urlopen", silent)
-    sources = ("https://silent.invalid/a", "https://silent.invalid/b")
-    for name in ("one", "two"):
-        with pytest.raises(WeightsError, match="no answer"):
-            weights.fetch(weights.WeightFile(name, name, sources=sources), folder=tmp_path)
-    assert asked == [("https://silent.invalid", 10.0)]
+# finding and loading
 
 
 def test_the_inventory_says_what_is_here(tmp_path, monkeypatch):
@@ -288,12 +174,6 @@ def test_the_inventory_says_what_is_here(tmp_path, monkeypatch):
     assert not lines["codeformer"]["commercial"]
     assert lines["refldm"]["path"] is None
     assert not lines["dr2"]["fetchable"]
-
-
-def test_only_http_is_followed(tmp_path):
-    secret = put(tmp_path / "secret", b"s")
-    with pytest.raises(WeightsError, match="only http"):
-        weights.fetch(item(sources=(secret.as_uri(),)), folder=tmp_path / "w")
 
 
 # loading
@@ -311,12 +191,12 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
     path = tmp_path / "evil.pth"
     torch.save({"weight": torch.zeros(2), "bomb": Evil(tmp_path / "ran")}, path)
     with pytest.raises(WeightsError, match="holds more than tensors and was refused") as caught:
-        weights.load_tensors(path)
+        load_tensors(path)
     assert "\n" not in str(caught.value)
     with path.open("wb") as stream:
         pickle.dump(Evil(tmp_path / "ran"), stream)
     with pytest.raises(WeightsError):
-        weights.load_tensors(path)
+        load_tensors(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -330,7 +210,7 @@ def test_a_truncated_file_is_one_line(tmp_path, suffix, keep):
     data = path.read_bytes()
     path.write_bytes(data[: keep if keep >= 1 or keep == 0 else int(len(data) * keep)])
     with pytest.raises(WeightsError, match="refused") as caught:
-        weights.load_tensors(path)
+        load_tensors(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
@@ -390,9 +270,9 @@ def test_half_a_file_that_nothing_tells_is_forgotten_when_it_does_not_load(tmp_p
     file = broken(tmp_path / weights.entry("dr2").filename, whole, 0.5)
     found = weights.require("dr2")
     with pytest.raises(WeightsError, match="was refused"):
-        weights.load_tensors(found.path)
+        load_tensors(found.path)
     file.write_bytes(whole)
-    assert weights.load_tensors(weights.require("dr2").path)["weight"].shape == (64, 64)
+    assert load_tensors(weights.require("dr2").path)["weight"].shape == (64, 64)
 
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Sign in", b"version https://git-lfs.github.com/spec/v1\noid"])
@@ -400,28 +280,6 @@ def test_a_page_in_place_of_the_file_is_told(tmp_path, page):
     put(tmp_path / weights.entry("vqfr-v2").filename, page)
     with pytest.raises(WeightsError, match=r"a web page, not|a Git LFS pointer, not"):
         weights.require("vqfr-v2", folder=tmp_path)
-
-
-def test_fetching_puts_the_whole_file_in_place_of_half_of_one(server, tmp_path, monkeypatch):
-    whole = zip_archive(tmp_path)
-    monkeypatch.setitem(globals(), "BODY", whole)
-    known = item(filename="thing.pth", sources=(f"{server}/thing.pth",))
-    monkeypatch.setattr(weights, "registry", lambda: {"thing": known})
-    broken(tmp_path / "home" / "thing.pth", whole, 0.5)
-    assert weights.fetched("thing", folder=tmp_path / "home").sha256 == sha256_bytes(whole)
-    assert weights.fetched("thing", folder=tmp_path / "home").path.read_bytes() == whole
-    # what was recorded of another file there is forgotten with it
-    (tmp_path / "home" / "thing.pth").write_bytes(whole[:-1] + b"x")
-    with pytest.raises(WeightsError, match="verify --accept thing"):
-        weights.require("thing", folder=tmp_path / "home")
-    assert weights.fetched("thing", folder=tmp_path / "home").sha256 == sha256_bytes(whole)
-
-
-def test_half_a_file_from_a_server_is_not_taken(server, tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "BODY", zip_archive(tmp_path)[:-100])
-    with pytest.raises(WeightsError, match="not whole"):
-        weights.fetch(item(filename="thing.pth", sources=(f"{server}/thing.pth",)), folder=tmp_path / "home")
-    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_a_changed_file_is_accepted_when_told(tmp_path, monkeypatch):
@@ -444,15 +302,15 @@ def test_one_file_under_two_names_has_one_signature(tmp_path):
 def test_wrappers_and_prefixes_are_taken_off(tmp_path):
     path = tmp_path / "file.pth"
     torch.save({"params": {"module.a": torch.ones(1)}, "params_ema": {"module.a": torch.full((1,), 2.0)}, "n": 3}, path)
-    found = weights.load_tensors(path, wrappers=("params_ema", "params"), prefix="module.")
+    found = load_tensors(path, wrappers=("params_ema", "params"), prefix="module.")
     assert {name: value.item() for name, value in found.items()} == {"a": 2.0}
     with pytest.raises(WeightsError, match="no tensors"):
-        weights.load_tensors(path)
+        load_tensors(path)
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):
     layer = torch.nn.Linear(2, 3)
-    weights.load_into(layer, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "f.pth")
+    load_into(layer, {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}, "f.pth")
     assert layer.weight.sum() == 6
     with pytest.raises(WeightsError, match=r"1 missing \(first: bias\), 1 unknown \(first: bais\), 1 of another shape"):
-        weights.load_into(layer, {"weight": torch.ones(2, 2), "bais": torch.zeros(3)}, "f.pth")
+        load_into(layer, {"weight": torch.ones(2, 2), "bais": torch.zeros(3)}, "f.pth")

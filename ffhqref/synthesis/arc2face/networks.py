@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import DependencyError
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch

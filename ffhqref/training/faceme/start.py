@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError, WeightsError
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.config import MixConfig
 from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.zoo.faceme.lora import merge_lora

@@ -13,7 +13,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE, to_tensor, to_uint8
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.codeformer.config import CodeFormerConfig
 from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package
 from ffhqref.zoo.shared.architecture import read_architecture

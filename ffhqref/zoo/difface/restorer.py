@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 from ffhqref.zoo.difface.config import DifFaceConfig
 from ffhqref.zoo.difface.network import build_swinir, spandrel_names
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step

@@ -12,7 +12,7 @@ import numpy as np
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import DependencyError, ImageError
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

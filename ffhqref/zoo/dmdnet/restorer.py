@@ -14,7 +14,7 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.images import SIZE, to_tensor, to_uint8
 from ffhqref.core.registry import load_attribute
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 from ffhqref.zoo.dmdnet.boxes import part_boxes
 from ffhqref.zoo.dmdnet.config import DMDNetConfig
 from ffhqref.zoo.dmdnet.landmarks import ALIGNMENT, DETECTOR, FacexlibLandmarks

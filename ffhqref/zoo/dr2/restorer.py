@@ -16,7 +16,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import resize, to_tensor, to_uint8
 from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo, complete
 from ffhqref.restorers.cache_key import restorer_identity
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.dr2.config import DR2Config
 from ffhqref.zoo.dr2.lowpass import low_pass
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step

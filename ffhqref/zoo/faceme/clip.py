@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ffhqref.core.errors import DependencyError, ImageError
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.config import IdentityEncoderConfig
 from ffhqref.zoo.faceme.loading import assemble
 

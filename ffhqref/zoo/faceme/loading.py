@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import DependencyError, WeightsError
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
     import torch

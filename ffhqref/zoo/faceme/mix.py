@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ffhqref.weights.files import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors
 from ffhqref.zoo.faceme.config import MixConfig
 
 __all__ = ["MIX_FILE", "Mix", "MixConfig", "load_mix", "save_mix"]

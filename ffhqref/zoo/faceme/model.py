@@ -15,7 +15,7 @@ import torch
 
 from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.restorers.colour import wavelet_transfer
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.clip import IdentityEncoder, clip_pixels, cut_face, load_identity_encoder, unit_length
 from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.zoo.faceme.lora import merge_lora

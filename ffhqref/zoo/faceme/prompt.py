@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.loading import assemble, read_json, weight_file
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.gfpgan.config import GFPGANConfig
 from ffhqref.zoo.gfpgan.network import build_network
 from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.gpen.config import GPENConfig
 from ffhqref.zoo.shared.aligned import AlignedRestorer
 from ffhqref.zoo.shared.architecture import read_architecture

@@ -18,7 +18,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError, did_you_mean
 from ffhqref.core.images import to_uint8
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.pgdiff.config import PGDiffConfig
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
 from ffhqref.zoo.shared.guided_diffusion.draws import Draws, SeededDraws

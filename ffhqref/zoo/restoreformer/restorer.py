@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.weights.files import find, load_tensors
+from ffhqref.weights.files import find
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.restoreformer.config import RestoreFormerConfig, RestoreFormerPPConfig
 from ffhqref.zoo.restoreformer.network import build_network, run_network
 from ffhqref.zoo.shared.aligned import AlignedRestorer, need_package

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.restorers.base import Restorer
-from ffhqref.weights.files import Weights, load_into, require
+from ffhqref.weights.files import Weights, require
+from ffhqref.weights.tensors import load_into
 
 if TYPE_CHECKING:
     import torch

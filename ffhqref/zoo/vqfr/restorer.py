@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.shared.aligned import AlignedRestorer
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.shared.network import ready, signed, unsigned

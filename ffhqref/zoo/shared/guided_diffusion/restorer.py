@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.images import SIZE
-from ffhqref.weights.files import load_tensors
+from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.shared.guided_diffusion.draws import Draws, SeededDraws
 from ffhqref.zoo.shared.network import NetworkRestorer, ready
 

@@ -1,0 +1,184 @@
+"""The one gate through which weights are read: opened once, checked, and loaded from the same descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ffhqref.core.errors import WeightsError
+from ffhqref.core.files import open_regular, read_regular
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.weights.files import RECORD, Weights, records
+from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
+
+
+@contextlib.contextmanager
+def opened(file: Weights | str | Path) -> Iterator[Path]:
+    """Open a file once and yield a name under which that very file is read.
+
+    A file that `ffhqref.weights.files.require` found must still be the one that was hashed, when it is opened and when
+    the caller has read it. Another file of the user's must only stay the same in between.
+
+    Raises:
+        WeightsError: missing, unreadable, or changed.
+    """
+    path = file.path if isinstance(file, Weights) else Path(file)
+    try:
+        stream = open_regular(path)
+    except OSError as error:
+        raise WeightsError(_absent(path, error)) from None
+    with stream:
+        if isinstance(file, Weights):
+            _compare(file, _hash(stream, file))
+        before = stamp(stream)
+        yield _name(stream, path)
+        if stamp(stream) != before:
+            raise WeightsError(f"weight file changed while it was read: {path}; try again")
+
+
+def read_bytes(file: Weights | str | Path) -> bytes:
+    """Return the content of a file; that of a file from `ffhqref.weights.files.require` has the hash found there.
+
+    Raises:
+        WeightsError: missing, unreadable, or changed.
+    """
+    path = file.path if isinstance(file, Weights) else Path(file)
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        raise WeightsError(_absent(path, error)) from None
+    if isinstance(file, Weights):
+        _compare(file, sha256_bytes(data))
+    return data
+
+
+def refuse(file: Weights | str | Path, what: str, error: Exception) -> WeightsError:
+    """Return the error of a file that does not load; the file is recorded as such, so that fetching replaces it.
+
+    Args:
+        file: the file.
+        what: is wrong with it, as in "is damaged".
+        error: what its reader said.
+    """
+    path = file.path if isinstance(file, Weights) else Path(file)
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+    beside = [folder / RECORD for folder in path.absolute().parents[:2]]
+    mark_unusable(path, f"it {what}", [*beside, *records()])
+    name = file.name if isinstance(file, Weights) else "NAME"
+    return WeightsError(
+        f"weight file {what} and was refused: {path} ({said}); get it again (ffhqref weights fetch {name})"
+    )
+
+
+def _absent(path: Path, error: OSError) -> str:
+    if isinstance(error, (FileNotFoundError, IsADirectoryError)):
+        return f"no such weight file: {path}"
+    return f"cannot read {path}: {error.strerror or error}"
+
+
+def _hash(stream: BinaryIO, file: Weights) -> str:
+    try:
+        return hash_open(stream, file.path, records(file.folder)).sha256
+    except OSError as error:
+        raise WeightsError(f"cannot read {file.path}: {error.strerror or error}") from None
+
+
+def _compare(file: Weights, digest: str) -> None:
+    if digest != file.sha256:
+        raise WeightsError(
+            f"weight file changed since it was checked: {file.path} (sha256 {digest[:12]}…, then {file.sha256[:12]}…); "
+            "run again to use what is there now"
+        )
+
+
+def _name(stream: BinaryIO, path: Path) -> Path:
+    """Return a path that leads to the open file itself, where the system has one."""
+    own = Path(f"/proc/self/fd/{stream.fileno()}")
+    with contextlib.suppress(OSError):
+        if os.path.samestat(own.stat(), os.fstat(stream.fileno())):
+            return own
+    return path
+
+
+def load_tensors(
+    file: Weights | str | Path, *, wrappers: Iterable[str] = (), prefix: str = ""
+) -> dict[str, torch.Tensor]:
+    """Read the tensors of a checkpoint without running any code in it.
+
+    Args:
+        file: a ``.safetensors`` file, or one written by ``torch.save``; `Weights` are held to their hash.
+        wrappers: names of an outer level, tried in order (``params_ema``, ``params``, ``state_dict``); the first
+            that exists is taken, and none need exist.
+        prefix: removed from the names that carry it (``module.``).
+
+    Returns:
+        Names to tensors on the CPU; entries that are no tensors are left out.
+
+    Raises:
+        WeightsError: missing, changed, truncated, a pickle that holds more than tensors, or no tensors in it.
+    """
+    path = file.path if isinstance(file, Weights) else Path(file)
+    with opened(file) as name:
+        try:
+            content = _read(name, path.suffix)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - damaged files raise anything
+            code = "Unsupported" in str(error) or "GLOBAL" in str(error)
+            raise refuse(file, "holds more than tensors" if code else "is damaged", error) from None
+    for wrapper in wrappers:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    tensors = {
+        str(key).removeprefix(prefix): value
+        for key, value in (content.items() if isinstance(content, Mapping) else ())
+        if isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        raise WeightsError(f"no tensors in weight file: {path}")
+    return tensors
+
+
+def _read(path: Path, suffix: str) -> Any:
+    import torch
+
+    if suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_into(
+    module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path, *, assign: bool = False
+) -> None:
+    """Load tensors into a network strictly; batch counters of normalisation layers may be missing.
+
+    Args:
+        module: the network.
+        tensors: its tensors by name.
+        path: where they came from, for messages.
+        assign: put the tensors themselves into the network, which may lie on the meta device, instead of copying:
+            large networks then need their memory once.
+
+    Raises:
+        WeightsError: tensors are missing, left over, or of another shape; the line names the first.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in tensors and not key.endswith("num_batches_tracked")]
+    foreign = [key for key in tensors if key not in own]
+    shapes = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+    if missing or foreign or shapes:
+        parts = [
+            f"{len(keys)} {what} (first: {keys[0]})"
+            for keys, what in ((missing, "missing"), (foreign, "unknown"), (shapes, "of another shape"))
+            if keys
+        ]
+        raise WeightsError(f"{path} does not fit {type(module).__name__}: tensors {', '.join(parts)}")
+    module.load_state_dict(dict(tensors), strict=False, assign=assign)
