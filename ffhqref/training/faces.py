@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.images import SIZE, read_rgb, resize
 from ffhqref.degradation import Degradation, Parameters, apply, draw, get_degradation, steps
 from ffhqref.degradation.steps import recorded_noise, reduced_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -64,31 +67,31 @@ class SmallImages:
         return found
 
 
-def degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
+def degradation(
+    preset: str | Path | Mapping[str, Any] | Degradation, side: int
+) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
     """Return what degrades an image of this side from a seed, as the preset degrades images of 512 pixels.
 
     At 512 it is the preset itself. A smaller image gets blur and down-scaling that are smaller in proportion. Where
     the preset's reduced image is larger than ours, its noise is averaged down with it; its JPEG then comes a
     little stronger here than there. So a tiny model trains without 512-pixel images being degraded at each step.
     """
-    rules = get_degradation(preset)
-
-    def degrade(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        return apply(image, _drawn(rules, seed, side), rules)
-
-    return degrade
+    return partial(_degraded, get_degradation(preset), side)
 
 
 def unrounded_degradation(preset: str, side: int) -> Callable[[NDArray[np.uint8], int], NDArray[np.float32]]:
     """Return the same as `degradation` without the last rounding to 8 bit: float32 RGB [H, W, 3] in 0..1."""
-    rules = get_degradation(preset)
+    return partial(_unrounded, get_degradation(preset), side)
 
-    def degrade(image: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
-        drawn = _drawn(rules, seed, side)
-        made = steps.degrade(image, drawn, recorded_noise(drawn, reduced_size(image, drawn), rules), rules)
-        return made if rules.colour_order == "rgb" else made[..., ::-1]
 
-    return degrade
+def _degraded(rules: Degradation, side: int, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    return apply(image, _drawn(rules, seed, side), rules)
+
+
+def _unrounded(rules: Degradation, side: int, image: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+    drawn = _drawn(rules, seed, side)
+    made = steps.degrade(image, drawn, recorded_noise(drawn, reduced_size(image, drawn), rules), rules)
+    return made if rules.colour_order == "rgb" else made[..., ::-1]
 
 
 def _drawn(rules: Degradation, seed: int, side: int) -> Parameters:

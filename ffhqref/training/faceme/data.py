@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
+from ffhqref.training.dataset import Draw, Example, ReferenceDataset, collate
 from ffhqref.training.faceme.references import MOST, PoolRules, pick
+from ffhqref.training.faces import TrainingItem
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ffhqref.training.faceme.lists import Sample
+    from ffhqref.training.faceme.lists import Feature, Sample
 
 
 @dataclass(frozen=True)
@@ -108,15 +111,15 @@ class FaceMeBatches:
                 "allow the target's own embedding"
             )
         self._samples = list(samples)
-        self._load, self._degrade, self._feature = load, degrade, feature
+        self._load, self._feature = load, feature
+        items = [TrainingItem(sample.target) for sample in samples]
+        self._examples = ReferenceDataset(items, degradation=degrade, augment=False, values=_tensor)
         self._rules, self._pool = rules, pool
         self._threads = ThreadPoolExecutor(workers) if workers > 1 else None
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __call__(self, index: int, rank: int, processes: int) -> FaceMeBatch:
         """Return a batch; see `ffhqref.training.loop.BatchSource`."""
-        import torch
-
         rules = self._rules
         device = rank if rules.draws_per_device else 0
         rng = np.random.default_rng(case_seed(rules.seed, "batch", index, device))
@@ -128,25 +131,20 @@ class FaceMeBatches:
         first = (index * processes + rank) * rules.batch_size
         slots = range(rules.batch_size)
 
-        def case(slot: int) -> _Case:
-            return self._case(first + slot, count, case_seed(rules.seed, "degrade", index, slot, device))
+        def example(slot: int) -> Example:
+            seed = case_seed(rules.seed, "degrade", index, slot, device)
+            return self._examples.make(self._draw(first + slot, count, seed))
 
-        cases = list(self._threads.map(case, slots) if self._threads else map(case, slots))
-        sizes = {made.target.shape for made in cases}
-        if len(sizes) > 1:
-            raise ImageError(f"training: images of one batch have several sizes: {sorted(sizes)}")
-
-        def stacked(part: str) -> torch.Tensor:
-            return torch.from_numpy(np.stack([getattr(made, part) for made in cases]))
-
+        batch = collate(list(self._threads.map(example, slots) if self._threads else map(example, slots)))
+        width = len(self._feature(self._samples[0].own.identity))
         return FaceMeBatch(
-            target=stacked("target"),
-            condition=stacked("condition"),
-            identity=stacked("identity"),
-            clip=stacked("clip"),
+            target=batch.gt,
+            condition=batch.lq,
+            identity=batch.references[..., :width].contiguous(),
+            clip=batch.references[..., width:].contiguous(),
             text=bool(text),
             seed=int(seed),
-            names=tuple(made.name for made in cases),
+            names=batch.names,
         )
 
     def sample_at(self, position: int) -> tuple[int, int]:
@@ -159,27 +157,25 @@ class FaceMeBatches:
             self._orders = {key: value for key, value in self._orders.items() if key >= epoch - 1} | {epoch: order}
         return int(order[place]), epoch
 
-    def _case(self, position: int, count: int, seed: int) -> _Case:
+    def _draw(self, position: int, count: int, seed: int) -> Draw:
         index, epoch = self.sample_at(position)
         sample = self._samples[index]
-        image = self._load(sample.target)
         chosen = pick(sample, self._rules.seed, epoch, self._pool)[:count]
-        return _Case(
-            name=sample.name,
-            target=signed_image(image),
-            condition=signed_condition(self._degrade(image, seed)),
-            identity=np.stack([self._feature(feature.identity) for feature in chosen]),
-            clip=np.stack([self._feature(feature.clip) for feature in chosen]),
-        )
+        features = [partial(self._features, feature) for feature in chosen]
+        return Draw(sample.name, partial(self._load, sample.target), features, np.random.default_rng(seed), seed)
+
+    def _features(self, feature: Feature) -> NDArray[np.float32]:
+        """Return both vectors of an image one after the other."""
+        return np.concatenate([self._feature(feature.identity), self._feature(feature.clip)])
 
 
-@dataclass(frozen=True)
-class _Case:
-    name: str
-    target: NDArray[np.float32]
-    condition: NDArray[np.float32]
-    identity: NDArray[np.float32]
-    clip: NDArray[np.float32]
+def _tensor(values: NDArray[Any]) -> torch.Tensor:
+    """Return a target, a degraded image or the vectors of references as a tensor."""
+    import torch
+
+    if values.ndim == 2:
+        return torch.from_numpy(values)
+    return torch.from_numpy(signed_image(values) if values.dtype == np.uint8 else signed_condition(values))
 
 
 def signed_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,15 +1,18 @@
-"""Batches for training, drawn by (seed, step), with the published augmentation of references."""
+"""Batches for ReF-LDM's training, drawn by (seed, step), with the published augmentation of references."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
+from ffhqref.training.augment import Augmentation, augment_reference, vary_person
+from ffhqref.training.dataset import Draw, ReferenceDataset, collate, signed
 
 if TYPE_CHECKING:
     import torch
@@ -69,107 +72,22 @@ class FaceBatches:
             raise ConfigError(f"training: {len(without)} targets have no reference, for instance {without[0]}")
         self._items = list(items)
         self._load = load
-        self._degrade = degrade
         self._batch_size = batch_size
         self._references = references
-        self._augment = augment
-        self._vary = vary
         self._seed = seed
+        augmentation = Augmentation(vary_person if vary else None, augment_reference if augment else None, mirror=True)
+        self._examples = ReferenceDataset(items, degradation=degrade, augment=augmentation, values=signed)
 
     def __call__(self, index: int, rank: int, processes: int) -> TrainingBatch:
         """Return a batch; see `ffhqref.training.loop.BatchSource`."""
         first = (index * processes + rank) * self._batch_size
-        cases = [self._case(first + offset) for offset in range(self._batch_size)]
-        gt, lq, references = zip(*cases, strict=True)
-        size = gt[0].shape[0]
-        strips = np.stack(references) if self._references else np.zeros((len(cases), 0, size, size, 3), np.uint8)
-        return TrainingBatch(_signed(np.stack(gt)), _signed(np.stack(lq)), _signed(strips))
+        batch = collate([self._examples.make(self._draw(first + offset)) for offset in range(self._batch_size)])
+        return TrainingBatch(gt=batch.gt, lq=batch.lq, references=batch.references)
 
-    def _case(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    def _draw(self, number: int) -> Draw:
         rng = np.random.default_rng(case_seed(self._seed, "train", number))
         item = self._items[int(rng.integers(len(self._items)))]
         names = [item.references[i] for i in rng.permutation(len(item.references))]
         chosen = (names * self._references)[: self._references]
-        gt, *given = [self._load(name) for name in (item.target, *chosen)]
-        if self._vary:
-            gt, *given = vary_person([gt, *given], rng)
-        lq = self._degrade(gt, int(rng.integers(1 << 62)))
-        images = [gt, lq]
-        if self._references:
-            images += [augment_reference(image, rng) for image in given] if self._augment else given
-        if rng.random() > 0.5:  # target, LQ and the strip of references together, so their order turns round too
-            images = [image[:, ::-1] for image in (*images[:2], *images[:1:-1])]
-        return images[0], images[1], np.stack(images[2:]) if len(images) > 2 else images[0][:0]
-
-
-def vary_person(images: Sequence[NDArray[np.uint8]], rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-    """Return images of one person, uint8 RGB [H, W, 3], as those of a somewhat different one.
-
-    All get the same smooth warp (shifts of 1.2 % of the side on a 5x5 grid, normal, and none at the border) and the
-    same change of colour (gain of each channel by up to 12 %, gamma 0.8 to 1.25). Not published: where few people are
-    to be had, it makes more of them, and a network cannot learn the few by heart.
-    """
-    import cv2
-
-    side = images[0].shape[0]
-    shifts = rng.normal(0.0, 0.012 * side, (5, 5, 2)).astype(np.float32)
-    shifts[[0, -1]] = shifts[:, [0, -1]] = 0.0
-    field = cv2.resize(shifts, (side, side), interpolation=cv2.INTER_CUBIC)
-    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).astype(np.float32) + field
-    gains = rng.uniform(0.88, 1.12, 3)
-    gamma = 2.0 ** rng.uniform(-0.32, 0.32)
-    levels = np.arange(256)[:, None] / 255.0
-    table = np.clip(np.round(255.0 * gains * levels**gamma), 0, 255).astype(np.uint8)[None]
-    mode = cv2.BORDER_REPLICATE
-    return [
-        np.asarray(cv2.LUT(cv2.remap(image, grid, None, cv2.INTER_CUBIC, borderMode=mode), table), dtype=np.uint8)
-        for image in images
-    ]
-
-
-def augment_reference(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a changed copy of a reference, uint8 RGB [H, W, 3].
-
-    Ranges of the published code: brightness, contrast and saturation by up to 20 %, in random order, hue by
-    up to 2 % of the circle; turn by 2°, shift by 5 % of the side, scale 0.95 to 1.05; perspective with distortion
-    0.2, always, as the code does it (the paper says half of the time); mirrored half of the time. What comes in from
-    outside is black.
-    """
-    import cv2
-
-    values = image.astype(np.float32) / 255.0
-    for kind in rng.permutation(4):
-        values = _jittered(values, int(kind), rng)
-    side = image.shape[0]
-    corners = np.array([[0, 0], [side - 1, 0], [side - 1, side - 1], [0, side - 1]], np.float32)
-    angle = np.deg2rad(rng.uniform(-2.0, 2.0))
-    scale = rng.uniform(0.95, 1.05)
-    middle = (side - 1) / 2.0
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    moved = (corners - middle) @ turn.T + middle + rng.uniform(-0.05, 0.05, 2) * side
-    inward = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * rng.uniform(0.0, 0.1, (4, 2)) * side
-    warp = cv2.getPerspectiveTransform(corners, (moved + inward).astype(np.float32))
-    values = cv2.warpPerspective(values, warp, (side, side), flags=cv2.INTER_LINEAR)
-    if rng.random() < 0.5:
-        values = values[:, ::-1]
-    return np.asarray(np.clip(np.round(values * 255.0), 0, 255), dtype=np.uint8)
-
-
-def _jittered(values: NDArray[np.float32], kind: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    import cv2
-
-    if kind == 3:
-        hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0] + 360.0 * rng.uniform(-0.02, 0.02)) % 360.0
-        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), dtype=np.float32)
-    factor = rng.uniform(0.8, 1.2)
-    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
-    towards = (np.float32(0.0), grey.mean(), grey[..., None])[kind]  # brightness, contrast, saturation
-    return np.asarray(np.clip(factor * values + (1.0 - factor) * towards, 0.0, 1.0), dtype=np.float32)
-
-
-def _signed(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Return uint8 [..., H, W, 3] as float32 [..., 3, H, W] in −1..1."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3))).float() / 127.5 - 1.0
+        references = tuple(partial(self._load, name) for name in chosen)
+        return Draw(item.target, partial(self._load, item.target), references, rng)
