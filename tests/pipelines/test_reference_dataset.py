@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingItem]:
     return [TrainingItem(name, tuple(names[:place])) for place, name in enumerate(names)]
 
 
-def data(items: list[TrainingItem], **options: object) -> ReferenceDataset:
+def data(items: list[TrainingItem], **options: Any) -> ReferenceDataset:
     return ReferenceDataset(items, **{"references": (1, 3), "size": SIDE, **options})
 
 
