@@ -8,7 +8,7 @@ from typing import Any
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, embedder_options, open_context
 from ffhqref.config.evaluation import scored_config
-from ffhqref.config.selection import chosen_cases
+from ffhqref.config.selection import chosen_cases, named
 from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
 from ffhqref.metrics.base import MetricRuntime
@@ -38,6 +38,8 @@ def make_metrics(context: Context) -> MetricSet:
 def score(context: Context, metrics: MetricSet) -> int:
     """Write ``scores``."""
     workspace, say = context.workspace, context.reporter.say
+    there = sorted(workspace.read("restorations")["method"].unique())
+    methods = named(context, "restorer", there, "`ffhqref restore`")
     for name, reason in metrics.unavailable.items():
         say(f"metric {name} unavailable: {reason}")
     found = score_workspace(
@@ -45,6 +47,7 @@ def score(context: Context, metrics: MetricSet) -> int:
         chosen_cases(context, workspace, restored_cases(workspace)),
         metrics,
         check_dataset_metrics(context.config.set_metric),
+        methods=methods,
         engine=context.engine,
         runtime=_runtime(context),
         seed=context.seed,
@@ -53,6 +56,8 @@ def score(context: Context, metrics: MetricSet) -> int:
     found.write(workspace, scored_config(context.config))
     for line in found.messages():
         say(line)
+    if len(methods) < len(there):
+        say(f"not named, so not in the table: {', '.join(name for name in there if name not in methods)}")
     return int(found.failed)
 
 

@@ -117,8 +117,21 @@ def _launch(name: str, arguments: Sequence[str]) -> int:
     shown = _shown_config(given)
     if shown is None:
         return _run(name, given)
-    sys.stdout.write(_explained(lambda: source.printed(shown, resolve="--resolve" in given), given))
+    sys.stdout.write(
+        _explained(
+            lambda: source.printed(_recalled(source.compose(shown), name, shown), resolve="--resolve" in given), given
+        )
+    )
     return 0
+
+
+def _recalled(config: Any, command: str, arguments: Sequence[str]) -> Any:
+    """Return a config with what its workspace was made with and the arguments do not name."""
+    from ffhqref.config.memory import recall
+    from ffhqref.config.overrides import named_keys
+    from ffhqref.core.progress import Reporter
+
+    return recall(config, command, named_keys(arguments), Reporter().say)
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
@@ -133,8 +146,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     here = os.getpid()
 
     def task(config: Any) -> None:
+        from ffhqref.config.memory import remember
+        from ffhqref.config.overrides import kind_of
+
         try:
+            config = _recalled(config, name, arguments)
             status[0] = max(status[0], int(pipeline_module(name).execute(config)))
+            remember(config, name, lambda key: kind_of(key, arguments))
         except (FfhqrefError, OSError) as error:
             failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
         if os.getpid() == here:

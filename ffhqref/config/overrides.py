@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def _checked(argument: str, given: Sequence[str]) -> str:
         raise ConfigError(
             f"cannot read {argument}: a value with spaces, quotes, brackets or commas needs quotes of its own{hint}"
         )
-    kind = str if bare in GROUPS else _kind_of(bare, given)
+    kind = str if bare in GROUPS else kind_of(bare, given)
     if is_text(kind):
         value = ",".join(map(_quoted, value.split(","))) if _is_plain(value) else value
     elif items_are_text(kind) and value[:1] + value[-1:] == "[]" and _is_plain(value[1:-1]):
@@ -77,7 +77,33 @@ def _checked(argument: str, given: Sequence[str]) -> str:
     return f"{key}={value}" if equals else argument
 
 
-def _kind_of(key: str, given: Sequence[str]) -> Any:
+def named_keys(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the keys that the arguments name, each as its steps; those that an experiment's file names are among them.
+
+    >>> named_keys(["root=w", "+metric.mine={name: psnr}", "embedder.max_distance=.3"])
+    [['root'], ['metric', 'mine'], ['embedder', 'max_distance']]
+    """
+    pairs = [_split(argument) for argument in arguments if "=" in argument or argument.startswith("~")]
+    keys = [key.lstrip("+~").partition("@")[0].split(".") for key, _ in pairs if not key.startswith("-")]
+    for name in [value for key, value in pairs if key.lstrip("+") == "experiment"]:
+        keys += _keys_of_file(source.preset("experiment", name))
+    return keys
+
+
+def _keys_of_file(values: Mapping[str, Any]) -> list[list[str]]:
+    groups = [name for item in values.get("defaults", ()) if isinstance(item, dict) for name in item]
+    return [[group.removeprefix("override ").strip(" /")] for group in groups] + [
+        steps for key, value in values.items() if key != "defaults" for steps in _leaves(value, [key])
+    ]
+
+
+def _leaves(value: Any, steps: list[str]) -> list[list[str]]:
+    if not isinstance(value, dict):
+        return [steps]
+    return [found for key, item in value.items() for found in _leaves(item, [*steps, str(key)])]
+
+
+def kind_of(key: str, given: Sequence[str]) -> Any:
     """Return the annotation of a key, `Any` where it is not known."""
     group, _, rest = key.partition(".")
     steps = rest.split(".")
@@ -94,6 +120,10 @@ def _kind_of(key: str, given: Sequence[str]) -> Any:
 
 
 def _kind_of_option(group: str, part: str, options: dict[str, Any], option: str) -> Any:
+    if group == "benchmark":
+        from ffhqref.cases.benchmark import Benchmark
+
+        return kind_at(Benchmark, [option])
     try:
         factory = factory_of(group, part, options)
     except FfhqrefError:  # told when the config is checked

@@ -170,13 +170,12 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def printed(overrides: Sequence[str], *, resolve: bool = False) -> str:
+def printed(config: DictConfig, *, resolve: bool = False) -> str:
     """Return a composed config as YAML, with every option of what is chosen.
 
     Raises:
         ConfigError: a key or a value is wrong; one line.
     """
-    config = compose(overrides)
     checked = read_config(config)
     check_parts(checked)
     for group, parts in complete(checked).items():

@@ -258,7 +258,7 @@ def _field_at(model: type[BaseModel], path: Sequence[str | int]) -> tuple[Any, F
             field = fields[str(step)]
             kind = field.annotation
         else:
-            arguments = [item for part in _parts(kind) for item in typing.get_args(part) if item is not Ellipsis]
+            arguments = [item for part in alternatives(kind) for item in typing.get_args(part) if item is not Ellipsis]
             field, kind = None, arguments[-1] if arguments else Any
     return kind, field
 
@@ -274,7 +274,7 @@ def is_text(kind: Any) -> bool:
     >>> is_text(str | None), is_text(Path), is_text(int | Literal["all"]), is_text(Literal[1, 2]), is_text(Any)
     (True, True, False, False, False)
     """
-    parts = _parts(kind)
+    parts = alternatives(kind)
     words = [word for part in parts if typing.get_origin(part) is Literal for word in typing.get_args(part)]
     if {int, float, bool} & set(parts) or not all(isinstance(word, str) for word in words):
         return False
@@ -287,7 +287,7 @@ def items_are_text(kind: Any) -> bool:
     >>> items_are_text(tuple[str, ...] | None), items_are_text(tuple[int, int])
     (True, False)
     """
-    lists = [part for part in _parts(kind) if typing.get_origin(part) in (tuple, list, Sequence)]
+    lists = [part for part in alternatives(kind) if typing.get_origin(part) in (tuple, list, Sequence)]
     return bool(lists) and all(is_text(item) for part in lists for item in typing.get_args(part)[:1])
 
 
@@ -301,18 +301,18 @@ def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _parts(kind: Any) -> tuple[Any, ...]:
+def alternatives(kind: Any) -> tuple[Any, ...]:
     """Return the alternatives of a union, without what annotates them."""
     if typing.get_origin(kind) is Annotated:
-        return _parts(typing.get_args(kind)[0])
+        return alternatives(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (Union, types.UnionType):
-        return tuple(part for alternative in typing.get_args(kind) for part in _parts(alternative))
+        return tuple(part for alternative in typing.get_args(kind) for part in alternatives(alternative))
     return (kind,)
 
 
 def model_in(kind: Any) -> type[BaseModel] | None:
     """Return the model among the alternatives of an annotation, None without one."""
-    return next((part for part in _parts(kind) if inspect.isclass(part) and issubclass(part, BaseModel)), None)
+    return next((part for part in alternatives(kind) if inspect.isclass(part) and issubclass(part, BaseModel)), None)
 
 
 def _options_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
@@ -326,7 +326,9 @@ def named(name: str, field: FieldInfo) -> str:
 
 
 def _literals(kind: Any) -> list[str]:
-    return [str(word) for part in _parts(kind) if typing.get_origin(part) is Literal for word in typing.get_args(part)]
+    return [
+        str(word) for part in alternatives(kind) if typing.get_origin(part) is Literal for word in typing.get_args(part)
+    ]
 
 
 _WORDS: Mapping[Any, str] = {
@@ -343,7 +345,7 @@ def told_kind(kind: Any, limits: Sequence[Any] = ()) -> str:
     ('a whole number or null', 'worst or excluded')
     """
     words: dict[str, None] = {}
-    parts = _parts(kind)
+    parts = alternatives(kind)
     for part in parts:
         origin = typing.get_origin(part) or part
         if origin is int and float in parts:

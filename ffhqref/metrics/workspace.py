@@ -145,6 +145,7 @@ def score_workspace(
     metrics: MetricSet,
     dataset_metrics: Sequence[str] = (),
     *,
+    methods: Sequence[str] | None = None,
     engine: Engine,
     runtime: MetricRuntime | None = None,
     seed: int = 0,
@@ -157,6 +158,7 @@ def score_workspace(
         cases: rows of its table ``cases``, see `restored_cases`.
         metrics: from `ffhqref.metrics.scoring.resolve_metrics`.
         dataset_metrics: names of `ffhqref.metrics.dataset_metrics.DATASET_METRICS`.
+        methods: whose outputs are scored; None: all that the workspace has.
         engine: where the work runs.
         runtime: where weights of dataset-level metrics lie and their networks run.
         seed: of what dataset-level metrics draw.
@@ -168,6 +170,8 @@ def score_workspace(
     import pandas as pd
 
     rows, journals = score_rows(workspace, cases), workspace.journals
+    if methods is not None:
+        rows = [row for row in rows if row.method in (GROUND_TRUTH, *methods)]
     found = score(rows, metrics, engine=engine, journal_dir=journals, progress=progress)
     frame, signatures, directions = found.frame, dict(found.signatures), metrics.directions
     unavailable, notes = dict(metrics.unavailable), {}

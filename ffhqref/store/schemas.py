@@ -65,6 +65,11 @@ _CASE = {"benchmark": "string: name of the benchmark", "case_id": "string: id of
 
 _TABLES = (
     _table(
+        "config", "run", "section", "The config that the workspace was made with; later commands start from it.",
+        section="string: of the config, as `ffhqref run --cfg job` shows it",
+        value="string: JSON, interpolations as they are written",
+    ),
+    _table(
         "images", "build", "image_id", "Every image of the data set, usable or not.",
         image_id="string: file name without its ending, unique",
         path="string: path below the root of the data set, which the metadata records as `dataset_root`",

@@ -1,0 +1,146 @@
+"""A workspace remembers its config: later commands take what the command line does not name from there."""
+
+import gc
+import shutil
+
+import pytest
+from omegaconf import OmegaConf
+
+from ffhqref.cli.main import main
+from ffhqref.config import source
+from ffhqref.config.memory import recall, remember
+from ffhqref.config.overrides import kind_of, named_keys
+from ffhqref.store import tables
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    source.register([])
+
+
+def composed(root, arguments, command="run"):
+    """Return the resolved config of a command line, and what was said."""
+    said = []
+    config = recall(source.compose([f"root={root}", *arguments]), command, named_keys(arguments), said.append)
+    return config, said
+
+
+def kept(root, *arguments, command="run"):
+    config, _ = composed(root, arguments, command)
+    remember(config, command, lambda key: kind_of(key, arguments))
+
+
+def plain(config):
+    values = OmegaConf.to_container(config, resolve=True)
+    for group in ("benchmark", "restorer", "metric"):
+        values[group].pop("_default_", None)
+    return values
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["embedder.max_distance=0.3", "seed=7"],
+        ["embedder=onnx", "embedder.path=net.onnx", "embedder.max_distance=0.5", "embedder.min_distance=0.1"],
+        ["dataset=folder", "dataset.path=album", "dataset.test=3", "age_sets.cross_min=6"],
+        ["metric=[psnr,ids]", "metric.ids.crop=full", "restorer=[lq,bicubic]", "+restorer.mine={name: nlm, strength: 5}"],
+        ["experiment=quick", "report.failures=excluded", "set_metric=[kid]"],
+        ["+benchmark.mine={degradation:{sigma:[4,4],scale:[8,8],noise:[0,0],jpeg:[90,90]},split:test}"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_command_without_keys_has_the_config_that_the_workspace_was_made_with(tmp_path, arguments):
+    root = tmp_path / "w"
+    kept(root, *arguments)
+    first = plain(source.compose([f"root={root}", *arguments]))
+    again = plain(composed(root, [])[0])
+    assert {**again, "limit": None} == {**first, "limit": None}  # a look at few targets is not remembered
+
+
+def test_what_the_command_line_names_wins_and_is_told(tmp_path):
+    root = tmp_path / "w"
+    kept(root, "embedder=onnx", "embedder.path=net.onnx", "embedder.max_distance=0.5", "embedder.min_distance=0.1")
+    config, said = composed(root, ["embedder.max_distance=0.4"])
+    assert (config.embedder.name, config.embedder.path, config.embedder.max_distance) == ("onnx", "net.onnx", 0.4)
+    assert config.build.max_distance == 0.4
+    assert said == ["other than this workspace was made: embedder.max_distance=0.4 (not embedder.max_distance=0.5)"]
+    config, said = composed(root, ["embedder=dlib"])
+    assert config.embedder == source.compose([]).embedder
+    assert said == ["other than this workspace was made: embedder=dlib (not embedder=onnx)"]
+    assert composed(root, [])[1] == ["as this workspace was made: embedder=onnx"]
+    assert composed(root, [], "restore")[1] == []  # says nothing of what it does not use
+
+
+def test_each_command_keeps_its_own_sections(tmp_path):
+    root = tmp_path / "w"
+    kept(root, "seed=5", "metric=[psnr]", command="build")
+    kept(root, "metric=[niqe]", command="score")
+    kept(root, "metric=[ssim]", "report.failures=excluded", command="report")
+    kept(root, "metric=[ids]", "dry_run=true", command="score")
+    config, _ = composed(root, [])
+    assert config.seed == 5
+    assert [name for name in config.metric if name != "_default_"] == ["niqe"]
+    assert config.report.failures == "worst"
+
+
+def test_paths_are_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("album", "lq", "sample"):
+        (tmp_path / name).mkdir()
+    kept("w", "dataset=folder", "dataset.path=album", "+benchmark.mine={lq_folder: lq, references: null}")
+    config, _ = composed(tmp_path / "w", [])
+    assert config.dataset.path == str(tmp_path / "album")
+    assert config.benchmark.mine.lq_folder == str(tmp_path / "lq")
+    assert config.dataset.name == "folder"
+
+
+def test_a_folder_that_looks_like_a_number_stays_a_text():
+    assert source.compose(["+benchmark.mine={lq_folder: '2024_11_28', references: null}"]).benchmark.mine.lq_folder
+    from ffhqref.config.overrides import checked
+
+    assert checked(["benchmark.lfw_test.lq_folder=2024_11_28"]) == ["benchmark.lfw_test.lq_folder='2024_11_28'"]
+
+
+@pytest.fixture
+def command(capsys):
+    def run(name, root, *arguments):
+        gc.collect()
+        status = main([name, f"root={root}", "engine.workers=0", "report.n_bootstrap=100", *arguments])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run
+
+
+def test_audit_uses_the_threshold_of_the_build(built, command, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(built, root)
+    assert command("build", root, "embedder.max_distance=0.03")[0] == 0
+    status, said = command("audit", root, "audit.worst=1")
+    assert status == 0
+    assert "as this workspace was made: embedder.max_distance=0.03" in said
+    remembered = (root / "audit.csv").read_bytes()
+    assert command("audit", root, "audit.worst=1", "embedder.max_distance=0.03")[0] == 0
+    assert (root / "audit.csv").read_bytes() == remembered
+    status, said = command("audit", root, "audit.worst=1", "embedder.max_distance=0.05")
+    assert (root / "audit.csv").read_bytes() != remembered
+    assert "embedder.max_distance=0.05 (not embedder.max_distance=0.03)" in said
+    assert command("build", root)[0] == 0
+    assert tables.read_metadata(root, "pairs")["config"]["max_distance"] == 0.03
+
+
+def test_score_takes_the_metrics_and_refuses_methods_that_are_not_there(built, command, tmp_path):
+    root = tmp_path / "w"
+    shutil.copytree(built, root)
+    assert command("degrade", root, "benchmark=[severe]", "limit=1")[0] == 0
+    assert command("restore", root, "restorer=[lq,bicubic]")[0] == 0
+    assert command("score", root, "metric=[psnr]")[0] == 0
+    assert command("score", root)[0] == 0
+    assert set(tables.read_table(root, "scores")["metric"]) == {"psnr"}
+    status, said = command("score", root, "restorer=[nlm]")
+    assert status == 2
+    assert "restorer=nlm: not in this workspace, which has bicubic, lq" in said
+    status, said = command("score", root, "restorer=[lq]")
+    assert status == 0
+    assert "not named, so not in the table: bicubic" in said
