@@ -42,11 +42,13 @@ endef
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt overrides.txt
+	@echo "set-up: installing the pinned packages into $(VENV), some minutes the first time"
 	$(call install,$(VENV),$(TESTED) --override overrides.txt $(EVERYTHING))
 	@touch $@
 
 demo: setup
 	$(BIN)/ffhqref run root=$(ROOT)
+	@echo "next: $(BIN)/ffhqref --help, $(BIN)/ffhqref list; run again it does nothing: $(BIN)/ffhqref run root=$(ROOT)"
 
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"

@@ -44,17 +44,31 @@ def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) ->
         f"with {count['references']} references"
         for split, count in built.counts().items()
     ]
-    suspicious = int(built.audit["suspicious"].sum())
-    if suspicious:
-        lines.append(
-            f"audit: {suspicious} of {len(built.audit)} identities may be two people merged; see `ffhqref audit`"
-        )
+    lines += _describe_audit(built, truth or {})
     if truth:
         known = built.identities[built.identities["image_id"].isin(truth)]
         score = agreement(known, truth)
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
         lines.append(f"agreement with the true identities: {exact}")
     return lines
+
+
+def _describe_audit(built: ReferenceSet, truth: Mapping[str, str]) -> list[str]:
+    """Return how many identities look like two people by distance, and how many are by the known people."""
+    suspicious = built.audit[built.audit["suspicious"]]
+    if suspicious.empty:
+        return []
+    line = (
+        f"audit: {len(suspicious)} of {len(built.audit)} identities fall into two sides that are on average farther "
+        f"apart (up to {suspicious['gap'].max():.3g}) than the threshold of a reference: one varied person, or two "
+    )
+    members = built.identities[built.identities["identity_id"].isin(suspicious["identity_id"])]
+    people = members["image_id"].map(truth).groupby(members["identity_id"]).nunique()
+    if truth:
+        line += f"merged; by the known people {int((people > 1).sum())} of them are two"
+    else:
+        line += "merged; look at the worst with `ffhqref audit`"
+    return [line]
 
 
 def describe_neighbours(built: ReferenceSet, max_distance: float) -> list[str]:

@@ -44,7 +44,7 @@ def plain(config):
         ["embedder.max_distance=0.3", "seed=7"],
         ["embedder=onnx", "embedder.path=net.onnx", "embedder.max_distance=0.5", "embedder.min_distance=0.1"],
         ["dataset=folder", "dataset.path=album", "dataset.test=3", "age_sets.cross_min=6"],
-        ["metric=[psnr,ids]", "metric.ids.crop=full", "restorer=[lq,bicubic]", "+restorer.mine={name: nlm, strength: 5}"],
+        ["metric=[psnr,ids]", "metric.ids.crop=full", "restorer=[lq]", "+restorer.mine={name: nlm, strength: 5}"],
         ["experiment=quick", "report.failures=excluded", "set_metric=[kid]"],
         ["+benchmark.mine={degradation:{sigma:[4,4],scale:[8,8],noise:[0,0],jpeg:[90,90]},split:test}"],
     ],

@@ -21,7 +21,8 @@ def made(references, audit=(False, False)):
         }
     )
     references = pd.DataFrame(references, columns=["target_id", "reference_id", "rank", "split"])
-    return ReferenceSet(pd.DataFrame(), identities, references, pd.DataFrame({"suspicious": list(audit)}))
+    audit = pd.DataFrame({"identity_id": [0, 1], "suspicious": list(audit), "gap": [0.071, 0.02]})
+    return ReferenceSet(pd.DataFrame(), identities, references, audit)
 
 
 REFERENCES = [("a", "b", 0, "test"), ("a", "c", 1, "test"), ("b", "a", 0, "test"), ("d", "e", 0, "train")]
@@ -37,8 +38,16 @@ def test_splits_are_counted():
 
 
 def test_suspicion_and_agreement_are_told_where_there_is_something_to_tell():
-    lines = describe_set(made(REFERENCES, audit=(True, False)), {"a": "P", "b": "P", "c": "Q", "d": "R", "e": "R"})
-    assert lines[4] == "audit: 1 of 2 identities may be two people merged; see `ffhqref audit`"
+    suspicious = made(REFERENCES, audit=(True, False))
+    told = (
+        "audit: 1 of 2 identities fall into two sides that are on average farther apart (up to 0.071) than "
+        "the threshold of a reference: one varied person, or two merged; "
+    )
+    assert describe_set(suspicious)[4] == told + "look at the worst with `ffhqref audit`"
+    one = dict.fromkeys("abc", "P") | dict.fromkeys("de", "R")
+    assert describe_set(suspicious, one)[4] == told + "by the known people 0 of them are two"
+    lines = describe_set(suspicious, {"a": "P", "b": "P", "c": "Q", "d": "R", "e": "R"})
+    assert lines[4] == told + "by the known people 1 of them are two"
     # put together: ab, ac, bc, de; that belong together: ab, de
     assert lines[5] == "agreement with the true identities: pairwise F1 0.667, precision 0.500, recall 1.000"
     assert len(lines) == 6
