@@ -39,7 +39,7 @@ TOLD: Mapping[str, tuple[str, ...]] = {
     "score": ("seed", "embedder", *_SCORE),
     "report": ("seed", "report", "contamination"),
 }
-"""What a command needs of a workspace's config, and tells where it is not what was composed."""
+"""What a command tells of a workspace's config where it is not what was composed; others tell all."""
 
 
 def recall(
@@ -65,12 +65,11 @@ def recall(
     for section, value in stored.items():
         whole = [section] in keys
         own = composed[section] if whole else _with(value, composed[section], [k[1:] for k in keys if k[0] == section])
-        if section not in TOLD.get(command, ()):
-            pass
-        elif _told(own) != _told(value):
-            changed.append(f"{_words(section, own, value)} (not {_words(section, value, own)})")
-        elif _told(own) != _told(composed[section]):
-            taken.append(_words(section, own, composed[section]))
+        if section in TOLD.get(command, SECTIONS["run"]):
+            if _told(own) != _told(value):
+                changed.append(f"{_words(section, own, value)} (not {_words(section, value, own)})")
+            elif _told(own) != _told(composed[section]):
+                taken.append(_words(section, own, composed[section]))
         if section in GROUPS and not whole and isinstance(own, dict) and own == value:
             own = {**own, DEFAULT: True}  # nothing in it is named: a step takes all that is there
         OmegaConf.update(config, section, own, merge=False, force_add=True)
