@@ -10,6 +10,7 @@ from ffhqref.cases.folders import empty_reference_set
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 from ffhqref.config.evaluation import FOLDER, folder_benchmark, outputs_options, with_recorded
+from ffhqref.config.memory import remember_parts
 from ffhqref.restorers.table import check_new, restore_stages
 
 from .degrade import check_benchmarks, degrade
@@ -51,6 +52,7 @@ def evaluate(context: Context, chosen: Mapping[str, Mapping[str, Any]], stages: 
     metrics = make_metrics(whole)  # refuses wrong names and options before any work
     update = {"restorer": chosen, "seed": whole.seed}
     status = restore(replace(context, config=context.config.model_copy(update=update)), stages, keep=True)
+    remember_parts(context.workspace, "restorer", chosen)
     return status | score(whole, metrics) | report(whole, [context.workspace])
 
 

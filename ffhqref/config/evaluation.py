@@ -26,7 +26,7 @@ def outputs_options(config: RunConfig) -> dict[str, Any]:
     """
     if config.outputs is None:
         raise ConfigError("evaluate needs a folder of images: outputs=FOLDER name=NAME")
-    return {"name": "outputs", "path": str(config.outputs), **config.match.given()}
+    return {"name": "outputs", "path": str(config.outputs.expanduser().absolute()), **config.match.given()}
 
 
 FOLDER = "folder"

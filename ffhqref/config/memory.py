@@ -99,6 +99,13 @@ def remember(config: DictConfig, command: str, kind_of: Callable[[str], Any]) ->
     workspace.write("config", _frame(kept))
 
 
+def remember_parts(workspace: Workspace, section: str, parts: Mapping[str, Any]) -> None:
+    """Add named parts to a section that the workspace keeps; one that it does not keep stays so."""
+    kept = _stored(str(workspace.root))
+    if isinstance(kept.get(section), dict):
+        workspace.write("config", _frame({**kept, section: {**kept[section], **parts}}))
+
+
 def _open(section: Any, *, parts: bool) -> None:
     """Let any key be set in a section, and in its parts, as in a composed one."""
     for node in [section, *(section.values() if parts and section else ())]:

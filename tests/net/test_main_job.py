@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ..command import Command
 
 TABLES = (
-    "ages", "attributes", "cases", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",
+    "ages", "attributes", "cases", "config", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",
     "licences", "pairs", "references", "restorations", "scores", "truth",
 )  # fmt: skip
 
-STABLE = ("ages", "attributes", "cases", "degradations", "identities", "images", "imports", "licences", "truth")
+STABLE = (
+    "ages", "attributes", "cases", "config", "degradations", "identities", "images", "imports", "licences", "truth",
+)  # fmt: skip
 """Tables in which no network's float stands: each CPU makes the same bits."""
 
 
