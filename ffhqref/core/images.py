@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from ffhqref.core.errors import ImageError
+from ffhqref.core.errors import ImageError, one_line
 from ffhqref.core.files import read_regular, write_atomic
 from ffhqref.core.hashing import sha256_bytes
 
@@ -30,6 +31,9 @@ EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".tga",
 )  # fmt: skip
 """File name endings of images, in lower case."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "JPEG2000", "PPM", "TGA")
+"""What is looked for in a file, whatever its name: Pillow knows more, some of which start other programs."""
 
 
 def read_rgb(
@@ -85,22 +89,30 @@ def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage that does not keep an image from being read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as opened:
+            with Image.open(io.BytesIO(data), formats=_formats()) as opened:
                 opened.load()
                 picture = _upright(opened)
+        if min(picture.size) < min_side:
+            raise ImageError(f"{picture.width}x{picture.height} pixels, at least {min_side} a side are needed: {path}")
+        picture = _to_rgb(picture)
+        if size is not None and picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(picture, dtype=np.uint8).copy()
     except Image.UnidentifiedImageError:
         raise ImageError(f"not a picture: {path}") from None
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on a damaged file
-        raise ImageError(f"cannot be read ({error or type(error).__name__}): {path}") from None
-    if min(picture.size) < min_side:
-        raise ImageError(f"{picture.width}x{picture.height} pixels, at least {min_side} a side are needed: {path}")
-    picture = _to_rgb(picture)
-    if size is not None and picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.uint8).copy()
+        raise ImageError(f"cannot be read ({one_line(error)}): {path}") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that this build of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def check_square(width: int, height: int, path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,16 @@ def parsing(what: object, error: type[FfhqrefError], remedy: str = "") -> Iterat
     except FileNotFoundError:
         raise error(f"no such file: {what}{remedy and f'; {remedy}'}") from None
     except Exception as caught:  # noqa: BLE001
-        raise error(f"{what} cannot be read ({one_line(caught)[:200]}){remedy and f'; {remedy}'}") from None
+        raise error(f"{what} cannot be read ({load_reason(caught)}){remedy and f'; {remedy}'}") from None
+
+
+def load_reason(error: BaseException) -> str:
+    """Return in one line why `torch.load` refused a file, without its advice to switch the protection off."""
+    text = str(error)
+    if "Weights only" not in text:
+        return one_line(error)[:200]
+    found = re.search(r"GLOBAL \S+|Unsupported \w+ \S+", text)
+    return f"it holds more than tensors, which could run code{f': {found[0]}' if found else ''}"
 
 
 def read_json(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> Any:

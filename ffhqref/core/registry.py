@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from ffhqref.core import parsing
 from ffhqref.core.conf import conf_folder
 from ffhqref.core.errors import ConfigError, DependencyError, did_you_mean, one_line
 from ffhqref.core.options import check_options, options_of
@@ -114,14 +115,7 @@ def read_yaml(file: Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no YAML, or no named options.
     """
-    import yaml
-
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{what}: no such file: {file}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{what}: {file} cannot be read as YAML ({one_line(error)})") from None
+    found = parsing.read_yaml(file, ConfigError, f"{what} takes named options in YAML")
     if not isinstance(found, dict):
         raise ConfigError(f"{what}: {file} holds no named options, expected lines KEY: VALUE")
     return {str(key): value for key, value in found.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ffhqref.core.errors import DatasetError
+from ffhqref.core.parsing import parsing, read_json
 from ffhqref.datasets.base import GivenPath, given_path
 from ffhqref.datasets.user_table import NAME_COLUMNS, read_user_table
 
@@ -156,12 +156,10 @@ def _read_features(folder: Path, files: Mapping[str, str] | Collection[str]) -> 
     described = {path.stem: path for path in folder.glob("*.json")}
     for image_id in sorted(described.keys() & set(files)):
         file = described.pop(image_id)
-        try:
-            faces = json.loads(file.read_text(encoding="utf-8"))
+        with parsing(file, DatasetError, "expected a file of FFHQ-features"):
+            faces = read_json(file, DatasetError)
             if faces:
                 years[image_id] = parse_age(str(faces[0]["faceAttributes"]["age"]), str(file))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DatasetError(f"{file} is no FFHQ-features file ({type(error).__name__}: {error})") from None
     if not years:
         raise DatasetError(f"{folder}: no NNNNN.json of FFHQ-features for any image of the data set")
     remarks = []

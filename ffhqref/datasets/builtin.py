@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def ffhq(
     root = root_of(path, "ffhq", "the folder of FFHQ's images: dataset.path=/path/to/images1024x1024")
     listing = list_images(root, "dataset=ffhq", "set dataset.path to FFHQ's images1024x1024 folder")
     files = listing.files
-    foreign = [name for name in files if not (len(name) == 5 and name.isdigit() and int(name) < 70000)]
+    foreign = [name for name in files if not (re.fullmatch("[0-6][0-9]{4}", name))]
     if foreign:
         raise DatasetError(
             f"dataset=ffhq: {len(foreign)} images in {root} are not named like FFHQ's 00000 to 69999, first "

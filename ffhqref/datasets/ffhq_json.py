@@ -7,6 +7,8 @@ from collections.abc import Collection
 from typing import Any
 
 from ffhqref.core.errors import DatasetError
+from ffhqref.core.files import read_regular
+from ffhqref.core.parsing import parsing
 from ffhqref.datasets.base import Credit, GivenPath, given_path
 
 
@@ -26,10 +28,8 @@ def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Cre
     file = given_path(path, "dataset.json")
     if not file.is_file():
         raise DatasetError(f"no such file: {file}; dataset.json is FFHQ's ffhq-dataset-v2.json")
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"), object_hook=_slim)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"{file} cannot be read as JSON ({error}); dataset.json is ffhq-dataset-v2.json") from None
+    with parsing(file, DatasetError, "dataset.json is ffhq-dataset-v2.json"):
+        found = json.loads(read_regular(file), object_hook=_slim)
     if not isinstance(found, dict):
         raise DatasetError(f"{file}: expected one object keyed by picture number, as in ffhq-dataset-v2.json")
     read = {}

@@ -18,6 +18,7 @@ import numpy as np
 
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
+from ffhqref.core.parsing import parsing
 from ffhqref.core.registry import Registry
 from ffhqref.core.seeding import case_seed
 from ffhqref.metrics.base import MetricRuntime
@@ -283,11 +284,12 @@ def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Mom
     named = name in weights.registry()
     file = weights.require(name if named else "ffhq-fid-statistics", path=None if named else name,
                            folder=runtime.weights_dir, download=runtime.download)  # fmt: skip
-    try:
+    with parsing(file.path, WeightsError, "expected FID statistics, mu [D] and sigma [D, D]"):
         with np.load(file.path, allow_pickle=False) as stored:
-            return stored["mu"], stored["sigma"]
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"no FID statistics (mu, sigma) in {file.path}: {error}") from None
+            mean, covariance = np.asarray(stored["mu"], np.float64), np.asarray(stored["sigma"], np.float64)
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(f"mu {mean.shape} and sigma {covariance.shape}")
+        return mean, covariance
 
 
 def fid(

@@ -25,8 +25,8 @@ from ffhqref.datasets.match import ImageMatcher, without_ending
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_STRING = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
-_LIST = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*,?\s*)?\]\s*")
+_STRING = r"""(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")"""
+_LIST = re.compile(rf"\s*+\[\s*+(?:{_STRING}\s*+(?:,\s*+{_STRING}\s*+)*+(?:,\s*+)?)?\]\s*+")  # never backtracks
 _ITEM = re.compile(_STRING)
 _COLUMNS = ("gt_image", "lq_image", "ref_image", "weight")
 

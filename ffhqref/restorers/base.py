@@ -55,6 +55,8 @@ def info_of(facts: Mapping[str, Any], where: str, **defaults: Any) -> RestorerIn
     Raises:
         ConfigError: an unknown field.
     """
+    if not isinstance(facts, Mapping):
+        raise ConfigError(f"{where}: info={facts!r}: expected named facts")
     known = [item.name for item in fields(RestorerInfo)]
     for key in facts:
         if key not in known:

@@ -10,6 +10,7 @@ from typing import Any
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.core.parsing import parsing, read_json
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.weights.files import file_sha256
 
@@ -78,9 +79,11 @@ def _is_weights(name: str) -> bool:
 
 def _record(folder: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        _ = record["key"], record["written"], [stamp["sha256"] for stamp in record["files"].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        with parsing(folder / RECORD, ConfigError):
+            record = read_json(folder / RECORD, ConfigError)
+            _ = record["key"], [folder / name for name in record["written"]]
+            _ = [(stamp["sha256"], stamp["file_size"] + stamp["file_mtime_ns"]) for stamp in record["files"].values()]
+    except ConfigError:
         return None
     return dict(record)
 

@@ -16,6 +16,7 @@ import torch
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import save_png
+from ffhqref.core.parsing import parsing
 from ffhqref.core.seeding import case_seed
 from ffhqref.training.curves import draw_curve
 from ffhqref.training.files import State, save_whole
@@ -172,16 +173,14 @@ def grid(images: torch.Tensor) -> NDArray[np.uint8]:
 def _resume(task: Task[Any], path: Path, identity: str, runtime: TrainingRuntime) -> int:
     if not path.is_file():
         return 0
-    try:
+    with parsing(path, WeightsError, "delete it to start this training anew"):
         # each tensor is copied to its place from here; on the device a whole second state might not fit
         state = torch.load(path, map_location="cpu", weights_only=True)
         step, found = int(state["step"]), state["identity"]
-    except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
-        raise WeightsError(f"{path} cannot be read ({error}); delete it to start this training anew") from None
-    if found != identity:
-        raise ConfigError(f"{path} belongs to a training with other settings; take another folder, or delete it")
-    task.load_state_dict(state["task"])
-    runtime.load_state_dict(state.get("runtime", {}))
+        if found != identity:
+            raise ConfigError(f"{path} belongs to a training with other settings; take another folder, or delete it")
+        task.load_state_dict(state["task"])
+        runtime.load_state_dict(state.get("runtime", {}))
     return step
 
 

@@ -155,3 +155,50 @@ def test_whatever_a_decoder_raises_is_one_line(tmp_path, picture, monkeypatch):
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", broken)
     with pytest.raises(ImageError, match="cannot be read"):
         images.read_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"DDS " + b"|\0\0\0" + b"\xff" * 120,
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n",
+        b"%PDF-1.4\n",
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
+    ],
+)
+def test_formats_beside_those_of_the_list_are_no_images_and_start_no_program(tmp_path, monkeypatch, data):
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", started)
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(ImageError, match=r"not a picture|cannot be read"):
+        images.read_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), NotImplementedError("mode"), RecursionError(), AssertionError()])
+def test_no_decoder_and_no_conversion_ends_a_run(tmp_path, picture, monkeypatch, error):
+    images.save_png(tmp_path / "x.png", picture)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    for step in ("Image.load", "Image.convert"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"PIL.Image.{step}", fail)
+            patch.setattr("PIL.ImageFile.ImageFile.load", fail)
+            with pytest.raises(ImageError, match="cannot be read"):
+                images.read_rgb(tmp_path / "x.png")
+
+
+def test_every_format_of_the_list_is_read_whatever_the_name_says(tmp_path, picture):
+    for name in images._formats():
+        if name in Image.SAVE:
+            Image.fromarray(picture).save(tmp_path / "x.png", format=name)
+            assert images.read_rgb(tmp_path / "x.png").shape == picture.shape
+
+
+def test_a_bomb_is_refused(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "x.png")
+    with pytest.raises(ImageError, match="decompression bomb"):
+        images.read_rgb(tmp_path / "x.png")

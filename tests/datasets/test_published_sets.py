@@ -110,7 +110,7 @@ def test_a_set_without_credits_gives_an_empty_table(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "cannot be read"),
         ("[]", "expected one object"),
         ("{}", "picture 00000 is not in the file"),
         ('{"0": {"metadata": {"author": "x"}}}', "picture 00000 has no metadata with author and license"),

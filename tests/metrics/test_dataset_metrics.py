@@ -90,7 +90,7 @@ def test_wrong_calls_are_one_line(features, tmp_path):
     with pytest.raises(ConfigError, match="same network"):
         dataset_metrics.fid(features[0], features[1][:, :5])
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="no FID statistics"):
+    with pytest.raises(WeightsError, match="expected FID statistics"):
         dataset_metrics.stored_statistics(str(tmp_path / "x.npz"))
 
 

@@ -215,3 +215,15 @@ def test_defaults_are_what_pandas_and_the_published_files_look_like():
     assert mapping_bytes(mapping) == b"gt_image,lq_image,ref_image\n1.png,1.png,\"['2.png', '3.png']\"\n"
     assert image_list_bytes(ImageList(("1.png",))) == b"1.png\n"
     assert image_id_of("00000/00042.png") == "00042"
+
+
+@pytest.mark.parametrize(
+    "cell", ["['1.png'" + " " * 60_000, "[" + "'1.png', " * 9_000, "['" + "\\\\" * 30_000, " " * 60_000]
+)
+def test_a_long_cell_is_refused_at_once(cell):
+    with pytest.raises(DatasetError, match="must be a list"):
+        parse_list(cell, "line 2")
+
+
+def test_spaces_and_a_last_comma_are_taken():
+    assert parse_list(" [ '1.png' , \"2.png\" , ] ", "line 2") == ("1.png", "2.png")

@@ -229,7 +229,7 @@ def test_dr2_with_an_enhancer_of_the_zoo(small):
         ("dr2", {"config": {"unet": {"use_scale_shift_norm": False}}}, "another network"),
         ("dr2", {"config": {"unet": {"model_chanels": 64}}}, "Did you mean 'model_channels'"),
         ("dr2", {"config": {"spar": {"size": 500}}}, "size=500"),
-        ("dr2", {"config": "nowhere.yaml"}, "no such file for the DR2 config: nowhere.yaml"),
+        ("dr2", {"config": "nowhere.yaml"}, "no such file: nowhere.yaml; expected the DR2 config"),
         ("pgdiff", {"task": "restoraton"}, "Did you mean 'restoration'"),
         ("pgdiff", {"noise": "none"}, "'case' or 'shared'"),
         ("pgdiff", {"N": 0}, "N=0"),

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.parsing import read_yaml
 from ffhqref.restorers.base import RestorerInfo, info_of
 
 GROUPS = ("run", "identity", "image")
@@ -84,12 +85,10 @@ class Recipe:
         for name in ("commands", "lq", "output"):
             if not given.get(name):
                 raise _wrong(f"the field '{name}' is missing")
-        commands = given["commands"]
-        if isinstance(commands, str) or any(isinstance(one, str) for one in commands) or not all(commands):
-            raise _wrong("commands: expected a list of lists, one for each program: [[python, main.py], …]")
-        given["commands"] = tuple(tuple(str(argument) for argument in one) for one in commands)
-        given["lq"] = (given["lq"],) if isinstance(given["lq"], str) else tuple(given["lq"])
-        given["watch"] = tuple(given.get("watch") or ())
+        given["commands"] = _commands(given["commands"])
+        for name in ("lq", "watch"):
+            given[name] = _list(name, given.get(name))
+        _check_plain(given)
         for name in ("files", "env", "weights"):
             given[name] = _texts(name, given.get(name))
         if given.get("crop") is not None:
@@ -194,10 +193,36 @@ def _path(text: str, where: str, allowed: Collection[str], needed: Collection[st
             raise _wrong(f"{where}: '{text}' needs {{{name}}}, or several pictures would have one name")
 
 
-def _inside(text: str, where: str) -> None:
-    path = PurePosixPath(str(text))
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in str(text):
-        raise _wrong(f"{where}: '{text}' must be a path below the folder of the call, such as input/{{id}}.png")
+def _inside(text: str, where: str, place: str = "below the folder of the call, such as input/{id}.png") -> None:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in text or "\0" in text:
+        raise _wrong(f"{where}: '{text}' must be a path {place}")
+
+
+def _commands(commands: Any) -> tuple[tuple[str, ...], ...]:
+    lists = (list, tuple)
+    if not isinstance(commands, lists) or not all(one and isinstance(one, lists) for one in commands):
+        raise _wrong("commands: expected a list of lists, one for each program: [[python, main.py], …]")
+    return tuple(tuple(str(argument) for argument in one) for one in commands)
+
+
+def _check_plain(given: Mapping[str, Any]) -> None:
+    """Refuse fields that are no text or number, and patterns that lead out of the checkout."""
+    for pattern in given["watch"]:
+        _inside(pattern, "watch", "below the checkout, such as src/*.py")
+    for name in ("output", "references", "group", "cwd"):
+        if not isinstance(given.get(name), str | None):
+            raise _wrong(f"{name}={given[name]!r}: expected a text")
+    repeats = given.get("fill_references")
+    if repeats is not None and (not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1):
+        raise _wrong(f"fill_references={repeats!r}: expected a whole number of at least 1")
+
+
+def _list(name: str, value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise _wrong(f"{name}={value!r}: expected a text or a list of them")
+    return tuple(items)
 
 
 def _crop(value: Any) -> tuple[int, int, int, int]:
@@ -222,15 +247,8 @@ def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
 
 
 def _loaded(path: str | Path) -> Mapping[str, Any]:
-    import yaml
-
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise _wrong(f"no such file: {file}")
-    try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _wrong(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    loaded = read_yaml(file, ConfigError, "expected a recipe in YAML")
     if not isinstance(loaded, Mapping):
         raise _wrong(f"{file}: expected the fields of a recipe")
     return loaded

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.parsing import read_json
 
 _UNET = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 _CONTROLNET = {"cross_attention_dim": 768, "attention_head_dim": 8}
@@ -59,10 +59,7 @@ class Arc2FaceConfig:
         if value is None or isinstance(value, cls):
             return value or cls()
         if isinstance(value, (str, Path)):
-            try:
-                value = json.loads(Path(value).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"arc2face: config {value} cannot be read ({error})") from None
+            value = read_json(value, ConfigError, "expected the config of arc2face")
         known = [item.name for item in fields(cls)]
         if not isinstance(value, Mapping):
             raise ConfigError(f"arc2face: the config must hold named entries: {', '.join(known)}")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.core.files import write_atomic
+from ffhqref.core.files import read_regular, write_atomic
+from ffhqref.core.parsing import load_reason
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -40,15 +41,16 @@ def read_feature(path: str | Path) -> NDArray[np.float32]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise DatasetError(f"no feature file {path} ({error.strerror}); run ffhqref prepare") from None
     try:
         values = np.load(io.BytesIO(data), allow_pickle=False) if data.startswith(b"\x93NUMPY") else _by_torch(data)
         vector = np.asarray(values, np.float32)
     except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatasetError(f"{path}: no feature vector ({reason}); expected a .npy of NumPy, or a tensor") from None
+        raise DatasetError(
+            f"{path}: no feature vector ({load_reason(error)}); expected a .npy of NumPy, or a tensor"
+        ) from None
     if not vector.ndim or not vector.size or vector.size != vector.shape[-1] or not np.isfinite(vector).all():
         raise DatasetError(f"{path}: expected one vector of finite numbers, [D] or [1, D], not {list(vector.shape)}")
     return vector.reshape(-1)

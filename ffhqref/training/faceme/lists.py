@@ -6,6 +6,7 @@ One JSON object a line: ``target`` (an image), ``target_emb`` ([ArcFace file, CL
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ffhqref.core.errors import ConfigError, DatasetError
-from ffhqref.core.files import write_atomic
+from ffhqref.core.files import read_regular, write_atomic
+from ffhqref.core.parsing import parsing
 from ffhqref.training.faceme.features import KINDS
 
 References = Literal["synthetic", "real", "both"]
@@ -84,10 +86,8 @@ def read_samples(path: str | Path, root: str | Path | None = None) -> list[Sampl
             reference do not belong together, or a path leaves ``root``.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); write it with ffhqref prepare") from None
+    with parsing(path, DatasetError, "write it with ffhqref prepare"):
+        lines = read_regular(path).decode("utf-8").split("\n")
     samples = [_sample(f"{path}, line {number}", line, path, root) for number, line in enumerate(lines, 1) if line]
     if not samples:
         raise DatasetError(f"{path} lists nothing to train on")
@@ -162,10 +162,10 @@ def _sample(where: str, line: str, listed_in: Path, root: str | Path | None) -> 
         target, own, given = row["target"], row["target_emb"], row["ref_emb"]
         identities, clips = given
         pairs = [tuple(own), *zip(identities, clips, strict=True)]
-        if not all(isinstance(name, str) for name in (target, *(name for pair in pairs for name in pair))):
-            raise TypeError("a path is no text")
+        if not all(isinstance(name, str) and "\0" not in name for name in (target, *itertools.chain(*pairs))):
+            raise TypeError("a path is no text, or holds a NUL")
         features = [Feature(*pair) for pair in pairs]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f"{where}: {type(error).__name__} ({error}); expected target, target_emb [id, clip] and ref_emb "
             "[[ids], [clips]] of equal length"

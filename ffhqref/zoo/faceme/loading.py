@@ -6,11 +6,11 @@ ControlNet folder holds one network. Each part has a ``config.json``, which deci
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.core import parsing
 from ffhqref.core.errors import DependencyError, WeightsError
 from ffhqref.weights.tensors import load_into, load_tensors
 
@@ -28,12 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: absent, or no JSON mapping.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"no such file: {path}; a model folder in the layout of diffusers has it") from None
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as JSON ({type(error).__name__}); fetch it again") from None
+    found = parsing.read_json(path, WeightsError, "a model folder in the layout of diffusers has it; fetch it again")
     if not isinstance(found, dict):
         raise WeightsError(f"{path} holds no mapping; fetch it again")
     return found

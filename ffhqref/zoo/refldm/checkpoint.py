@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ffhqref.core.errors import WeightsError
+from ffhqref.core.parsing import load_reason
 from ffhqref.zoo.refldm.config import RefLDMConfig
 from ffhqref.zoo.refldm.first_stage import FirstStage
 from ffhqref.zoo.refldm.schedule import alphas_cumprod
@@ -93,10 +94,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = _load_pickled(path)
     except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
-        reason = str(error).strip().splitlines()
         raise WeightsError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights, it is damaged or holds other things "
-            f"than tensors: {reason[0][:200] if reason else type(error).__name__}"
+            f"than tensors: {load_reason(error)}"
         ) from None
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.parsing import read_yaml
 
 T = TypeVar("T")
 
@@ -64,14 +65,7 @@ def read_tree(source: Mapping[str, Any] | str | Path, what: str) -> Mapping[str,
     """
     if isinstance(source, Mapping):
         return source
-    import yaml
-
-    try:
-        tree = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no such file for the {what} config: {source}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{what} config {source} cannot be read: {' '.join(str(error).split())}") from None
+    tree = read_yaml(source, ConfigError, f"expected the {what} config")
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{what} config {source}: expected a mapping, not {type(tree).__name__}")
     return tree

@@ -72,5 +72,30 @@ def test_recipe_from_a_file(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         Recipe.of(tmp_path / "other.yaml")
     path.write_text("a: [")
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         Recipe.of(path)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"watch": ["/etc/*"]},
+        {"watch": ["../*"]},
+        {"watch": 5},
+        {"commands": 5},
+        {"commands": [5]},
+        {"commands": "python main.py"},
+        {"lq": 5},
+        {"lq": [["a"]]},
+        {"output": 5},
+        {"group": ["run"]},
+        {"references": {"a": 1}},
+        {"fill_references": "many"},
+        {"files": ["a"]},
+        {"info": 5},
+        {"crop": "all"},
+    ],
+)
+def test_a_field_of_another_form_is_one_line(field):
+    with pytest.raises(ConfigError):
+        Recipe.of({**RECIPE, **field})

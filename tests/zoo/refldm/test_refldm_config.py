@@ -68,7 +68,7 @@ def test_files_that_are_no_config(tmp_path, text):
 
 
 def test_absent_config(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such file for the ReF-LDM config: .*none\.yaml"):
+    with pytest.raises(ConfigError, match=r"no such file: .*none\.yaml; expected the ReF-LDM config"):
         RefLDMConfig.load(tmp_path / "none.yaml")
 
 
