@@ -21,7 +21,9 @@ _PICKLE = b"\x80"
 """Start of torch's old format, a row of pickles."""
 
 _OPERATOR_SETS = 8
-"""Field of an ONNX model."""
+"""Field of an ONNX model."""from ffhqref.core.parsing import load_reason
+
+
 
 
 def why_broken(path: str | Path, *, name: str | None = None, size: int | None = None) -> str | None:
@@ -121,7 +123,7 @@ def _foreign_pickle(path: Path) -> str | None:
         try:
             torch.load(stream, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - damaged files raise anything
-            return f"does not load: {(str(error).strip() or type(error).__name__).splitlines()[0][:100]}"
+            return f"does not load: {load_reason(error)}"
         return "other bytes stand after its end" if stream.read(1) else None
 
 

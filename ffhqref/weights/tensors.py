@@ -13,6 +13,7 @@ import torch
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.files import open_regular, read_regular
 from ffhqref.core.hashing import sha256_bytes
+from ffhqref.core.parsing import load_reason
 from ffhqref.weights.files import RECORD, Weights, records
 from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
 
@@ -66,7 +67,7 @@ def refuse(file: Weights | str | Path, what: str, error: Exception) -> WeightsEr
         error: what its reader said.
     """
     path = file.path if isinstance(file, Weights) else Path(file)
-    said = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+    said = load_reason(error)
     beside = [folder / RECORD for folder in path.absolute().parents[:2]]
     mark_unusable(path, f"it {what}", [*beside, *records()])
     name = file.name if isinstance(file, Weights) else "NAME"
