@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from ffhqref.core.parsing import load_reason
+
 _NOT_WEIGHTS = {
     b"<!doc": "a web page",
     b"<html": "a web page",
@@ -21,9 +23,7 @@ _PICKLE = b"\x80"
 """Start of torch's old format, a row of pickles."""
 
 _OPERATOR_SETS = 8
-"""Field of an ONNX model."""from ffhqref.core.parsing import load_reason
-
-
+"""Field of an ONNX model."""
 
 
 def why_broken(path: str | Path, *, name: str | None = None, size: int | None = None) -> str | None:
