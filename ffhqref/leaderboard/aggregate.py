@@ -74,7 +74,7 @@ def analyse(report: Report) -> Analysis:
 
     How cases without a finite value count is said by `ffhqref.leaderboard.case_values.RULE`; `Analysis.details` holds
     the means by both policies. A method that was not run on every case is shown without a rank: means over different
-    cases cannot be ordered.
+    cases cannot be ordered. Baselines (`Report.baselines`) are tested against the methods and have no rank.
 
     Raises:
         ConfigError: a metric without direction.
@@ -166,6 +166,7 @@ class _Means:
         self.complete = has_row[:, block.ranked].any(axis=1).sum(axis=0)
         self.partial = run.sum(axis=0) < run[:, block.ranked].any(axis=1).sum(axis=0)
         self.unranked = self.partial | (block.failed.any(axis=0) & (report.options.failures == "excluded"))
+        self.unranked |= np.isin(block.methods, report.baselines)[:, None]
 
     def ranks(self, k: int) -> tuple[NDArray[np.int64], list[pd.DataFrame]]:
         """Return rank, lowest and highest rank [3, methods] of a metric, 0 where there is none, and its tests."""
@@ -266,7 +267,7 @@ def _whole_set_rows(report: Report, about: _Facts) -> Iterator[BoardRow]:
         benchmark, metric = str(benchmark), str(metric)
         sign = 1.0 if report.metrics[metric].higher_is_better else -1.0
         made[benchmark, GROUND_TRUTH] = int(truths.get(benchmark, 0))
-        contends = (part["method"] != GROUND_TRUTH) & part["value"].notna()
+        contends = ~part["method"].isin([GROUND_TRUTH, *report.baselines]) & part["value"].notna()
         n = part["method"].map(lambda method, of=benchmark: made.get((of, method), 0))
         contends &= n == n[contends].max()
         rank = (-sign * part["value"]).where(contends).rank(method="min")

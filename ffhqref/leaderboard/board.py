@@ -44,11 +44,6 @@ class BoardRow:
         return self.rank_low == 1 and not self.best
 
     @property
-    def half_width(self) -> float:
-        """Half of the confidence interval; NaN where there is none."""
-        return (self.ci_high - self.ci_low) / 2
-
-    @property
     def known(self) -> bool:
         """Has a mean."""
         return not math.isnan(self.mean)

@@ -68,7 +68,13 @@ class MarkdownFormat(TextFormat):
         """Return one table a benchmark."""
         from ffhqref.leaderboard.render import markdown_tables
 
-        return markdown_tables(report.leaderboard, report.notes, failures=report.options.failures)
+        return markdown_tables(
+            report.leaderboard,
+            report.notes,
+            failures=report.options.failures,
+            arrangement=report.arrangement,
+            origin=_origin(report),
+        )
 
 
 class LatexFormat(TextFormat):
@@ -80,11 +86,17 @@ class LatexFormat(TextFormat):
         """Return one table a benchmark."""
         from ffhqref.leaderboard.render import latex_tables
 
-        return latex_tables(report.leaderboard, notes=report.notes, failures=report.options.failures)
+        return latex_tables(
+            report.leaderboard,
+            notes=report.notes,
+            failures=report.options.failures,
+            arrangement=report.arrangement,
+            origin=_origin(report),
+        )
 
 
 class CsvFormat(TextFormat):
-    """The table ``leaderboard``."""
+    """The table ``leaderboard``, with what its numbers are and where they are from in columns of their own."""
 
     file = "leaderboard.csv"
 
@@ -92,7 +104,23 @@ class CsvFormat(TextFormat):
         """Return the table, numbers in full precision."""
         from ffhqref.leaderboard.render import csv_table
 
-        return csv_table(report.leaderboard)
+        board, told = report.leaderboard, dict(report.origin)
+        warnings = {table.benchmark: table.warning for table in report.tables}
+        return csv_table(
+            board.assign(
+                people=board["benchmark"].map(report.arrangement.people).astype("Int64"),
+                warning=board["benchmark"].map(warnings),
+                signature=board["metric"].map(report.signatures),
+                scored=told.get("scored", ""),
+                versions=told.get("versions", ""),
+            )
+        )
+
+
+def _origin(report: Report) -> list[str]:
+    """Return where the numbers are from and what the metrics are, line by line."""
+    lines = [f"{what}: {text}" for what, text in report.origin]
+    return lines + [f"{metric}: {signature}" for metric, signature in sorted(report.signatures.items())]
 
 
 def write_report(report: Report, folder: str | Path) -> Written:

@@ -38,6 +38,12 @@ class ReportOptions(Options):
     gate: IdentityGate | None = None
     quality: tuple[str, ...] = ("niqe",)
     """Metrics that rank the methods behind the gate."""
+    author: str = ""
+    """Who answers for the numbers, as the page and the tables tell it."""
+    order: str = "rank"
+    """Order of the rows: rank (mean rank over the metrics), name, or a metric."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Method to the name that files and page show; the tables keep the method's own."""
     formats: tuple[str, ...] = ("markdown", "latex", "csv", "html", "figures")
     """Files to write."""
     max_cases: int = Field(default=240, ge=0)

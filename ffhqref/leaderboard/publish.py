@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.engine import Journal
 from ffhqref.leaderboard.formats import FORMATS, write_report
 from ffhqref.leaderboard.merge import merge_reports
+from ffhqref.leaderboard.origin import command_line, short_names, without_places
 from ffhqref.leaderboard.reading import read_facts, read_report
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from ffhqref.core.progress import Reporter
     from ffhqref.leaderboard.options import ReportOptions
+    from ffhqref.leaderboard.report import Report
     from ffhqref.store.workspace import Workspace
 
 SUFFIXES = (".py", ".js", ".css", ".j2", ".csv")
@@ -57,12 +61,34 @@ def publish(
             inputs={name: table["content"] for name, table in report.provenance.items()},
             config=options.model_dump(mode="json"),
             signatures=report.signatures,
+            arrangement=report.arrangement.facts,
         )
-        written = write_report(report, own.root / "report")
+        shown_as = without_places(
+            replace(_named(report, reporter), command=command_line()), short_names([w.root for w in workspaces])
+        )
+        written = write_report(shown_as, own.root / "report")
         for line in written.warnings:
             reporter.say(line)
         files = {path.relative_to(own.root).as_posix(): sha256_file(path) for path in (table, *written.files)}
         journal.add({key: {"files": files}})
+
+
+def _named(report: Report, reporter: Reporter) -> Report:
+    """Return the report with the display names of its options.
+
+    Raises:
+        ConfigError: two methods would have one name.
+    """
+    names = report.options.names
+    methods = sorted(report.scores["method"].unique())
+    unknown = [name for name in names if name not in methods]
+    if unknown:
+        reporter.say(f"report.names: no method in the tables is called {', '.join(unknown)}")
+    shown = [names.get(name, name) for name in methods]
+    doubled = sorted({name for name in shown if shown.count(name) > 1})
+    if doubled:
+        raise ConfigError(f"report.names: two methods would be called '{doubled[0]}'")
+    return report.renamed({name: text for name, text in names.items() if name in methods})
 
 
 def _same(path: Path, sha256: str) -> bool:

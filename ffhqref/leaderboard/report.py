@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ffhqref.core.errors import ConfigError
 from ffhqref.leaderboard.aggregate import Analysis, analyse
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, CaseValues, case_values
 from ffhqref.leaderboard.options import ReportOptions
+from ffhqref.leaderboard.origin import origin
 from ffhqref.leaderboard.published import match_published
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
+from ffhqref.leaderboard.view import Arrangement, tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -20,9 +23,13 @@ if TYPE_CHECKING:
 
     from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.leaderboard.view import BenchmarkTable
     from ffhqref.restorers.base import RestorerInfo
 
 T = TypeVar("T")
+
+BASELINES = ("lq", "reference")
+"""Restorers that give back what they were given: the scale on which methods are read, and no methods."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Report:
     options: ReportOptions = field(default_factory=ReportOptions)
     seed: int = 0
     """Of all resampling."""
+    command: str = ""
+    """That made it; empty: not known."""
 
     @property
     def directions(self) -> dict[str, bool]:
@@ -121,6 +130,32 @@ class Report:
     def leaderboard(self) -> pd.DataFrame:
         """The table ``leaderboard``."""
         return self.analysis.leaderboard
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Methods that are shown in a block of their own and not ranked."""
+        kinds = {name: (method.kind or method.info.name) for name, method in self.methods.items()}
+        return tuple(name for name in sorted(self.scores["method"].unique()) if kinds.get(name, name) in BASELINES)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """How the leaderboard is laid out."""
+        order = self.options.order
+        if order not in ("rank", "name", *self.metrics):
+            known = ", ".join(("rank", "name", *sorted(self.metrics)))
+            raise ConfigError(f"report.order={order}: expected one of {known}")
+        people = {block.benchmark: len(set(block.identities.tolist())) for block in self.blocks}
+        return Arrangement(self.baselines, people, order)
+
+    @cached_property
+    def origin(self) -> list[tuple[str, str]]:
+        """See `ffhqref.leaderboard.origin.origin`."""
+        return origin(self)
+
+    @cached_property
+    def tables(self) -> list[BenchmarkTable]:
+        """The leaderboard as a reader sees it."""
+        return tables(self.leaderboard, self.arrangement)
 
     @cached_property
     def features(self) -> pd.DataFrame:

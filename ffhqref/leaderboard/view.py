@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.leaderboard.board import BoardRow
 from ffhqref.leaderboard.case_values import GROUND_TRUTH
@@ -14,6 +15,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.leaderboard.case_values import CaseValues
+
+
+FEW_PEOPLE = 8
+"""Below so many people no order of methods is told: paired tests over people have no power, intervals little sense."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the leaderboard is laid out; what the table ``leaderboard`` does not say itself."""
+
+    baselines: tuple[str, ...] = ()
+    """Methods that show what was given, not what was restored: a block of their own, not ranked."""
+    people: Mapping[str, int] = field(default_factory=dict)
+    """Benchmark to people tested."""
+    order: str = "rank"
+    """``rank`` (mean rank over the metrics), ``name``, or a metric."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the table's metadata keeps of it."""
+        return {"baselines": list(self.baselines), "people": dict(self.people), "order": self.order}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Arrangement:
+        """Return the arrangement that a table's metadata keeps."""
+        return cls(tuple(facts["baselines"]), facts["people"], facts["order"])
+
+    @property
+    def order_words(self) -> str:
+        """What the rows are ordered by, in words."""
+        return {"rank": "mean rank over the metrics", "name": "name"}.get(self.order, self.order)
 
 
 @dataclass(frozen=True)
@@ -29,6 +61,8 @@ class MethodRow:
     """Was not run on every case: no ranks."""
     seconds: float | None
     leak: str | None
+    baseline: bool = False
+    """Stands in the block of baselines; the ground truth too."""
 
     @property
     def ceiling(self) -> bool:
@@ -48,7 +82,39 @@ class BenchmarkTable:
     higher_is_better: dict[str, bool]
     decimals: dict[str, int]
     rows: list[MethodRow]
-    """Best mean rank over the metrics first, then unranked methods, then the ceiling row."""
+    """Methods in the chosen order, those without a rank after the others; then the baselines, ground truth last."""
+    people: int | None = None
+    """People tested; None: not known."""
+
+    @property
+    def too_few(self) -> bool:
+        """Has too few people to tell an order of methods."""
+        return self.people is not None and self.people < FEW_PEOPLE
+
+    @property
+    def warning(self) -> str:
+        """What is said in place of an order; empty where there is one."""
+        if not self.too_few:
+            return ""
+        return f"{self.people} {'person' if self.people == 1 else 'people'}: too few people to rank"
+
+    @property
+    def competing(self) -> list[MethodRow]:
+        """The rows that are compared."""
+        return [row for row in self.rows if not row.baseline]
+
+    @property
+    def baselines(self) -> list[MethodRow]:
+        """The rows below them."""
+        return [row for row in self.rows if row.baseline]
+
+    def best(self, cell: BoardRow) -> bool:
+        """Return whether a cell is shown as the best."""
+        return cell.best and not self.too_few
+
+    def tied(self, cell: BoardRow) -> bool:
+        """Return whether a cell is shown as one that cannot be told from the best."""
+        return cell.tied and not self.too_few
 
 
 def arrow(higher_is_better: bool) -> str:
@@ -104,20 +170,23 @@ def scored_metrics(table: BenchmarkTable, block: CaseValues) -> list[str]:
     return [name for name in table.metrics if name in block.metrics and any(name in row.cells for row in competing)]
 
 
-def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
+def tables(board: pd.DataFrame, arrangement: Arrangement | None = None) -> list[BenchmarkTable]:
     """Return one table for each benchmark of a leaderboard, benchmarks and metrics in sorted order.
 
     Args:
         board: table ``leaderboard``.
+        arrangement: of its rows.
     """
     found = []
+    arrangement = arrangement or Arrangement()
+    apart = {GROUND_TRUTH, *arrangement.baselines}
     for benchmark, part in board.groupby("benchmark", sort=True):
         known = part[part["mean"].notna()]
         metrics = sorted(known["metric"].unique())
         absent = sorted(set(part["metric"]) - set(metrics))
         largest = known["mean"].abs().groupby(known["metric"]).max()
-        rows = [_method_row(str(method), of_method) for method, of_method in part.groupby("method", sort=True)]
-        rows.sort(key=_order)
+        rows = [_method_row(str(method), of_method, apart) for method, of_method in part.groupby("method", sort=True)]
+        rows.sort(key=lambda row: _order(row, arrangement.order))
         found.append(
             BenchmarkTable(
                 str(benchmark),
@@ -126,19 +195,28 @@ def tables(board: pd.DataFrame) -> list[BenchmarkTable]:
                 dict(zip(part["metric"], part["higher_is_better"].astype(bool), strict=True)),
                 {metric: decimals(float(largest.get(metric, math.nan))) for metric in metrics},
                 rows,
+                arrangement.people.get(str(benchmark)),
             )
         )
     return found
 
 
-def _method_row(method: str, part: pd.DataFrame) -> MethodRow:
+def _method_row(method: str, part: pd.DataFrame, apart: set[str]) -> MethodRow:
     rows = [BoardRow.of(record) for record in part.to_dict("records")]
     cells = {row.metric: row for row in rows if row.known}
-    unranked = bool(cells) and method != GROUND_TRUTH and all(cell.rank is None for cell in cells.values())
+    unranked = bool(cells) and method not in apart and all(cell.rank is None for cell in cells.values())
     leak = next((row.leak for row in rows if row.leak), None)
-    return MethodRow(method, cells, max(row.n_failed for row in rows), unranked, rows[0].seconds_per_image, leak)
+    failed = max(row.n_failed for row in rows)
+    return MethodRow(method, cells, failed, unranked, rows[0].seconds_per_image, leak, method in apart)
 
 
-def _order(row: MethodRow) -> tuple[bool, bool, float, str]:
+def _order(row: MethodRow, order: str) -> tuple[bool, bool, bool, float, str]:
     ranks = [cell.rank for cell in row.cells.values() if cell.rank is not None]
-    return row.ceiling, not ranks, sum(ranks) / len(ranks) if ranks else 0.0, row.method
+    if order == "name":
+        place: float | None = 0.0
+    elif order == "rank":
+        place = sum(ranks) / len(ranks) if ranks else None
+    else:
+        cell = row.cells.get(order)
+        place = None if cell is None else -cell.mean if cell.higher_is_better else cell.mean
+    return row.baseline, row.ceiling, place is None, place or 0.0, row.method

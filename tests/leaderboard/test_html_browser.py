@@ -61,7 +61,7 @@ def opened(browser, written, evil):
 
 def column(page, index):
     return page.eval_on_selector_all(
-        "[data-panel='0'] table.board tbody tr", f"rows => rows.map(row => row.children[{index}].dataset.v)"
+        "[data-panel='0'] table.board tbody tr:not(.block)", f"rows => rows.map(row => row.children[{index}].dataset.v)"
     )
 
 
@@ -69,18 +69,18 @@ def test_sorting_by_a_click_on_a_heading(opened):
     report, page = opened
     board = report.leaderboard
     mine = board[(board["benchmark"] == "moderate") & (board["metric"] == "niqe")]
-    competing = sorted(mine.loc[mine["method"] != "ground-truth", "mean"])
+    competing = sorted(mine.loc[~mine["method"].isin(["ground-truth", "lq"]), "mean"])
     head = page.locator("[data-panel='0'] thead th").nth(1)
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending"  # lower is better: the best on top
     values = [float(v) for v in column(page, 1)]
-    assert values[:-1] == competing
-    assert column(page, 0)[-1] == "ground-truth"
+    assert values[: len(competing)] == competing
+    assert column(page, 0)[-2:] == ["lq", "ground-truth"]
     head.locator("button").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
-    assert [float(v) for v in column(page, 1)][:-1] == competing[::-1]
-    assert column(page, 0)[-1] == "ground-truth", "the ceiling stays below, whatever the order"
+    assert [float(v) for v in column(page, 1)][: len(competing)] == competing[::-1]
+    assert column(page, 0)[-2:] == ["lq", "ground-truth"], "baselines stay below, whatever the order"
     psnr = page.locator("[data-panel='0'] thead th").nth(2)
     psnr.locator("button").click()
     assert head.get_attribute("aria-sort") == "none"
@@ -320,3 +320,15 @@ def test_a_benchmark_without_any_value_breaks_nothing(browser, tmp_path, make_re
     page.locator("#case-list button").first.click()
     page.close()
     assert said == []
+
+
+def test_baselines_are_sorted_for_themselves_and_never_best(opened):
+    """Fifteen people are enough to rank; lq is a baseline and never the best."""
+    report, page = opened
+    block = page.locator("[data-panel='0'] tbody.baselines tr")
+    assert block.locator("th").all_inner_texts()[:2] == ["Baselines, not ranked", "lq"]
+    assert page.locator("tbody.baselines .best, tbody.baselines .tied, tbody.baselines .rank").count() == 0
+    assert page.locator("[data-panel='0'] tbody .best").count() == 2
+    page.locator("[data-panel='0'] thead th").nth(2).locator("button").click()
+    assert block.locator("th").first.inner_text() == "Baselines, not ranked"
+    assert report.arrangement.people == {"moderate": 15, "severe": 15}

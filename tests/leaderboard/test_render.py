@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ffhqref.leaderboard.render import csv_table, latex_tables, markdown_tables, terminal_tables
-from ffhqref.leaderboard.view import metric_of_role, tables
+from ffhqref.leaderboard.view import Arrangement, metric_of_role, tables
 
 COLUMNS = [
     "benchmark", "method", "metric", "higher_is_better", "mean", "ci_low", "ci_high", "n", "n_failed", "rank",
@@ -42,16 +42,17 @@ def test_markdown(board):
     assert lines[5] == "| x&amp;y † | 0.431\\* [0.420, 0.460] | – | – | 1 | 0.02 |"
     assert lines[6].startswith("| lq | 0.600 [0.580, 0.620] |")
     assert lines[7].startswith("| slow ‡ |")
-    assert lines[8].startswith("| ground-truth | – | 3.20 [3.00, 3.40] |")
-    assert len({line.count("|") - line.count("\\|") for line in lines[2:9]}) == 1
+    assert lines[8] == "| *Baselines, not ranked* |  |  |  |  |  |"
+    assert lines[9].startswith("| ground-truth | – | 3.20 [3.00, 3.40] |")
+    assert len({line.count("|") - line.count("\\|") for line in lines[2:10]}) == 1
 
 
 def test_latex(board):
     text = latex_tables(board, names={"a_b": r"A$_b$"})
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
     assert r"\toprule" in text
-    assert r"A$_b$ & \textbf{0.429} {\scriptsize$\pm$0.020}" in text
-    assert r"x\&y$^{\dagger}$ & 0.431$^{\ast}$ {\scriptsize$\pm$0.020}" in text
+    assert r"A$_b$ & \textbf{0.429} {\scriptsize [0.410, 0.450]}" in text
+    assert r"x\&y$^{\dagger}$ & 0.431$^{\ast}$ {\scriptsize [0.420, 0.460]}" in text
     assert r"slow$^{\ddagger}$" in text
     assert r"\midrule" + "\n    ground-truth" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -99,8 +100,8 @@ def test_terminal_table_shows_names_as_text(board):
     console.print(terminal_tables(board))
     text = console.file.getvalue()
     assert "[red]lq[/red]" in text
-    assert "0.429 ±0.020" in text
-    assert "0.431* ±0.020" in text
+    assert "0.431* │" in text
+    assert "[0.410, 0.450] │" in text
     console = Console(width=140, file=io.StringIO(), color_system=None)
     console.print(terminal_tables(board, max_metrics=2))
     assert "also scored: psnr" in console.file.getvalue()
@@ -120,6 +121,33 @@ def test_order_of_methods(board):
     (table,) = tables(board)
     assert [row.method for row in table.rows] == ["a_b", "x&y", "lq", "slow", "ground-truth"]
     assert [row.partial for row in table.rows] == [False, False, False, True, False]
+
+
+def test_baselines_stand_apart_and_few_people_have_no_best(board):
+    """Both ends of Markdown, LaTeX and terminal say so; the order of rows is the chosen one."""
+    from rich.console import Console
+
+    arrangement = Arrangement(("lq",), {"severe": 5}, "name")
+    (table,) = tables(board, arrangement)
+    assert [row.method for row in table.rows] == ["a_b", "slow", "x&y", "lq", "ground-truth"]
+    assert [row.method for row in table.baselines] == ["lq", "ground-truth"]
+    console = Console(width=200, file=io.StringIO(), color_system=None)
+    console.print(terminal_tables(board, arrangement=arrangement))
+    markdown = markdown_tables(board, arrangement=arrangement, origin=["scored: 2026-01-02", "lpips: lpips|vgg"])
+    latex = latex_tables(board, arrangement=arrangement, origin=["scored: 2026-01-02"])
+    for text in (markdown, latex, console.file.getvalue()):
+        assert "5 people: too few people to rank" in text
+        assert "Bold" not in text
+        assert "0.431" in text
+        assert "0.431\\*" not in text
+        assert "0.431*" not in text
+    assert "**0.429**" not in markdown
+    assert r"\textbf" not in latex
+    assert "Rows: by name." in markdown
+    assert markdown.index("| x&amp;y") < markdown.index("*Baselines, not ranked*") < markdown.index("| lq |")
+    assert markdown.endswith("scored: 2026-01-02  \nlpips: lpips\\|vgg\n")
+    assert "% scored: 2026-01-02" in latex
+    assert [row.method for row in tables(board, Arrangement(order="lpips"))[0].rows][:2] == ["slow", "a_b"]
 
 
 def test_roles():

@@ -5,10 +5,10 @@ const caseState = { benchmark: "all", method: null, metric: null, status: "all",
 
 const allMethods = DATA.methods.filter((method) => method !== CEILING);
 const allMetrics = Object.keys(DATA.metrics).filter((metric) => BENCHMARKS.some((b) => b.scored.includes(metric)));
-caseState.method = allMethods.find((m) => !["lq", "bicubic", "reference"].includes(m)) ?? allMethods[0];
+caseState.method = allMethods.find((m) => !DATA.baselines.includes(m) && m !== "bicubic") ?? allMethods[0];
 caseState.metric = BENCHMARKS[0]?.main ?? allMetrics[0];
 
-const baseline = (b) => (b.methods.includes("lq") ? "lq" : null);
+const baseline = (b) => (b.methods.includes(DATA.lq) ? DATA.lq : null);
 // How much better a value is than another, in the direction of the metric.
 const gain = (value, other, metric) => (higher(metric) ? value - other : other - value);
 

@@ -32,7 +32,7 @@ function drawCompare() {
     el("div", {}, el("h3", {}, `${s.a} minus ${s.b}`), el("div", { class: "scroll" }, el("table", { class: "plain" },
       el("thead", {}, el("tr", {}, ["Metric", "Difference", "95 % interval", "p, corrected", "Verdict"].map((text, n) => el("th", { scope: "col", class: n && n < 4 ? "num" : null }, text)))),
       el("tbody", {}, rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.metric} ${arrow(row.metric)}`), el("td", { class: "num" }, show(row.difference, row.metric)),
-        el("td", { class: "num" }, `${show(row.low, row.metric)} to ${show(row.high, row.metric)}`), el("td", { class: "num" }, row.p < 0.001 ? "< 0.001" : row.p.toFixed(3)), el("td", {}, verdict(row))))))),
+        el("td", { class: "num" }, `[${show(row.low, row.metric)}, ${show(row.high, row.metric)}]`), el("td", { class: "num" }, row.p < 0.001 ? "< 0.001" : row.p.toFixed(3)), el("td", {}, verdict(row))))))),
       note("The interval is for this pair alone; p is corrected for all pairs of methods, and the verdict follows it.")),
     el("div", {}, el("h3", {}, `${s.metric}, case by case`), plot,
       note(`${s.a} is better in ${won.length} of ${cases.length} cases, ${s.b} in ${lost.length}.`)),

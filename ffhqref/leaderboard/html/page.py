@@ -29,7 +29,7 @@ from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, 
 from ffhqref.leaderboard.html.script import vega_script
 from ffhqref.leaderboard.plots.layout import SIZES, Layout
 from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
-from ffhqref.leaderboard.view import arrow, decimals, feature_name, metric_of_role, scored_metrics, tables
+from ffhqref.leaderboard.view import FEW_PEOPLE, arrow, decimals, feature_name, metric_of_role, scored_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -87,7 +87,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
     blocks = report.blocks
     if not blocks:
         raise TableError("nothing to report: table 'scores' holds no case; restore and score first")
-    views = tables(report.leaderboard)
+    views = report.tables
     album = _album(report, blocks, workers)
     n_cases = sum(len(block.case_ids) for block in blocks)
     data = _data(report, blocks, views, album)
@@ -104,6 +104,9 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         title=report.title,
         credit=report.credit,
         version=__version__,
+        origin=report.origin,
+        few_people=FEW_PEOPLE,
+        order=report.arrangement.order_words,
         summary=_summary(report, blocks),
         views=views,
         spans={view.benchmark: _spans(view) for view in views},
@@ -229,8 +232,11 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         payload["plots"] = Layout(view, scored).payload()
         payload["roles"] = {role: metric_of_role(scored, role) for role in ("identity", "fidelity", "perception")}
         benchmarks.append(payload)
+    kinds = {name: (facts.kind or facts.info.name) for name, facts in report.methods.items()}
     return {
         "ceiling": GROUND_TRUTH,
+        "baselines": list(report.baselines),
+        "lq": next((name for name in report.baselines if kinds.get(name, name) == "lq"), None),
         "alpha": ALPHA,
         "methods": methods + ceiling,
         "metrics": {
@@ -256,7 +262,7 @@ def _spans(view: Any) -> dict[str, tuple[float, float]]:
     """
     spans: dict[str, tuple[float, float]] = {}
     for metric in view.metrics:
-        cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.ceiling]
+        cells = [row.cells[metric] for row in view.rows if metric in row.cells and not row.baseline]
         ends = [end for c in cells for end in (c.mean, c.ci_low, c.ci_high) if not math.isnan(end)]
         if ends:
             spans[metric] = (min(ends), max(ends))

@@ -81,7 +81,7 @@ function drawGroups(node, b, feature, metric) {
   for (const m of b.competing) feature.groups.forEach((name, order) => {
     const at = ((order * M + b.methods.indexOf(m)) * K + k) * 3, [mean, low, high] = values.slice(at, at + 3), whisker = few && !muted(m) && Number.isFinite(low);
     if (Number.isFinite(mean)) groups.push({ ...look(m), group: `${name}|n ${feature.n[order]}`, order, mean, low: whisker ? low : null, high: whisker ? high : null,
-      dashed: DATA.methods.indexOf(m) >= 10, told: `${m}, ${name}: ${show(mean, metric)} (${show(low, metric)} to ${show(high, metric)})` });
+      dashed: DATA.methods.indexOf(m) >= 10, told: `${m}, ${name}: ${show(mean, metric)} [${show(low, metric)}, ${show(high, metric)}]` });
   });
   if (!groups.length) { empty(node, "No values for this choice."); return; }
   const [ylow, yhigh] = extent(groups.flatMap((g) => [g.mean, g.low ?? NaN, g.high ?? NaN]), 0.06);

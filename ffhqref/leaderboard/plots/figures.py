@@ -13,7 +13,7 @@ from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.plots.layout import SIZES, Layout, span
 from ffhqref.leaderboard.plots.specs import REMEDY, available, fill, templates
 from ffhqref.leaderboard.statistics import cluster_sums
-from ffhqref.leaderboard.view import arrow, feature_name, metric_of_role, scored_metrics, tables
+from ffhqref.leaderboard.view import arrow, feature_name, metric_of_role, scored_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class FiguresFormat(ReportFormat):
 
 def figures(report: Report) -> Iterator[tuple[str, Spec]]:
     """Yield name and specification of each figure of a report."""
-    views = tables(report.leaderboard)
+    views = report.tables
     order = list(dict.fromkeys(row.method for view in views for row in view.rows if not row.ceiling))
     colours = {method: PALETTE[place % len(PALETTE)] for place, method in enumerate(order)}
     blocks = {block.benchmark: block for block in report.blocks}
