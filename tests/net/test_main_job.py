@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..command import Command
 
 TABLES = (
-    "ages", "attributes", "cases", "config", "degradations", "embeddings", "identities", "images", "imports", "leaderboard",
-    "licences", "pairs", "references", "restorations", "scores", "truth",
+    "ages", "attributes", "cases", "config", "degradations", "embeddings", "identities", "images", "imports",
+    "leaderboard", "licences", "pairs", "references", "restorations", "scores", "truth",
 )  # fmt: skip
 
 STABLE = (
