@@ -214,35 +214,47 @@ def collate(examples: Sequence[Example]) -> Batch:
     sizes = {tuple(example.gt.shape) for example in examples}
     if len(sizes) > 1:
         raise ImageError(f"training: images of one batch have several sizes: {sorted(sizes)}")
-    counts = torch.tensor([len(example.references) for example in examples])
+    counts = np.array([len(example.references) for example in examples])
     most = int(counts.max())
-    first = examples[0].references
-    if bool((counts == most).all()):
-        references = torch.stack([example.references for example in examples])
-    else:
-        references = first.new_zeros((len(examples), most, *first.shape[1:]))
-        for place, example in zip(references, examples, strict=True):
-            place[: len(example.references)] = example.references
+    references = [example.references.numpy() for example in examples]
+    padded = [
+        np.concatenate([given, np.zeros((most - len(given), *given.shape[1:]), given.dtype)])
+        if len(given) < most
+        else given
+        for given in references
+    ]
     return Batch(
-        torch.stack([example.lq for example in examples]),
-        references,
-        torch.stack([example.gt for example in examples]),
-        torch.arange(most) < counts[:, None],
+        _stacked([example.lq.numpy() for example in examples]),
+        _stacked(padded),
+        _stacked([example.gt.numpy() for example in examples]),
+        torch.from_numpy(np.arange(most) < counts[:, None]),
         tuple(example.name for example in examples),
         tuple(example.reference_names for example in examples),
     )
 
 
+def _stacked(parts: Sequence[NDArray[Any]]) -> torch.Tensor:
+    """Return arrays as one tensor. By NumPy: torch would wake its threads for each copy, and they wait spinning."""
+    return torch.from_numpy(np.stack(parts))
+
+
 def unit(images: NDArray[Any]) -> torch.Tensor:
     """Return images [..., H, W, 3], 8 bit or real-valued in 0..1, as float32 [..., 3, H, W] in 0..1."""
-    made = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
-    return made.float() / 255.0 if images.dtype == np.uint8 else made.float()
+    return torch.from_numpy(_channels_first(images, 255.0))
 
 
 def signed(images: NDArray[Any]) -> torch.Tensor:
     """Return images [..., H, W, 3], 8 bit or real-valued in 0..1, as float32 [..., 3, H, W] in −1..1."""
-    made = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
-    return made.float() / 127.5 - 1.0 if images.dtype == np.uint8 else made.float() * 2.0 - 1.0
+    made = _channels_first(images, 127.5, 0.5)
+    made -= np.float32(1)
+    return torch.from_numpy(made)
+
+
+def _channels_first(images: NDArray[Any], white: float, real_white: float = 1.0) -> NDArray[np.float32]:
+    """Return images channels first, divided by what becomes 1."""
+    made = np.moveaxis(images, -1, -3).astype(np.float32, order="C")
+    made /= np.float32(white if images.dtype == np.uint8 else real_white)
+    return made
 
 
 def _read_items(root: Path, split: str) -> tuple[dict[str, str], list[TrainingItem]]:

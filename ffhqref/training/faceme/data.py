@@ -140,8 +140,8 @@ class FaceMeBatches:
         return FaceMeBatch(
             target=batch.gt,
             condition=batch.lq,
-            identity=batch.references[..., :width].contiguous(),
-            clip=batch.references[..., width:].contiguous(),
+            identity=_copied(batch.references[..., :width]),
+            clip=_copied(batch.references[..., width:]),
             text=bool(text),
             seed=int(seed),
             names=batch.names,
@@ -167,6 +167,12 @@ class FaceMeBatches:
     def _features(self, feature: Feature) -> NDArray[np.float32]:
         """Return both vectors of an image one after the other."""
         return np.concatenate([self._feature(feature.identity), self._feature(feature.clip)])
+
+
+def _copied(part: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(part.numpy()))
 
 
 def _tensor(values: NDArray[Any]) -> torch.Tensor:
