@@ -56,7 +56,9 @@ def execute(config: Any) -> int:
         identities, references = workspace.read("identities"), workspace.read("references")
         limits = read_metadata(workspace.root, "references")["config"]
     keys = ("max_distance", "min_distance", "min_references", "max_references")
-    found = validate_reference_set(identities, references, Limits(**{key: limits[key] for key in keys}), known)
+    by_truth = limits.get("identity") == "truth"
+    promised = Limits(**{key: limits[key] for key in keys}, known_people=by_truth)
+    found = validate_reference_set(identities, references, promised, known)
     _print(found, references, known, settings.validation)
     return int(not found.empty)
 

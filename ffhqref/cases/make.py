@@ -28,6 +28,7 @@ from ffhqref.datasets.stage import describe_small
 from ffhqref.degradation.model import check_names
 from ffhqref.degradation.stage import DegradeRow, DegradeStage
 from ffhqref.reference_sets.agesets import CROSS, LABEL, SAME, age_references, summarise_age_sets
+from ffhqref.reference_sets.options import FARTHEST
 from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
@@ -224,7 +225,7 @@ class CaseMaker:
             pairs=None if built.get("release") else self.workspace.read("pairs"),
             ages=ages,
             split=benchmark.split,
-            max_distance=built["max_distance"],
+            max_distance=FARTHEST if built.get("identity") == "truth" else built["max_distance"],
             min_distance=built["min_distance"],
             exclusions=read_exclusions(self.exclusions, set(identities["image_id"])) if self.exclusions else None,
             config=self.age_sets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +34,14 @@ class Dataset:
     name: str
     root: Path
     files: Mapping[str, str]
-    """image_id (file stem, unique) to path relative to the root, with forward slashes, sorted by id."""
+    """Unique id (file stem, or folders and stem) to path relative to the root, with forward slashes, sorted by id."""
     aligned: bool = True
     """Aligned the FFHQ way; otherwise faces are detected and aligned first."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """image_id to age in years, where an outside source tells it."""
     age_source: str = ""
     truth: Mapping[str, str] = field(default_factory=dict)
-    """image_id to true identity, for the agreement score only: builders never see it."""
+    """image_id to true identity; the builder sees it with ``build.identity=truth`` only."""
     licence: str = ""
     attribution: str = ""
     credits: Mapping[str, Credit] = field(default_factory=dict)
@@ -62,7 +63,12 @@ class Listing:
 
 
 def list_images(
-    root: Path, what: str, remedy: str, name: Callable[[Path], str] = lambda relative: relative.stem
+    root: Path,
+    what: str,
+    remedy: str,
+    name: Callable[[Path], str] = lambda relative: relative.stem,
+    *,
+    or_by_path: bool = False,
 ) -> Listing:
     """Return every image below ``root``, hidden files and linked folders left out.
 
@@ -73,6 +79,7 @@ def list_images(
         what: is looked for, for messages.
         remedy: what to do when it is not there.
         name: makes the id from a path relative to ``root``; its stem by default.
+        or_by_path: make every id with `id_of_path` where two images would share one, and say so.
 
     Raises:
         DatasetError: the folder is absent, no folder, holds no image, two images share an id, or a name is no UTF-8
@@ -84,6 +91,12 @@ def list_images(
         raise DatasetError(f"{what}: not a folder: {root}; {remedy}")
     found: dict[str, str] = {}
     paths, left = _walk(root)
+    remarks: tuple[str, ...] = ()
+    names = Counter(name(path) for path in paths) if or_by_path else Counter[str]()
+    shared = min((key for key, count in names.items() if count > 1), default=None)
+    if shared is not None:
+        name = id_of_path
+        remarks = (f"{what}: several images are called '{shared}': ids are made of folders and names, FOLDER_NAME",)
     for relative in sorted(paths, key=Path.as_posix):
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in relative.as_posix()):
             raise DatasetError(
@@ -100,8 +113,17 @@ def list_images(
     told = _left_out(left)
     if not found:
         raise DatasetError(f"{what}: no image ({', '.join(EXTENSIONS)}) in {root}{told and f', only {told}'}; {remedy}")
-    remarks = (f"{what}: not taken from {root}: {told}",) if told else ()
+    remarks += (f"{what}: not taken from {root}: {told}",) if told else ()
     return Listing(dict(sorted(found.items())), remarks)
+
+
+def id_of_path(relative: Path) -> str:
+    """Return an id that keeps the folders: it names files, so it holds no slash.
+
+    >>> id_of_path(Path("kim/2010/000.png"))
+    'kim_2010_000'
+    """
+    return "_".join([*relative.parent.parts, relative.stem])
 
 
 def _walk(root: Path) -> tuple[list[Path], dict[str, list[str]]]:

@@ -15,6 +15,9 @@ from ffhqref.datasets.base import Dataset, GivenPath, Listing, count_remarks, gi
 from ffhqref.datasets.ffhq_json import read_ffhq_json
 from ffhqref.datasets.user_table import read_user_table
 
+FOLDERS = "folders"
+"""In place of a table of people: the folder that an image lies in names its person."""
+
 SAMPLE_ROOT = Path(__file__).parent / "sample"
 
 
@@ -54,13 +57,15 @@ def folder(
         path: the folder.
         ages: see `ffhqref.datasets.ages.read_ages`.
         attributes: see `ffhqref.datasets.attributes.read_attributes`.
-        truth: a CSV with a column that names the image and one that names the person (``identity`` or
-            ``person``), for the agreement score only.
+        truth: who is on the images: a CSV with a column that names the image and one that names the person
+            (``identity`` or ``person``), or `FOLDERS`: the folder that an image lies in names its person.
         aligned: whether the images are aligned the FFHQ way already; otherwise faces are detected and aligned.
         licence: recorded in the data card.
     """
     root = root_of(path, "folder", "the folder of images: dataset.path=/path/to/faces")
-    listing = list_images(root, "dataset=folder", "set dataset.path to the folder that holds the images")
+    listing = list_images(
+        root, "dataset=folder", "set dataset.path to the folder that holds the images", or_by_path=True
+    )
     told = read_tables(listing, ages, attributes, truth)
     return Dataset(
         name="folder",
@@ -143,10 +148,21 @@ def read_tables(
     listing: Listing, ages: GivenPath | None, attributes: GivenPath | None, truth: GivenPath | None = None
 ) -> Told:
     """Read the tables that users bring; see `read_ages`, `read_attributes` and `read_truth`."""
-    years = read_ages(ages, listing.files) if ages else Ages({}, "")
-    columns = read_attributes(attributes, listing.files) if attributes else Attributes({})
-    people, remarks = read_truth(truth, listing.files) if truth else ({}, ())
+    files = listing.files
+    years = read_ages(ages, files) if ages else Ages({}, "")
+    columns = read_attributes(attributes, files) if attributes else Attributes({})
+    people, remarks = ({}, ()) if not truth else _folders(listing) if truth == FOLDERS else read_truth(truth, files)
     return Told(years, columns, people, (*listing.remarks, *years.remarks, *columns.remarks, *remarks))
+
+
+def _folders(listing: Listing) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return image id to the folder it lies in, images of the root itself left out, and a remark on these."""
+    found = {image_id: Path(file).parent.as_posix() for image_id, file in listing.files.items()}
+    known = {image_id: person for image_id, person in found.items() if person != "."}
+    if not known:
+        raise DatasetError("dataset.truth=folders: no image lies in a folder of its person, dataset.path/PERSON/FILE")
+    alone = len(found) - len(known)
+    return known, (f"dataset.truth=folders: {alone} images lie in no folder: nobody known",) if alone else ()
 
 
 def read_truth(path: GivenPath, files: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:

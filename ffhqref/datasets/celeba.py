@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, list_images
+from ffhqref.datasets.base import Dataset, GivenPath, count_remarks, id_of_path, list_images
 from ffhqref.datasets.builtin import read_tables, root_of
 
 
@@ -60,8 +60,8 @@ def celebref_hq(
 ) -> Dataset:
     """Return CelebRef-HQ: one folder of images for each person.
 
-    File names repeat from person to person, so an id is ``<folder>_<name>``. The folder is the true identity, for
-    the agreement score: the builder does not see it.
+    File names repeat from person to person, so an id is ``<folder>_<name>``. The folder is the true identity: the
+    builder sees it with ``build.identity=truth`` only.
 
     Args:
         path: the folder that holds the folders.
@@ -78,7 +78,7 @@ def celebref_hq(
         root,
         what,
         "set dataset.path to the folder that holds one folder for each person",
-        name=lambda relative: "_".join([*relative.parent.parts, relative.stem]),
+        name=id_of_path,
     )
     files = listing.files
     truth = {image_id: Path(file).parent.as_posix() for image_id, file in files.items()}

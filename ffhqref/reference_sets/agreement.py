@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+TWO_PEOPLE, ONE_PERSON, UNKNOWN = "two people, near", "one person, far", "unknown person, near"
+"""What `disagreements` finds: the images and what the network says of them."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -74,3 +77,33 @@ def agreement(identities: pd.DataFrame, truth: Mapping[str, str]) -> Agreement:
         wrong_pairs=together - both,
         missed_pairs=belonging - both,
     )
+
+
+def disagreements(pairs: pd.DataFrame, people: Mapping[str, str], max_distance: float) -> pd.DataFrame:
+    """Return the pairs of images of which known people and the network say different things.
+
+    Args:
+        pairs: image_a, image_b, distance: every pair below the threshold, and every pair of one person.
+        people: image id to person, where that is known.
+        max_distance: the network takes nearer images for one person.
+
+    Returns:
+        what (`TWO_PEOPLE`, then `UNKNOWN`: one of the two images is of nobody known and near the other; then
+        `ONE_PERSON`), image_a, person_a, image_b, person_b (empty where unknown), distance; the nearest first, of
+        `ONE_PERSON` the farthest.
+    """
+    import pandas as pd
+
+    frame = pairs[["image_a", "image_b", "distance"]].copy()
+    for side in ("a", "b"):
+        frame[f"person_{side}"] = [people.get(name, "") for name in frame[f"image_{side}"]]
+    first, second, near = frame["person_a"], frame["person_b"], frame["distance"] < max_distance
+    both, one = (first != "") & (second != ""), (first != "") ^ (second != "")
+    parts = [
+        frame[both & (first != second) & near].assign(what=TWO_PEOPLE).sort_values("distance", kind="stable"),
+        frame[one & near].assign(what=UNKNOWN).sort_values("distance", kind="stable"),
+        frame[both & (first == second) & ~near]
+        .assign(what=ONE_PERSON)
+        .sort_values("distance", ascending=False, kind="stable"),
+    ]
+    return pd.concat(parts, ignore_index=True)[["what", "image_a", "person_a", "image_b", "person_b", "distance"]]

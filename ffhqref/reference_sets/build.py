@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ffhqref.core.errors import ConfigError
 from ffhqref.reference_sets.audit import audit_identities
-from ffhqref.reference_sets.groups import group_identities
-from ffhqref.reference_sets.options import BuildConfig
+from ffhqref.reference_sets.groups import group_identities, known_identities
+from ffhqref.reference_sets.options import FARTHEST, BuildConfig
 from ffhqref.reference_sets.pairs import pairs_of
-from ffhqref.reference_sets.references import Exclusions, candidates, order_references
+from ffhqref.reference_sets.references import Exclusions, candidates, identity_pairs, order_references
 from ffhqref.reference_sets.splits import SPLITS, split_identities
 from ffhqref.reference_sets.vectors import Embeddings
 
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
+NOBODY_KNOWN = "the data set tells nobody: give dataset.truth=FILE (file,person) or dataset.truth=folders"
+"""Remedy where people are to be known and are not."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
     """A built reference set; the frames have the columns of the tables of their names."""
 
     pairs: pd.DataFrame
-    """Every pair below the larger of maximum distance and grouping threshold."""
+    """Every pair below the larger of maximum distance and grouping threshold; from truth, also all of one person."""
     identities: pd.DataFrame
     """Every image: its identity, its identity's size and its split."""
     references: pd.DataFrame
@@ -58,6 +63,7 @@ def build_reference_set(
     ages: Mapping[str, float] | None = None,
     attribute: Mapping[str, str] | None = None,
     exclusions: Exclusions | None = None,
+    people: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReferenceSet:
     """Build a reference set from embeddings: pairs, identities, splits, references, audit.
@@ -76,12 +82,16 @@ def build_reference_set(
         ages: image id to years, for age_gap.
         attribute: image id to a label to balance val and test over.
         exclusions: verdicts of a manual check of val and test; train is left alone, as in the publication.
+        people: image id to the person who is known to be on it, for ``identity="truth"``; an image that is not in it
+            is alone.
         on_progress: told (tiles done, tiles) of the pair search.
 
     Raises:
         DatasetError: bad embeddings, or an exclusion of an image that does not exist.
-        ConfigError: more identities asked for a split than qualify.
+        ConfigError: more identities asked for a split than qualify, or ``identity="truth"`` without people.
     """
+    import pandas as pd
+
     config = config or BuildConfig()
     embeddings = Embeddings.checked(image_ids, vectors)
     if exclusions is not None:
@@ -94,12 +104,20 @@ def build_reference_set(
         device=config.device,
         on_progress=on_progress,
     )
-    identities = group_identities(embeddings, pairs, threshold, config.grouping)
+    reach = config.max_distance
+    if config.identity == "truth":
+        if not people:
+            raise ConfigError(f"build.identity=truth: {NOBODY_KNOWN}")
+        reach, identities = FARTHEST, known_identities(embeddings.image_ids, people)
+        both = pd.concat([pairs, identity_pairs(embeddings, identities)])
+        pairs = both.drop_duplicates(["image_a", "image_b"]).sort_values(["image_a", "image_b"], ignore_index=True)
+    else:
+        identities = group_identities(embeddings, pairs, threshold, config.grouping)
     strict = candidates(
         embeddings,
         pairs,
         identities,
-        max_distance=config.max_distance,
+        max_distance=reach,
         min_distance=config.min_distance,
         exclusions=exclusions,
     )
@@ -108,7 +126,7 @@ def build_reference_set(
     identities = split_identities(
         identities, test=config.test, val=config.val, seed=config.seed, targets=set(able), attribute=attribute
     )
-    loose = candidates(embeddings, pairs, identities, max_distance=config.max_distance)
+    loose = candidates(embeddings, pairs, identities, max_distance=reach)
     references = _ranked(embeddings, identities, loose, strict, config, ages)
     audit = audit_identities(embeddings, identities, max_distance=config.max_distance)
     return ReferenceSet(pairs, identities, references, audit)

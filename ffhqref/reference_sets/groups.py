@@ -27,7 +27,7 @@ from ffhqref.core.errors import ConfigError, DatasetError, did_you_mean
 from ffhqref.reference_sets.vectors import Embeddings, check_distance, distance_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -129,6 +129,20 @@ def number_groups(image_ids: NDArray[np.object_], labels: NDArray[np.intp]) -> p
             "size": counts[inverse].astype(np.int32),
         }
     )
+
+
+def known_identities(image_ids: NDArray[np.object_], people: Mapping[str, str]) -> pd.DataFrame:
+    """Return what `group_identities` returns, from people who are known; an image of nobody known is alone.
+
+    Args:
+        image_ids: [N] ids, sorted.
+        people: image id to person.
+    """
+    names = [people.get(name) for name in image_ids]
+    number = {name: k for k, name in enumerate(sorted({name for name in names if name is not None}))}
+    alone = range(len(number), len(number) + len(names))
+    labels = [k if name is None else number[name] for k, name in zip(alone, names, strict=True)]
+    return number_groups(image_ids, np.array(labels, np.intp))
 
 
 def _agglomerate(  # noqa: C901 -- rewritten with issue 12

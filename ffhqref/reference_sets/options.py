@@ -12,6 +12,9 @@ from ffhqref.core.options import Options
 Distance = Annotated[int | float, Field(ge=0, le=2)]
 """A cosine distance."""
 
+FARTHEST = 2.0
+"""The largest cosine distance there is."""
+
 SplitSize = Annotated[int | float, Field(ge=0)]
 """A number of identities (int), or a fraction of them (float below 1)."""
 
@@ -19,8 +22,10 @@ SplitSize = Annotated[int | float, Field(ge=0)]
 class BuildConfig(Options):
     """Every choice of the builder. The defaults are ReF-LDM's, where it states one."""
 
+    identity: Literal["network", "truth"] = "network"
+    """Who is on an image: as the network sees it, or truth: as dataset.truth, or the folders of people, tell."""
     max_distance: Distance = 0.4
-    """Two images nearer than this are references of each other."""
+    """Two images nearer than this are references of each other; truth: all images of a person are."""
     min_distance: Distance = 0.1
     """A reference in val or test is at least this far from its target; train has no minimum."""
     grouping: Literal["components", "average", "complete", "hdbscan"] = "components"

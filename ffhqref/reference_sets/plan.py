@@ -14,11 +14,18 @@ from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, 
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import read_faces
-from ffhqref.reference_sets.build import ReferenceSet, build_reference_set
+from ffhqref.reference_sets.agreement import disagreements
+from ffhqref.reference_sets.build import NOBODY_KNOWN, ReferenceSet, build_reference_set
 from ffhqref.reference_sets.copies import describe_copies
 from ffhqref.reference_sets.release import Release, imported, make_release, read_release, write_release
 from ffhqref.reference_sets.review import read_exclusions
-from ffhqref.reference_sets.summary import describe_differences, describe_images, describe_neighbours, describe_set
+from ffhqref.reference_sets.summary import (
+    describe_differences,
+    describe_images,
+    describe_known,
+    describe_neighbours,
+    describe_set,
+)
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
 from ffhqref.store.workspace import OWN
@@ -106,6 +113,10 @@ def open_plan(
         raise ConfigError(
             "exclusions are verdicts on a set that is built, release=… imports one: leave one of them out"
         )
+    if settings.identity == "truth" and release:
+        raise ConfigError("build.identity=truth builds a set, release=… imports one: leave one of them out")
+    if settings.identity == "truth" and not dataset.truth:
+        raise ConfigError(f"build.identity=truth: {NOBODY_KNOWN}")
     image_stage: ImageStage | AlignStage
     if dataset.aligned:
         root = dataset.root
@@ -236,12 +247,17 @@ def build_tables(
     truth = pd.DataFrame(sorted(dataset.truth.items()), columns=["image_id", "identity"], dtype=object)
     write("truth", truth, "images")
     write("attributes", attributes_frame(dataset.attributes), "images")
+    by_truth = plan.settings.identity == "truth"
     for line in (
         *dataset.remarks,
         *(plan.release.remarks() if plan.release else ()),
         *describe_images(images),
-        *describe_set(built, dataset.truth),
-        *describe_neighbours(built, plan.settings.max_distance),
+        *describe_set(built, dataset.truth, known_people=by_truth),
+        *(
+            _disagreements(plan, built, embedded, workspace.root)
+            if by_truth
+            else describe_neighbours(built, plan.settings.max_distance)
+        ),
         *describe_copies(built.references, tables["images"], workspace.image, plan.settings.max_distance),
     ):
         say(line)
@@ -266,6 +282,7 @@ def _make_set(
         ages=ages,
         attribute=plan.attribute,
         exclusions=plan.exclusions,
+        people=plan.dataset.truth,
     )
     if plan.release is None:
         return built, dict(config), {}
@@ -278,3 +295,13 @@ def _make_set(
     say(f"differences from the release: {path}")
     lists = {"lq_names": plan.release.lq_names} if plan.release.lq_names else {}
     return listed, {**config, "release": plan.release.digest}, lists
+
+
+def _disagreements(plan: Plan, built: ReferenceSet, embedded: Embedded, root: Path) -> list[str]:
+    """Write ``disagreements.csv`` of a set from known people, and return what is told of it."""
+    people = plan.dataset.truth
+    found = disagreements(built.pairs, people, plan.settings.max_distance)
+    path = root / "disagreements.csv"
+    write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
+    vectors = Embeddings.checked(embedded.image_ids, embedded.vectors)
+    return [*describe_known(built, vectors, people, plan.settings, found), f"listed in {path}"]

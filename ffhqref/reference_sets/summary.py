@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ffhqref.datasets.stage import describe_small
-from ffhqref.reference_sets.agreement import agreement
+from ffhqref.reference_sets.agreement import ONE_PERSON, TWO_PEOPLE, UNKNOWN, agreement
+from ffhqref.reference_sets.groups import group_identities
 from ffhqref.reference_sets.release import summarise_differences
 
 if TYPE_CHECKING:
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ffhqref.reference_sets.build import ReferenceSet
+    from ffhqref.reference_sets.options import BuildConfig
     from ffhqref.reference_sets.validate import Evidence
+    from ffhqref.reference_sets.vectors import Embeddings
 
 _SHOWN = 5
 """Images that are named one by one; of more than these only the number is told."""
@@ -32,12 +35,15 @@ def describe_images(images: pd.DataFrame) -> list[str]:
     return lines + describe_small(dict(zip(good["path"], good["width"], strict=True)), "images")
 
 
-def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) -> list[str]:
+def describe_set(
+    built: ReferenceSet, truth: Mapping[str, str] | None = None, *, known_people: bool = False
+) -> list[str]:
     """Return the size of each split, suspicious identities, and the agreement with the truth where there is one.
 
     Args:
         built: the reference set.
         truth: person by image id, of the images whose person is known.
+        known_people: whether the identities are that truth.
     """
     lines = [
         f"{split:>5}: {count['images']} images of {count['identities']} identities, {count['targets']} targets "
@@ -45,7 +51,7 @@ def describe_set(built: ReferenceSet, truth: Mapping[str, str] | None = None) ->
         for split, count in built.counts().items()
     ]
     lines += _describe_audit(built, truth or {})
-    if truth:
+    if truth and not known_people:
         known = built.identities[built.identities["image_id"].isin(truth)]
         score = agreement(known, truth)
         exact = f"pairwise F1 {score.f1:.3f}, precision {score.precision:.3f}, recall {score.recall:.3f}"
@@ -69,6 +75,42 @@ def _describe_audit(built: ReferenceSet, truth: Mapping[str, str]) -> list[str]:
     else:
         line += "merged; look at the worst with `ffhqref audit`"
     return [line]
+
+
+def describe_known(
+    built: ReferenceSet, embeddings: Embeddings, people: Mapping[str, str], config: BuildConfig, differing: pd.DataFrame
+) -> list[str]:
+    """Return what a user must know of a set whose people are known, and how far the network agrees.
+
+    Args:
+        built: the set, of ``identity="truth"``.
+        embeddings: of its images.
+        people: image id to person.
+        config: of the build.
+        differing: from `ffhqref.reference_sets.agreement.disagreements`.
+    """
+    known = [name for name in embeddings.image_ids if name in people]
+    persons = {people[name] for name in known}
+    lines = [f"identities from truth: {len(known)} images of {len(persons)} people"]
+    if len(known) < len(embeddings):
+        lines[0] += f"; {len(embeddings) - len(known)} images of nobody known have no references"
+    threshold = config.max_distance if config.grouping_threshold is None else config.grouping_threshold
+    near = built.pairs[built.pairs["distance"] < threshold]
+    grouped = group_identities(embeddings, near, threshold, config.grouping)
+    score = agreement(grouped[grouped["image_id"].isin(people)], people)
+    lines.append(
+        f"the network alone at {threshold:g}: precision {score.precision:.3f}, recall {score.recall:.3f}; "
+        "a better threshold: `ffhqref audit`"
+    )
+    counts = differing["what"].value_counts()
+    told = {
+        ONE_PERSON: f"of one person at {config.max_distance:g} or more",
+        TWO_PEOPLE: "of two people nearer",
+        UNKNOWN: "of a known and an unknown person nearer",
+    }
+    said = [f"{counts[what]} pairs {words}" for what, words in told.items() if counts.get(what)]
+    lines.append(f"disagreements with the network: {', '.join(said) or 'none'}")
+    return lines
 
 
 def describe_neighbours(built: ReferenceSet, max_distance: float) -> list[str]:

@@ -71,7 +71,7 @@ _TABLES = (
     ),
     _table(
         "images", "build", "image_id", "Every image of the data set, usable or not.",
-        image_id="string: file name without its ending, unique",
+        image_id="string: unique: file name without its ending, with its folders where names repeat",
         path="string: path below the root of the data set, which the metadata records as `dataset_root`",
         width="int32: pixels; 0 where it cannot be read", height="int32: pixels; 0 where it cannot be read",
         sha256="string: hash of the file; empty where it cannot be read", error="string?: why it is left out",
@@ -96,11 +96,14 @@ _TABLES = (
     ),
     _table(
         "truth", "build", "image_id",
-        "True identities, where the data set tells them: the builder never sees them, the contamination guard does.",
+        "True identities, where the data set tells them: the builder sees them with `build.identity=truth` only, "
+        "the contamination guard always.",
         image_id=_IMAGE, identity="string: name of the person",
     ),
     _table(
-        "pairs", "build", "image_a image_b", "Every pair of images nearer than `build.max_distance`.",
+        "pairs", "build", "image_a image_b",
+        "Every pair of images nearer than `build.max_distance`, and every pair of one person with "
+        "`build.identity=truth`.",
         image_a="string: the smaller id", image_b="string: the larger id",
         distance="float32: 1 - cosine, rounded down to float32",
     ),

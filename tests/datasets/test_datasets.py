@@ -53,9 +53,31 @@ def test_ffhq_takes_flat_and_thousands_folders_and_nothing_else(tmp_path):
 
 def test_two_files_with_one_stem_are_both_named(tmp_path):
     picture(tmp_path / "x.png")
-    picture(tmp_path / "sub" / "x.jpg")
-    with pytest.raises(DatasetError, match=r"two images have the id 'x': sub/x\.jpg and x\.png"):
+    picture(tmp_path / "x.jpg")
+    with pytest.raises(DatasetError, match=r"two images have the id 'x': x\.jpg and x\.png"):
         open_dataset("folder", path=tmp_path)
+
+
+def test_ids_keep_folders_where_names_repeat_and_tables_and_folders_name_people(tmp_path):
+    for file in ("kim/000.png", "kim/001.png", "lee/000.png", "lee/2010/000.png"):
+        picture(tmp_path / "album" / file)
+    table = tmp_path / "people.csv"
+    table.write_text("file,person\nkim/000.png,Kim\nkim_001,Kim\nlee/000.png,Lee\n")
+    data = open_dataset("folder", path=tmp_path / "album", truth=table)
+    assert data.files == {
+        "kim_000": "kim/000.png",
+        "kim_001": "kim/001.png",
+        "lee_000": "lee/000.png",
+        "lee_2010_000": "lee/2010/000.png",
+    }
+    assert data.truth == {"kim_000": "Kim", "kim_001": "Kim", "lee_000": "Lee"}
+    assert any("ids are made of folders and names" in remark for remark in data.remarks)
+    folders = open_dataset("folder", path=tmp_path / "album", truth="folders")
+    assert folders.truth == {"kim_000": "kim", "kim_001": "kim", "lee_000": "lee", "lee_2010_000": "lee/2010"}
+
+    picture(tmp_path / "flat" / "a.png")
+    with pytest.raises(DatasetError, match="no image lies in a folder of its person"):
+        open_dataset("folder", path=tmp_path / "flat", truth="folders")
 
 
 def test_absent_empty_and_unnamed_folders(tmp_path):

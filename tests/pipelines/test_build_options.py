@@ -88,3 +88,33 @@ def test_a_wrong_option_is_one_line_before_any_work(ffhqref, few_faces, argument
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list((ffhqref.folder / "workspace" / "tables").glob("*.parquet"))
+
+
+def test_known_people_are_built_and_found_valid(build, ffhqref, few_faces, sample_folder, tmp_path):
+    with (sample_folder / "metadata.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if (few_faces / row["file"]).exists()]
+    person = {row["file"].partition(".")[0]: row["identity"] for row in rows}
+    swapped = sorted(person)[0]
+    person[swapped] = next(who for who in sorted(person.values()) if who != person[swapped])
+    with (tmp_path / "people.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("file", "person"), *((name, who) for name, who in person.items())])
+    said = build(f"dataset.truth={tmp_path / 'people.csv'}", "build.identity=truth")
+    assert f"identities from truth: {len(person)} images of 6 people" in said
+    root = ffhqref.folder / "workspace"
+    identities = tables.read_table(root, "identities")
+    assert identities.groupby("identity_id")["image_id"].agg(frozenset).nunique() == 6
+    for _, members in identities.groupby("identity_id")["image_id"]:
+        assert len({person[name] for name in members}) == 1
+    with (root / "disagreements.csv").open(newline="") as stream:
+        listed = list(csv.DictReader(stream))
+    wrong = [row for row in listed if row["what"] == "two people, near"]
+    assert wrong
+    assert all(swapped in (row["image_a"], row["image_b"]) for row in wrong)
+    done = ffhqref("validate")
+    assert done.returncode == 0, done.stdout
+
+
+def test_identity_truth_needs_people(ffhqref, few_faces):
+    done = ffhqref("build", *SMALL, f"dataset.path={few_faces}", "build.identity=truth")
+    assert done.returncode != 0
+    assert "build.identity=truth: the data set tells nobody: give dataset.truth=FILE" in done.stderr

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import read_options
+from ffhqref.reference_sets.agreement import disagreements
 from ffhqref.reference_sets.build import BuildConfig, build_reference_set
 from ffhqref.reference_sets.references import (
     Exclusions,
@@ -325,3 +326,44 @@ def test_near_images_in_two_splits_are_told(grouping):
     ] * (across > 0)
     whole = BuildConfig(test=10, val=5, min_references=1)  # one threshold: nothing near is apart
     assert describe_neighbours(build_reference_set(ids, vectors, whole), whole.max_distance) == []
+
+
+@given(worlds(), st.integers(0, 10**6))
+@settings(max_examples=8, deadline=None)
+def test_known_people_are_the_identities_whatever_the_network_says(world, seed):
+    ids, vectors, config = world
+    rng = np.random.default_rng(seed)
+    people = {name: f"p{rng.integers(len(ids) // 4)}" for name in ids if rng.random() < 0.9}
+    config = config.model_copy(update={"identity": "truth", "test": 1, "val": 1, "min_references": 1})
+    built = build_reference_set(ids, vectors, config, people=people)
+    number = dict(zip(built.identities["image_id"], built.identities["identity_id"], strict=True))
+    split = dict(zip(built.identities["image_id"], built.identities["split"], strict=True))
+    place = {name: row for row, name in enumerate(ids)}
+    distance = cdist(vectors, vectors, "cosine")
+    found = {(row.target_id, row.reference_id) for row in built.references.itertuples()}
+    for a in ids:
+        for b in ids:
+            one = a != b and a in people and people[a] == people.get(b)
+            assert not one or number[a] == number[b]
+            far = distance[place[a], place[b]] - config.min_distance
+            if abs(far) < 1e-6 or config.max_references is not None:
+                continue
+            assert ((a, b) in found) == (one and (split[a] == "train" or far > 0))
+    limits = Limits(config.max_distance, config.min_distance, 1, config.max_references, known_people=True)
+    known = Evidence(embeddings=Embeddings.checked(ids, vectors))
+    assert validate_reference_set(built.identities, built.references, limits, known).empty
+
+    differing = disagreements(built.pairs, people, config.max_distance)
+    expected = {
+        (a, b)
+        for a in ids
+        for b in ids
+        if a < b and (a in people or b in people)
+        if (people.get(a) == people.get(b)) != (distance[place[a], place[b]] < config.max_distance)
+    }
+    assert set(zip(differing["image_a"], differing["image_b"], strict=True)) == expected
+
+
+def test_truth_without_people_is_refused():
+    with pytest.raises(ConfigError, match=r"build.identity=truth: the data set tells nobody"):
+        build_reference_set(["a", "b"], np.eye(2), BuildConfig(identity="truth", test=0, val=0))
