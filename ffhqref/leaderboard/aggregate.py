@@ -13,7 +13,7 @@ from ffhqref.leaderboard.board import BoardRow, board_frame
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, WHOLE_SET
 from ffhqref.leaderboard.options import FAILURE_POLICIES
 from ffhqref.leaderboard.published import leak_mark
-from ffhqref.leaderboard.statistics import mean_interval, paired_tests, rank_intervals
+from ffhqref.leaderboard.statistics import ALPHA, mean_interval, paired_tests, rank_intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ffhqref.leaderboard.statistics import PairedTests
 
 N = TypeVar("N", np.float64, np.int64)
-
-ALPHA = 0.05
-"""Family-wise error of "A beats B" within a benchmark and metric."""
 
 
 @dataclass(frozen=True)

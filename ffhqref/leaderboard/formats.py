@@ -66,15 +66,17 @@ class MarkdownFormat(TextFormat):
 
     def text(self, report: Report) -> str:
         """Return one table a benchmark."""
+        from ffhqref.leaderboard.pairs import markdown_pairs
         from ffhqref.leaderboard.render import markdown_tables
 
-        return markdown_tables(
+        text = markdown_tables(
             report.leaderboard,
             report.notes,
             failures=report.options.failures,
             arrangement=report.arrangement,
             origin=_origin(report),
         )
+        return "\n".join(filter(None, (text, markdown_pairs(report.pair_tables))))
 
 
 class LatexFormat(TextFormat):
@@ -84,15 +86,17 @@ class LatexFormat(TextFormat):
 
     def text(self, report: Report) -> str:
         """Return one table a benchmark."""
+        from ffhqref.leaderboard.pairs import latex_pairs
         from ffhqref.leaderboard.render import latex_tables
 
-        return latex_tables(
+        text = latex_tables(
             report.leaderboard,
             notes=report.notes,
             failures=report.options.failures,
             arrangement=report.arrangement,
             origin=_origin(report),
         )
+        return "\n".join(filter(None, (text, latex_pairs(report.pair_tables))))
 
 
 class CsvFormat(TextFormat):

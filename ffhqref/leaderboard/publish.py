@@ -14,6 +14,7 @@ from ffhqref.leaderboard.formats import FORMATS, write_report
 from ffhqref.leaderboard.merge import merge_reports
 from ffhqref.leaderboard.origin import command_line, short_names, without_places
 from ffhqref.leaderboard.reading import read_facts, read_report
+from ffhqref.store.tables import table_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,10 +56,12 @@ def publish(
             return
         reporter.begin("report")
         report = merge_reports([read_report(one, options, seed).restricted(**shown) for one in workspaces])
+        inputs = {name: table["content"] for name, table in report.provenance.items()}
+        made = [_compared(own, report, inputs, options)]
         table = own.write(
             "leaderboard",
             report.leaderboard,
-            inputs={name: table["content"] for name, table in report.provenance.items()},
+            inputs=inputs,
             config=options.model_dump(mode="json"),
             signatures=report.signatures,
             arrangement=report.arrangement.facts,
@@ -69,8 +72,19 @@ def publish(
         written = write_report(shown_as, own.root / "report")
         for line in written.warnings:
             reporter.say(line)
-        files = {path.relative_to(own.root).as_posix(): sha256_file(path) for path in (table, *written.files)}
+        files = {
+            path.relative_to(own.root).as_posix(): sha256_file(path)
+            for path in (table, *filter(None, made), *written.files)
+        }
         journal.add({key: {"files": files}})
+
+
+def _compared(own: Workspace, report: Report, inputs: Mapping[str, str], options: ReportOptions) -> Path | None:
+    """Write the table ``comparisons``, or take an old one away where nothing is compared."""
+    if report.comparisons is None:
+        table_path(own.root, "comparisons").unlink(missing_ok=True)
+        return None
+    return own.write("comparisons", report.comparisons, inputs=inputs, config=options.model_dump(mode="json"))
 
 
 def _named(report: Report, reporter: Reporter) -> Report:

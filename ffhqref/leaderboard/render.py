@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "–": "--",
 }  # fmt: skip
 
 LEGEND = (
@@ -62,27 +63,27 @@ def markdown_tables(
     views = tables(board, arrangement)
     for table in views:
         seconds, failed = _extra_columns(table)
-        head = ["Method", *(f"{_md(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
+        head = ["Method", *(f"{md(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
         head += ["Failed"] * failed + ["s/image"] * seconds
-        lines = [_md_line(head), _md_line([":--", *["--:"] * (len(head) - 1)])]
+        lines = [md_line(head), md_line([":--", *["--:"] * (len(head) - 1)])]
         for row in table.rows:
             if row.baseline and row is table.baselines[0]:
-                lines.append(_md_line([f"*{BASELINES}*", *[""] * (len(head) - 1)]))
-            cells = [_md(row.method) + _marks(row)]
+                lines.append(md_line([f"*{BASELINES}*", *[""] * (len(head) - 1)]))
+            cells = [md(row.method) + _marks(row)]
             for metric in table.metrics:
                 cell = row.cells.get(metric)
                 cells.append("–" if cell is None else _md_cell(table, cell))
             cells += [str(row.n_failed)] * failed + [_seconds(row)] * seconds
-            lines.append(_md_line(cells))
-        parts.append(f"### {_md(table.benchmark)}\n\n" + "\n".join(lines))
-        parts += [f"{_md(metric)}: {_md(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()]
+            lines.append(md_line(cells))
+        parts.append(f"### {md(table.benchmark)}\n\n" + "\n".join(lines))
+        parts += [f"{md(metric)}: {md(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()]
         if table.absent:
-            parts.append(f"Without any value: {', '.join(map(_md, table.absent))}.")
+            parts.append(f"Without any value: {', '.join(map(md, table.absent))}.")
         if table.warning:
             parts.append(f"**{table.warning}.**")
     words = (arrangement or Arrangement()).order_words
-    parts.append(f"{_legend(views)} {FAILED[failures]} Rows: by {_md(words)}.")
-    return "\n\n".join([*parts, *(["  \n".join(map(_md, origin))] if origin else [])]) + "\n"
+    parts.append(f"{_legend(views)} {FAILED[failures]} Rows: by {md(words)}.")
+    return "\n\n".join([*parts, *(["  \n".join(map(md, origin))] if origin else [])]) + "\n"
 
 
 def _legend(views: Sequence[BenchmarkTable]) -> str:
@@ -117,7 +118,7 @@ def latex_tables(
     shown = dict(names or {})
 
     def name(text: str) -> str:
-        return shown.get(text) or _tex(text)
+        return shown.get(text) or tex(text)
 
     parts = ["\n".join(["% needs \\usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in origin)])]
     for table in tables(board, arrangement):
@@ -148,7 +149,7 @@ def latex_tables(
         caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)
         caption += f" {FAILED[failures]}" * failed
         caption += "".join(
-            f" {name(metric)}: {_tex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
+            f" {name(metric)}: {tex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
         )
         parts.append(
             "\n".join(
@@ -271,11 +272,12 @@ def _seconds(row: MethodRow) -> str:
     return "–" if row.seconds is None else f"{row.seconds:.3g}"
 
 
-def _md_line(cells: list[str]) -> str:
+def md_line(cells: list[str]) -> str:
+    """Return a row of a GitHub table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _md(text: str) -> str:
+def md(text: str) -> str:
     """Escape what Markdown or the HTML within it would read as more than text."""
     for character in "\\`*_|[]":
         text = text.replace(character, "\\" + character)
@@ -291,7 +293,8 @@ def _md_cell(table: BenchmarkTable, cell: BoardRow) -> str:
     return text if cell.published is None else f"{text} (published {cell.published:g})"
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Escape what LaTeX would read as more than text."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

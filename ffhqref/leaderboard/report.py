@@ -11,6 +11,7 @@ from ffhqref.leaderboard.aggregate import Analysis, analyse
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, CaseValues, case_values
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.origin import origin
+from ffhqref.leaderboard.pairs import pair_tables
 from ffhqref.leaderboard.published import match_published
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.leaderboard.methods import MethodFacts
+    from ffhqref.leaderboard.pairs import PairTable
     from ffhqref.leaderboard.published import BenchmarkInfo
     from ffhqref.leaderboard.view import BenchmarkTable
     from ffhqref.restorers.base import RestorerInfo
@@ -194,6 +196,19 @@ class Report:
             for title, (first, second) in self.age_pairs.items()
             if {first, second} <= there
         }
+
+    @property
+    def comparisons(self) -> pd.DataFrame | None:
+        """The table ``comparisons``; None where no two benchmarks are compared."""
+        import pandas as pd
+
+        found = [frame for frame in self.age_comparisons.values() if len(frame)]
+        return pd.concat(found, ignore_index=True) if found else None
+
+    @cached_property
+    def pair_tables(self) -> list[PairTable]:
+        """See `ffhqref.leaderboard.pairs.pair_tables`."""
+        return pair_tables(self.age_comparisons)
 
     def renamed(self, names: Mapping[str, str]) -> Report:
         """Return the report with other names for some methods."""

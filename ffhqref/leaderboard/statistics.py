@@ -41,6 +41,9 @@ QUANTILE_LIMIT_OF_THREE = 1.4
 _EXACT_IDENTITIES = 11
 """Up to this many identities all sign patterns are enumerated (2**10) in place of drawing them."""
 
+ALPHA = 0.05
+"""Family-wise error of "A beats B" within a benchmark and metric, and of a comparison of two benchmarks."""
+
 
 @dataclass(frozen=True)
 class MeanInterval:

@@ -12,7 +12,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, identity_codes
-from ffhqref.leaderboard.statistics import cluster_sums, max_t_p_values, mean_interval
+from ffhqref.leaderboard.statistics import ALPHA, cluster_sums, max_t_p_values, mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,8 +233,7 @@ def paired_benchmarks(report: Report, first: str, second: str) -> pd.DataFrame:
         second: benchmark, for instance ``cross_age``.
 
     Returns:
-        ``method, metric, difference`` (second minus first), ``low, high, p_adjusted`` (corrected for all methods and
-        metrics), ``n`` (shared targets), ``n_identities``.
+        The columns of the table ``comparisons``.
 
     Raises:
         ConfigError: no shared target.
@@ -272,12 +271,19 @@ def paired_benchmarks(report: Report, first: str, second: str) -> pd.DataFrame:
     found = mean_interval(
         differences, codes, seed=key, n_bootstrap=n_bootstrap, binary=np.tile(all_binary, len(methods))
     )
+    both = ~np.isnan(differences)
+    means = [mean_interval(np.where(both, side, np.nan), codes, seed=key, n_bootstrap=2).mean for side in picked]
     p = max_t_p_values(cluster_sums(differences, codes)[0], seed=key, n_flips=n_bootstrap)
     method, metric = np.meshgrid(methods, metrics, indexing="ij")
+    higher = np.tile([report.directions[name] for name in metrics], len(methods))
+    ahead = np.where((found.mean > 0) == higher, second, first)
     frame = pd.DataFrame(
         {
-            "method": method.ravel(), "metric": metric.ravel(), "difference": found.mean, "low": found.low,
-            "high": found.high, "p_adjusted": p, "n": found.n, "n_identities": found.n_identities,
+            "first": first, "second": second, "method": method.ravel(), "metric": metric.ravel(),
+            "higher_is_better": higher, "mean_first": means[0], "mean_second": means[1], "difference": found.mean,
+            "ci_low": found.low, "ci_high": found.high, "p_adjusted": p,
+            "better": [name if sure else None for name, sure in zip(ahead, p <= ALPHA, strict=True)],
+            "n": found.n, "n_identities": found.n_identities,
         }
     )  # fmt: skip
     return frame[frame["n"] > 0].reset_index(drop=True)

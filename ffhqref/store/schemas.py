@@ -173,6 +173,17 @@ _TABLES = (
         seconds_per_image="~float64?: median of the restorer's cases, first calls left out",
     ),
     _table(
+        "comparisons", "report", "first second method metric",
+        "The same targets with references of the same and of another age, where both benchmarks were run.",
+        first="string: benchmark", second="string: benchmark", method="string: name of the restorer",
+        metric="string: of the means", higher_is_better="bool: direction of the metric",
+        mean_first="float64?: over the shared targets", mean_second="float64?: over the same targets",
+        difference="float64?: second minus first", ci_low="float64?: lower end of the 95 % interval over people",
+        ci_high="float64?: upper end", p_adjusted="float64?: corrected for all methods and metrics",
+        better="string?: the benchmark that is better; null while that is open", n="int32: shared targets",
+        n_identities="int32: people in them",
+    ),
+    _table(
         "faceme_features", "prepare", "image_id source bucket", "Features of an image that FaceMe trains on.",
         image_id=_IMAGE, source="string: where the image is from", bucket="string: pose and expression, empty for real",
         path="string: of the image", identity_path="string?: identity feature", clip_path="string?: CLIP feature",

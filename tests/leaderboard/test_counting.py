@@ -112,7 +112,7 @@ def test_failing_on_the_same_cases_in_both_conditions_is_no_difference(tables):
     hard = tables({"a": {"ids": mine}, "b": {"ids": [*rng.uniform(0.1, 0.9, 24)]}}, benchmark="cross_age")
     report = report_of(joined(easy, hard), {"ids": True}, age_pairs={"ages": ("same_age", "cross_age")})
     found = report.age_comparisons["ages"].set_index("method").loc["a"]
-    assert (found["difference"], found["low"], found["high"]) == (0, 0, 0)
+    assert (found["difference"], found["ci_low"], found["ci_high"]) == (0, 0, 0)
     means = board_of(report)["mean"]
     assert means["same_age", "a", "ids"] == means["cross_age", "a", "ids"], "the board counts as the comparison does"
 
@@ -133,6 +133,7 @@ def test_excluded_leaves_failures_out_of_every_comparison(tables):
     )
     found = report.age_comparisons["x"].iloc[0]
     assert (found["n"], found["difference"]) == (2, pytest.approx(-0.1))
+    assert (found["mean_first"], found["mean_second"]) == (pytest.approx(0.85), pytest.approx(0.75))
     groups = report.subgroups[report.subgroups["benchmark"] == "same_age"]
     assert groups.groupby("feature")["n"].sum().eq(3).all()
 

@@ -55,7 +55,7 @@ def test_report_of_a_workspace(workspace, tmp_path):
     assert "unused" not in text
     assert set(report.gate["passed"]) == {True}
     assert markdown.read_text().count("leaky †") == 2
-    assert latex.read_text().count(r"\begin{table*}") == 2
+    assert latex.read_text().count(r"\begin{table*}") == 3
     assert len(pd.read_csv(csv)) == 8
     # The images of this workspace do not exist: the report says so and is written all the same.
     assert any("cannot show" in line for line in written.warnings)

@@ -15,7 +15,6 @@ import numpy as np
 from ffhqref import __version__
 from ffhqref.core.errors import TableError
 from ffhqref.core.files import write_atomic
-from ffhqref.leaderboard.aggregate import ALPHA
 from ffhqref.leaderboard.case_values import GROUND_TRUTH, RULE
 from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.html.payload import (
@@ -29,6 +28,7 @@ from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, 
 from ffhqref.leaderboard.html.script import vega_script
 from ffhqref.leaderboard.plots.layout import SIZES, Layout
 from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
+from ffhqref.leaderboard.statistics import ALPHA
 from ffhqref.leaderboard.view import FEW_PEOPLE, arrow, decimals, feature_name, metric_of_role, scored_metrics
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(number=_number, sentence=_sentence)
+    environment.filters.update(number=_number, sentence=_sentence, minus=lambda text: text.replace("-", "−"))
     environment.globals.update(arrow=arrow, isnan=math.isnan)
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
     page = template.render(
@@ -123,7 +123,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         excluded=report.options.failures == "excluded",
         published=report.published.to_dict("records"),
         gate=[] if report.gate is None else report.gate.to_dict("records"),
-        pairs={title: frame.to_dict("records") for title, frame in report.age_comparisons.items()},
+        pairs=report.pair_tables,
         alpha=ALPHA,
         rule=RULE,
         provenance={name: _provenance(facts) for name, facts in report.provenance.items()},
