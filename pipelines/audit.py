@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, embeddings_of, open_context
 from ffhqref.core.files import write_atomic
-from ffhqref.core.images import save_png
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.reference_sets.audit import audit_identities, calibration, embed_again, worst_identities
 
@@ -32,9 +32,13 @@ def audit(context: Context) -> int:
     path = workspace.root / "audit.csv"
     write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
     say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} suspicious merges: {path}")
-    files = dict(zip(images["image_id"], images["path"], strict=True))
+    files = images.set_index("image_id")
     worst = found.head(options.worst)
-    sheet = worst_identities(identities, worst, lambda name: workspace.image(files[name]))
+    sheet = worst_identities(
+        identities,
+        worst,
+        lambda name: read_rgb(workspace.image(files["path"][name]), 128, sha256=files["sha256"][name]),
+    )
     if sheet is not None:
         save_png(workspace.root / "audit_worst.png", sheet)
         say(f"the {len(worst)} worst to look at: {workspace.root / 'audit_worst.png'}")

@@ -36,6 +36,8 @@ def execute(config: Any) -> int:
     root = Path(settings.root).expanduser()
     workspace = Workspace(root, read_only=True) if (root / "tables").is_dir() or not settings.release else None
     known = Evidence()
+    if workspace is not None:
+        workspace.check_tables()
     if workspace is not None and workspace.has("images"):
         images = workspace.read("images")
         known = Evidence.of_workspace(workspace, images)

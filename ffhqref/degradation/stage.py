@@ -14,7 +14,7 @@ from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.steps import apply
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.store.workspace import inside
+from ffhqref.store.workspace import owned
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
         )  # fmt: skip
         source = self.root / row.path
         try:
-            target = inside(self.root, row.out_path)
+            target = owned(self.root, row.out_path)
             low = apply(read_rgb(source, SIZE, sha256=row.sha256), parameters, preset)
         except (FfhqrefError, OSError) as error:
             return replace(failed, error=one_line(error))

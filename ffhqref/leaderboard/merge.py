@@ -67,6 +67,7 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         benchmarks=benchmarks,
         methods=_united(report.methods for report in reports),
         age_pairs=_united(report.age_pairs for report in reports),
+        sha256=_united(report.sha256 for report in reports),
         references=first.references if one_set else None,
         degradations=_stacked(made, ["target_id", "level"]) if one_set and made else None,
         attributes=first.attributes if one_set and same_attributes else None,

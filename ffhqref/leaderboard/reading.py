@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.errors import ConfigError
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.hashing import content_key
+from ffhqref.core.parsing import parsing
 from ffhqref.leaderboard.case_values import CASE
 from ffhqref.leaderboard.methods import read_methods
 from ffhqref.leaderboard.options import ReportOptions
@@ -28,6 +29,11 @@ TABLES = ("images", "embeddings", "identities", "references", "degradations", "c
 """What a report is made of."""
 OPTIONAL = ("attributes", "imports")
 """What it shows too where it is there."""
+
+FOREIGN = "its tables are not as this release writes them: use the release that made it, or make it again"
+
+MISSING = "missing"
+"""In place of the hash of a file that is not there."""
 
 MADE_OF = {"FFHQ-Ref test": "ffhq", "CelebA-Test-Ref": "celeba_hq"}
 """Published set to the data set whose images it consists of; other published sets are folders of their own."""
@@ -62,23 +68,29 @@ def scored_parts(workspaces: Sequence[Workspace], limit: int | None = None) -> S
         TableError: a table is missing or stale.
         ConfigError: more targets were scored than the limit allows.
     """
-    there: dict[str, dict[str, None]] = {"restorer": {}, "benchmark": {}, "metric": {}}
+    there: Scored = {"restorer": [], "benchmark": [], "metric": []}
     for workspace in workspaces:
-        workspace.check_current("scores")
-        facts = read_facts(workspace)
-        cases = workspace.read("cases").merge(workspace.read("scores")[CASE].drop_duplicates(), on=CASE)
-        there["restorer"] |= dict.fromkeys(facts["restorations"]["infos"])
-        there["benchmark"] |= dict.fromkeys(
-            name for name in facts["cases"]["config"] if name in set(cases["benchmark"])
+        with parsing(f"workspace {workspace.root}", TableError, FOREIGN):
+            for group, names in _scored(workspace, limit).items():
+                there[group] += [name for name in names if name not in there[group]]
+    return there
+
+
+def _scored(workspace: Workspace, limit: int | None) -> Scored:
+    workspace.check_current("scores")
+    facts = read_facts(workspace)
+    cases = workspace.read("cases").merge(workspace.read("scores")[CASE].drop_duplicates(), on=CASE)
+    most = int(cases.groupby("benchmark")["target_id"].nunique().max())
+    if limit is not None and most > limit:
+        raise ConfigError(
+            f"limit={limit}: {most} targets were scored in {workspace.root}; run `ffhqref score` with "
+            f"limit={limit} first"
         )
-        there["metric"] |= dict.fromkeys(facts["scores"]["directions"])
-        most = int(cases.groupby("benchmark")["target_id"].nunique().max())
-        if limit is not None and most > limit:
-            raise ConfigError(
-                f"limit={limit}: {most} targets were scored in {workspace.root}; run `ffhqref score` with "
-                f"limit={limit} first"
-            )
-    return {group: list(names) for group, names in there.items()}
+    return {
+        "restorer": list(facts["restorations"]["infos"]),
+        "benchmark": [name for name in facts["cases"]["config"] if name in set(cases["benchmark"])],
+        "metric": list(facts["scores"]["directions"]),
+    }
 
 
 def read_report(workspace: Workspace, options: ReportOptions | None = None, seed: int = 0) -> Report:
@@ -92,17 +104,30 @@ def read_report(workspace: Workspace, options: ReportOptions | None = None, seed
     Raises:
         TableError: a table is missing, of another version, or names a path outside its root.
     """
+    with parsing(f"workspace {workspace.root}", TableError, FOREIGN):
+        return _report(workspace, options or ReportOptions(), seed)
+
+
+def _report(workspace: Workspace, options: ReportOptions, seed: int) -> Report:
     facts = read_facts(workspace)
     config = facts["cases"]["config"]
     scores = workspace.read("scores")
     scored = scores[CASE].drop_duplicates()
     cases, restorations = (workspace.read(name).merge(scored, on=CASE) for name in ("cases", "restorations"))
-    benchmarks = _benchmarks(workspace, cases, facts)
+    sha256 = _recorded_hashes(workspace)
+    benchmarks = _benchmarks(sha256, cases, facts)
 
     def absolute(place: Callable[[str], Path]) -> Callable[[str | None], str | None]:
         return lambda path: str(place(path)) if isinstance(path, str) else None
 
     image, file = absolute(workspace.image), absolute(workspace.file)
+    hashes = dict(zip(restorations["output_path"].map(file), restorations["output_sha256"], strict=True))
+    for place, paths in (
+        (file, cases["lq_path"]),
+        (image, cases["gt_path"].dropna()),
+        (image, cases["reference_paths"].explode().dropna()),
+    ):
+        hashes |= {place(path): sha256(path) for path in paths.unique()}
     cases["lq_path"] = cases["lq_path"].map(file)
     cases["gt_path"] = cases["gt_path"].map(image)
     cases["reference_paths"] = cases["reference_paths"].map(lambda paths: [image(path) for path in paths])
@@ -122,8 +147,9 @@ def read_report(workspace: Workspace, options: ReportOptions | None = None, seed
         degradations=degradations,
         attributes=workspace.read("attributes") if "attributes" in facts else None,
         provenance=facts,
-        options=options or ReportOptions(),
+        options=options,
         seed=seed,
+        sha256={path: str(sha256) for path, sha256 in hashes.items() if path},
     )
 
 
@@ -177,8 +203,21 @@ def set_name(options: Mapping[str, Any], dataset: str, *, released: bool = True)
     return f"{dataset} {options.get('split') or ''}".strip()
 
 
+def _recorded_hashes(workspace: Workspace) -> Callable[[str], str]:
+    """Return a function from a path of the tables to the hash of the image, `MISSING` where there is no file."""
+    known = workspace.picture_hashes()
+
+    def sha256(path: str) -> str:
+        try:
+            return known(path)
+        except OSError:
+            return MISSING
+
+    return sha256
+
+
 def _benchmarks(
-    workspace: Workspace, cases: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]
+    sha256: Callable[[str], str], cases: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, BenchmarkInfo]:
     """Return what each benchmark is; its protocol hash is over its cases and the hashes of their images.
 
@@ -187,14 +226,6 @@ def _benchmarks(
     """
     released = bool(facts.get("identities", {}).get("config", {}).get("release"))
     dataset, config, notes = facts["images"]["dataset"], facts["cases"]["config"], facts["scores"].get("notes", {})
-    known = workspace.picture_hashes()
-
-    def sha256(path: str) -> str:
-        try:
-            return known(path)
-        except OSError:
-            return "missing"
-
     found = {}
     for name, options in config.items():
         mine = cases[cases["benchmark"] == name].sort_values("case_id")

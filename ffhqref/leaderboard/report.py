@@ -71,6 +71,8 @@ class Report:
     """Of all resampling."""
     command: str = ""
     """That made it; empty: not known."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Image to its recorded hash: a page shows no other file, whatever path a table names."""
 
     @property
     def directions(self) -> dict[str, bool]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, DatasetError, TableError
-from ffhqref.core.images import read_rgb
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.faces.store import embed_images
 from ffhqref.reference_sets.pairs import pairs_of
@@ -278,19 +277,19 @@ def embed_again(
 
 
 def worst_identities(
-    identities: pd.DataFrame, worst: pd.DataFrame, path_of: Callable[[str], Path]
+    identities: pd.DataFrame, worst: pd.DataFrame, image_of: Callable[[str], NDArray[np.uint8]]
 ) -> NDArray[np.uint8] | None:
     """Return a contact sheet of identities, one a line with its figures; None without any.
 
     Args:
         identities: the table.
         worst: rows of `audit_identities`.
-        path_of: image id to its file.
+        image_of: image id to the image, 128x128.
     """
     images, labels = [], []
     for row in worst.itertuples(index=False):
         members = identities.loc[identities["identity_id"] == row.identity_id, "image_id"]
-        images.append([read_rgb(path_of(name), 128) for name in members])
+        images.append([image_of(name) for name in members])
         labels.append(
             f"identity {row.identity_id}: gap {row.gap:.3f}, diameter {row.diameter:.3f}, "
             f"weakest edge {row.weakest_a} - {row.weakest_b} at {row.weakest_edge:.3f}"

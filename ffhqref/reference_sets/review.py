@@ -57,9 +57,10 @@ def write_review(workspace: Workspace, split: str = "test", out: str | Path | No
     identities, images = workspace.read("identities"), workspace.read("images")
     person = dict(zip(identities["image_id"], identities["identity_id"], strict=True))
     shown = sorted(set(references["target_id"]) | set(references["reference_id"]))
-    paths = dict(zip(images["image_id"], images["path"], strict=True))
+    files = images.set_index("image_id")[["path", "sha256"]].to_dict("index")
     with ThreadPoolExecutor(4) as pool:
-        thumbnails = dict(zip(shown, pool.map(lambda name: _thumbnail(workspace, paths[name]), shown), strict=True))
+        made = pool.map(lambda name: _thumbnail(workspace, files[name]["path"], files[name]["sha256"]), shown)
+        thumbnails = dict(zip(shown, made, strict=True))
     origin = tables.read_metadata(workspace.root, "images").get("dataset", {})
     data = {
         "name": str(origin.get("name", "")),
@@ -127,11 +128,11 @@ def _take(
         raise DatasetError(f"{where}: says {verdict} where line {before[1]} says {before[0]}; keep one of the two")
 
 
-def _thumbnail(workspace: Workspace, relative: str) -> str | None:
+def _thumbnail(workspace: Workspace, relative: str, sha256: str) -> str | None:
     import cv2
 
     try:
-        image = read_rgb(workspace.image(relative))
+        image = read_rgb(workspace.image(relative), sha256=sha256)
     except ImageError:
         return None
     scale = THUMBNAIL / max(image.shape[:2])

@@ -20,7 +20,7 @@ from ffhqref.restorers.cache_key import restorer_identity
 from ffhqref.restorers.match import CaseName
 from ffhqref.restorers.passthrough import same_as_input
 from ffhqref.restorers.run_cases import Outcome, Stopwatch, run_cases
-from ffhqref.store.workspace import inside
+from ffhqref.store.workspace import owned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +240,7 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
             return self._result(case.row, outcome)
         levels = to_uint8(outcome.image[None], self.restorer.quantization)[0]
         try:
-            target = inside(self.root, case.row.out_path)
+            target = owned(self.root, case.row.out_path)
             data = save_png(target, levels)
         except (FfhqrefError, OSError) as error:
             if cannot_write(error):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, TableError
+from ffhqref.core.files import open_own, sweep
 from ffhqref.core.hashing import sha256_file
 from ffhqref.store import tables
+from ffhqref.store.schemas import SPECS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 
 OWN = "workspace:"
 """Before a path among those of the data set: it is relative to the workspace."""
+
+WRITTEN = (
+    "tables", "journal", "embeddings", "aligned", "lq", "gt", "references", "outputs", "report", "synthetic",
+    "FFHQ-Ref", "id_based_ffhq_split", "reference_mapping",
+)  # fmt: skip
+"""Folders of a workspace that runs write to."""
 
 
 class Workspace:
@@ -42,6 +51,8 @@ class Workspace:
             if not (self.root / "tables").is_dir():
                 raise ConfigError(f"no workspace of ffhqref: {self.root} has no folder 'tables'")
             return
+        for name in WRITTEN:
+            owned(self.root, name)
         try:
             for folder in (self.root, self.root / "tables", self.journals):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +73,8 @@ class Workspace:
     def lock(self) -> None:
         """Refuse to go on while another process works in this workspace; the lock ends with the process.
 
+        What killed processes left half written is removed.
+
         Raises:
             FfhqrefError: another process holds it.
         """
@@ -69,23 +82,34 @@ class Workspace:
             import fcntl
         except ImportError:  # Windows: no lock
             return
-        stream = (self.root / ".lock").open("a+")
+        stream = open_own(self.root / ".lock", "a+b")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = stream.read(20).decode("ascii", "replace").strip() or "unknown"
             raise FfhqrefError(
                 f"the workspace {self.root} is in use by process {holder}; wait for it or choose another root"
             ) from None
         stream.truncate(0)
-        stream.write(str(os.getpid()))
+        stream.write(str(os.getpid()).encode())
         stream.flush()
         self._lock = stream
+        sweep(self.root)
 
     def read(self, table: str) -> pd.DataFrame:
         """Read a table; see `ffhqref.store.tables.read_table`."""
         return tables.read_table(self.root, table)
+
+    def check_tables(self) -> None:
+        """Read every table that is there, for what has become of its bytes.
+
+        Raises:
+            TableError: one is damaged, was changed, or is of another release.
+        """
+        for name in SPECS:
+            if self.has(name):
+                tables.read_metadata(self.root, name)
 
     def check_current(self, table: str) -> None:
         """Refuse a stale table; see `ffhqref.store.tables.check_current`."""
@@ -134,8 +158,8 @@ class Workspace:
         return inside(self.dataset_root, relative)
 
     def file(self, relative: str) -> Path:
-        """Return where a file of the workspace lies."""
-        return inside(self.root, relative)
+        """Return where a file of the workspace lies; one that a link leads out of it is refused."""
+        return owned(self.root, relative)
 
     def picture_hashes(self) -> Callable[[str], str]:
         """Return a function from a path of the tables to the picture's SHA-256: the recorded one where there is one."""
@@ -164,3 +188,24 @@ def inside(root: Path, relative: str) -> Path:
     if Path(relative).is_absolute() or ".." in Path(relative).parts:
         raise TableError(f"the path '{relative}' leaves its root {root}; tables may only name files below it")
     return root / relative
+
+
+def owned(root: Path, relative: str) -> Path:
+    """Join a path from a table to the workspace and refuse one that leaves it, by its text or through a link.
+
+    Raises:
+        TableError: see `inside`; or a link leads out of the root.
+    """
+    path = inside(root, relative)
+    top = _real(root)
+    if not _real(path.parent).is_relative_to(top) or (path.is_symlink() and not path.resolve().is_relative_to(top)):
+        raise TableError(
+            f"{path} leads out of {root} through a link, which a workspace may not: put the files into it, or name "
+            "the other folder as the root"
+        )
+    return path
+
+
+@lru_cache(4096)
+def _real(folder: Path) -> Path:
+    return folder.resolve()

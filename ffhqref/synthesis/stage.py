@@ -23,7 +23,7 @@ from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
 from ffhqref.faces.crops import check_crop, crop_faces
 from ffhqref.store.schemas import SPECS
-from ffhqref.store.workspace import inside
+from ffhqref.store.workspace import inside, owned
 from ffhqref.synthesis import make_renderer
 from ffhqref.synthesis.base import RenderRequest
 from ffhqref.synthesis.layout import reference_path
@@ -211,7 +211,7 @@ class RenderStage(Stage[RenderRow, RenderResult]):
         result = RenderResult(similarity, sha256_bytes(data))
         if not self.accepts(result):
             return result
-        target = inside(self.out, row.out_path)
+        target = owned(self.out, row.out_path)
         write_atomic(target, data)
         stamp = file_stamp(target)
         return replace(result, file_size=stamp["file_size"], file_mtime_ns=stamp["file_mtime_ns"])

@@ -206,7 +206,7 @@ def test_pictures_are_reduced_and_stored_once(tmp_path):
     save_png(tmp_path / "a.png", np.zeros((300, 200, 3), np.uint8))
     path = str(tmp_path / "a.png")
     cases = [CasePictures("b", str(k), path, path, [path, path], {"m": path}) for k in range(3)]
-    album = build_album(cases, size=150, reference_size=30, max_cases=9, max_characters=10**6)
+    album = build_album(cases, size=150, reference_size=30, max_cases=9, max_characters=10**6, sha256={})
     assert len(album.data) == 2  # one for each size, however often it is shown
     assert [Image.open(io.BytesIO(base64.b64decode(x))).size for x in album.data] == [(100, 150), (20, 30)]
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from ffhqref.core.errors import DatasetError
+from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import save_png
 from ffhqref.reference_sets.build import BuildConfig, build_reference_set
 from ffhqref.reference_sets.references import Exclusions
@@ -33,11 +34,12 @@ def workspace(tmp_path):
     names = ["a", HOSTILE, "c", "v", "w"]
     rng = np.random.default_rng(0)
     paths = [f"{number}.png" for number in range(len(names))]
-    for path in paths:
-        save_png(root / path, rng.integers(0, 256, (512, 512, 3), dtype=np.uint8))
+    written = [save_png(root / path, rng.integers(0, 256, (512, 512, 3), dtype=np.uint8)) for path in paths]
+    hashes = [sha256_bytes(data) for data in written]
     (root / paths[2]).write_bytes(b"broken since")
     space = Workspace(tmp_path / "work")
-    images = pd.DataFrame({"image_id": names, "path": paths, "width": 512, "height": 512, "sha256": "0", "error": None})
+    facts = {"width": 512, "height": 512, "sha256": hashes, "error": None}
+    images = pd.DataFrame({"image_id": names, "path": paths, **facts})
     space.write("images", images, dataset={"name": "mine"}, dataset_root=str(root))
     identities = pd.DataFrame({"image_id": names, "identity_id": [4, 4, 4, 7, 7], "size": [3, 3, 3, 2, 2]})
     space.write("identities", identities.assign(split=["test"] * 3 + ["val"] * 2))

@@ -172,6 +172,7 @@ def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
         reference_size=REFERENCE_SIZE,
         max_cases=report.options.max_cases,
         max_characters=int(report.options.max_megabytes * 1e6),
+        sha256=report.sha256,
         workers=workers,
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from ffhqref.core.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,6 +74,7 @@ def build_album(
     reference_size: int,
     max_cases: int,
     max_characters: int,
+    sha256: Mapping[str, str],
     workers: int = 2,
 ) -> Album:
     """Encode the pictures of as many cases as fit.
@@ -83,6 +84,7 @@ def build_album(
         size: side in pixels of LQ, outputs and ground truth; smaller pictures stay as they are.
         reference_size: side in pixels of references.
         max_cases: at most this many cases.
+        sha256: path to the hash that the file must have; others are not checked.
         max_characters: stop before the base64 text grows beyond this.
         workers: threads that read and encode.
     """
@@ -93,7 +95,9 @@ def build_album(
         while chunk := list(islice(remaining, 8)):
             wanted = _unique(want for case in chunk for want in _wants(case, size, reference_size))
             fresh = [want for want in wanted if want not in numbers]
-            texts = dict(zip(fresh, pool.map(lambda want: _encode(*want), fresh), strict=True))
+            texts = dict(
+                zip(fresh, pool.map(lambda want: _encode(want[0], want[1], sha256.get(want[0])), fresh), strict=True)
+            )
             for case in chunk:
                 new = [want for want in _unique(_wants(case, size, reference_size)) if want not in numbers]
                 cost = sum(len(texts[want] or "") for want in new)
@@ -129,14 +133,14 @@ def _unique(items: Iterable[T]) -> Iterator[T]:
     return iter(dict.fromkeys(items))
 
 
-def _encode(path: str, size: int) -> str | None:
+def _encode(path: str, size: int, sha256: str | None) -> str | None:
     """Return a picture as base64 WebP of at most ``size`` pixels a side, or None where it cannot be read."""
     import cv2
 
     from ffhqref.core.images import encode_webp, read_rgb
 
     try:
-        image = read_rgb(path)
+        image = read_rgb(path, sha256=sha256)
     except (ImageError, OSError):
         return None
     scale = size / max(image.shape[:2])
