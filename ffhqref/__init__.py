@@ -1,18 +1,30 @@
-"""ffhqref: build reference sets, degrade, restore, score and rank face restoration."""
+"""ffhqref: build reference sets, degrade, restore, score and rank face restoration.
+
+The functions of this module are told in docs/library.md. Each is imported when it is first used, so that importing the
+package takes no time; ``__init__.pyi`` tells type checkers what there is.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ffhqref.training.dataset import KeyedSampler, ReferenceDataset, collate
-
 __version__ = "0.1.0"
 
-_HOME = dict.fromkeys(("ReferenceDataset", "KeyedSampler", "collate"), "ffhqref.training.dataset")
-"""Public name to the module that holds it, imported at its first use."""
+_HOME = {
+    **dict.fromkeys(
+        ("list_benchmarks", "list_datasets", "list_degradations", "list_embedders", "list_metrics", "list_restorers",
+         "read"),
+        "ffhqref.api.names",
+    ),
+    **dict.fromkeys(("Case", "Cases", "benchmark"), "ffhqref.api.benchmarks"),
+    **dict.fromkeys(("Evaluation", "evaluate"), "ffhqref.api.evaluation"),
+    **dict.fromkeys(("KeyedSampler", "ReferenceDataset", "collate"), "ffhqref.training.dataset"),
+    **dict.fromkeys(("build_reference_sets", "degrade"), "ffhqref.api.sets"),
+    "FfhqrefError": "ffhqref.core.errors",
+    "metric": "ffhqref.api.metrics",
+    "restorer": "ffhqref.api.restorers",
+}  # fmt: skip
+"""Public name to the module that holds it."""
 
-__all__ = ["KeyedSampler", "ReferenceDataset", "__version__", "collate"]
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - names
 
 
 def __getattr__(name: str) -> object:
@@ -21,3 +33,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

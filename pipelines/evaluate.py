@@ -11,6 +11,7 @@ from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 from ffhqref.config.evaluation import FOLDER, folder_benchmark, outputs_options, with_recorded
 from ffhqref.config.memory import remember_parts
+from ffhqref.restorers import RESTORERS
 from ffhqref.restorers.table import check_new, restore_stages
 
 from .degrade import check_benchmarks, degrade
@@ -29,31 +30,34 @@ def execute(config: Any) -> int:
     with open_context(config) as context:
         config = context.config
         chosen = {config.name: outputs_options(config)}
-        folders = folder_benchmark(context)
         stages = restore_stages(context.workspace.root, chosen, "cpu", retry_failed=config.retry_failed)
-        if folders is None:
-            return evaluate(context, chosen, stages)
-        benchmarks = check_benchmarks(folders)
-        empty_reference_set(context.workspace, folders.config.parts("benchmark")[FOLDER])
-        return degrade(folders, benchmarks) | evaluate(folders, chosen, stages)
+        return evaluate(context, chosen, stages)
 
 
-def evaluate(context: Context, chosen: Mapping[str, Mapping[str, Any]], stages: list[RestoreStage]) -> int:
+def evaluate(
+    context: Context, chosen: Mapping[str, Mapping[str, Any]], stages: list[RestoreStage], *, show: bool = True
+) -> int:
     """Add methods to the workspace: their restorations, the scores of all methods, and the report.
 
     Args:
-        context: of the command; it names the benchmarks and further metrics.
+        context: of the command; it names the benchmarks or folders, and further metrics.
         chosen: options of the methods, for the table ``restorations``.
         stages: of the methods.
+        show: print the leaderboard.
     """
+    workspace, status, folders = context.workspace, 0, folder_benchmark(context)
     for method, options in chosen.items():
-        check_new(context.workspace, method, str(options["name"]))
+        check_new(workspace, method, str(options["name"]))
+    if folders is not None:
+        context, benchmarks = folders, check_benchmarks(folders)
+        empty_reference_set(workspace, context.config.parts("benchmark")[FOLDER])
+        status = degrade(context, benchmarks)
     whole = with_recorded(context)
     metrics = make_metrics(whole)  # refuses wrong names and options before any work
     update = {"restorer": chosen, "seed": whole.seed}
-    status = restore(replace(context, config=context.config.model_copy(update=update)), stages, keep=True)
-    remember_parts(context.workspace, "restorer", chosen)
-    return status | score(whole, metrics) | report(whole, [context.workspace])
+    status |= restore(replace(context, config=context.config.model_copy(update=update)), stages, keep=True)
+    remember_parts(workspace, "restorer", {name: one for name, one in chosen.items() if one["name"] in RESTORERS})
+    return status | score(whole, metrics) | report(whole, [workspace], show=show)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,13 @@ def execute(config: Any) -> int:
         return report(context, [Workspace(folder, read_only=True) for folder in merged])
 
 
-def report(context: Context, workspaces: list[Workspace]) -> int:
-    """Write ``leaderboard`` and the files of the folder ``report``, and print the leaderboard."""
+def report(context: Context, workspaces: list[Workspace], *, show: bool = True) -> int:
+    """Write ``leaderboard`` and the files of the folder ``report``; print the leaderboard unless ``show`` is False."""
     own, options = context.workspace, context.config.report
     shown = _shown(context, options, scored_parts(workspaces, context.limit))
     publish(own, workspaces, shown, options, context.seed, context.reporter)
-    print_leaderboard(own, options)
+    if show:
+        print_leaderboard(own, options)
     return 0
 
 

@@ -75,8 +75,13 @@ class Context:
 
 
 @contextlib.contextmanager
-def open_context(config: Any) -> Iterator[Context]:
-    """Check the common keys and open the workspace, before any work starts."""
+def open_context(config: Any, reporter: Reporter | None = None) -> Iterator[Context]:
+    """Check the common keys and open the workspace, before any work starts.
+
+    Args:
+        config: of a run.
+        reporter: told of messages and progress; one for people by default.
+    """
     settings = read_config(config)
     check_parts(settings)
     check_inputs(settings)
@@ -85,10 +90,10 @@ def open_context(config: Any) -> Iterator[Context]:
     workspace = Workspace(settings.root)
     if os.environ.get("RANK", "0") == "0":  # the processes of one training share the first one's lock
         workspace.lock()
-    with Reporter() as reporter, contextlib.closing(engine):
+    with reporter or Reporter() as told, contextlib.closing(engine), contextlib.closing(workspace):
         if isinstance(engine, RayEngine) and engine.address is not None:
             engine.connect()  # a wrong address, and nodes that will not do, end here
-        yield Context(settings, workspace, engine, reporter)
+        yield Context(settings, workspace, engine, told)
 
 
 def embedder_options(config: RunConfig) -> tuple[str, str, dict[str, Any]]:

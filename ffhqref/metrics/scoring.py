@@ -167,7 +167,7 @@ def score(
             reasons[item.metric, str(result.error)] += 1
     frame = pd.DataFrame([astuple(value) for value in table], columns=[field.name for field in fields(_Value)])
     frame["value"] = frame["value"].astype("float64")
-    return Scores(frame, dict(reasons), {name: text + _of_size(size) for name, text in metrics.signatures.items()})
+    return Scores(frame, dict(reasons), {name: text + size_note(size) for name, text in metrics.signatures.items()})
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ class _Value:
     status: str
 
 
-def _of_size(size: int | None) -> str:
+def size_note(size: int | None) -> str:
+    """Return what a signature says of the image size; empty at 512 px."""
     if size == SIZE:
         return ""
     return "|sizes as they are" if size is None else f"|resized to {size} px"

@@ -106,6 +106,7 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         batch_size: cases of one call; the restorer's own when None.
         retry_failed: restore cases again that failed in an earlier run; otherwise a failure is remembered until
             something that the result depends on changes.
+        made: the restorer itself, which then works in this process alone.
 
     Raises:
         ConfigError, DependencyError, WeightsError: the restorer cannot be made.
@@ -123,6 +124,7 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         device: str = "cpu",
         batch_size: int | None = None,
         retry_failed: bool = False,
+        made: Restorer | None = None,
     ) -> None:
         self.root = Path(root)
         self.method = method
@@ -130,9 +132,9 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         self.retry_failed = retry_failed
         self._registered = restorer or method
         self._options = {"device": device, **(options or {})}
-        self._made: tuple[Restorer, Stopwatch] | None = None
+        self._made: tuple[Restorer, Stopwatch] | None = None if made is None else _timed(made)
         self.batch_size = batch_size or int(self.restorer.batch_size)
-        self.one_at_a_time = bool(self.restorer.exclusive)
+        self.one_at_a_time = made is not None or bool(self.restorer.exclusive)
         self.gpus = 1.0 if self.restorer.device.startswith("cuda") else 0.0
         self._identity = [self.version, *restorer_identity(self._registered, options or {}, self.restorer)]
 
@@ -143,9 +145,7 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
 
     def _worker(self) -> tuple[Restorer, Stopwatch]:
         if self._made is None:
-            restorer = make_restorer(self._registered, **self._options)
-            inside_this = restorer.in_process
-            self._made = restorer, Stopwatch(str(restorer.device) if inside_this else "", restarts=not inside_this)
+            self._made = _timed(make_restorer(self._registered, **self._options))
         return self._made
 
     def __getstate__(self) -> dict[str, Any]:
@@ -269,6 +269,12 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
             device=str(self.restorer.device),
             **found,
         )
+
+
+def _timed(restorer: Restorer) -> tuple[Restorer, Stopwatch]:
+    """Return a restorer with the clock of its calls."""
+    here = restorer.in_process
+    return restorer, Stopwatch(str(restorer.device) if here else "", restarts=not here)
 
 
 def _with_hash(file: Path | None) -> tuple[str, str] | None:

@@ -97,6 +97,12 @@ class Workspace:
         self._lock = stream
         sweep(self.root)
 
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def read(self, table: str) -> pd.DataFrame:
         """Read a table; see `ffhqref.store.tables.read_table`."""
         return tables.read_table(self.root, table)

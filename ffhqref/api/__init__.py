@@ -1,0 +1,1 @@
+"""What `import ffhqref` offers: functions and objects for scripts, notebooks and trainings (docs/library.md)."""

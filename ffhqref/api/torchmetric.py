@@ -1,0 +1,96 @@
+"""Metrics as ``torchmetrics.Metric``: update, compute, and one value over all processes of a training."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+from ffhqref.core.compat import ensure_torchvision
+from ffhqref.core.errors import DependencyError
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    import torch
+
+    from ffhqref.api.metrics import MetricFunction
+
+    class CaseMean(Protocol):
+        """A ``torchmetrics.Metric`` with the mean of one of our metrics over cases."""
+
+        signature: str
+        higher_is_better: bool
+        values: torch.Tensor
+        """float64 [N], the cases of this process; of all processes while synchronised."""
+
+        def update(self, output: Any, *, gt: Any = None, lq: Any = None, references: Any = None) -> None:
+            """Add cases; see `ffhqref.api.metrics.MetricFunction`."""
+
+        def compute(self) -> torch.Tensor:
+            """Return the mean, float64; values that are NaN are left out, NaN without any."""
+
+        def reset(self) -> None:
+            """Forget all cases."""
+
+        def sync(self, *args: Any, **options: Any) -> None:
+            """Gather the cases of all processes."""
+
+
+def make_case_mean(function: MetricFunction) -> CaseMean:
+    """Return a ``torchmetrics.Metric`` of a metric.
+
+    Raises:
+        DependencyError: torchmetrics is not installed.
+    """
+    made: CaseMean = _kind()(function)
+    return made
+
+
+@functools.cache
+def _kind() -> Any:
+    """Return the class: it can only be made where torchmetrics is installed."""
+    ensure_torchvision()
+    try:
+        import torchmetrics
+    except ModuleNotFoundError:
+        raise DependencyError(
+            "as_torchmetric needs the package 'torchmetrics', which is not installed: "
+            "pip install 'ffhqref[torchmetrics]'"
+        ) from None
+    import torch
+
+    class CaseMean(torchmetrics.Metric):
+        """Mean over cases. The state is one value a case, so that the sum does not depend on processes or order."""
+
+        is_differentiable = False
+        full_state_update = False
+        higher_is_better: bool
+        values: torch.Tensor
+
+        def __init__(self, function: MetricFunction, **options: Any) -> None:
+            super().__init__(**options)
+            self.function = function
+            self.signature, self.higher_is_better = function.signature, function.higher_is_better
+            # a tensor, not a list: a process without cases takes part in the gathering
+            self.add_state("values", torch.zeros(0, dtype=torch.float64), dist_reduce_fx="cat")
+
+        def update(self, output: Any, *, gt: Any = None, lq: Any = None, references: Any = None) -> None:
+            found = self.function(output, gt=gt, lq=lq, references=references)
+            new = torch.as_tensor(found, dtype=torch.float64, device=self.values.device).reshape(-1)
+            self.values = torch.cat([self.values, new])
+
+        def compute(self) -> torch.Tensor:
+            values = [value for value in self.values.tolist() if not math.isnan(value)]
+            infinite = sum(value for value in values if math.isinf(value))
+            mean = math.nan if not values else infinite or math.fsum(values) / len(values)
+            return torch.tensor(mean, dtype=torch.float64, device=self.values.device)
+
+    CaseMean.__qualname__ = "CaseMean"  # so that it pickles
+    return CaseMean
+
+
+def __getattr__(name: str) -> Any:
+    if name != "CaseMean":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return _kind()
