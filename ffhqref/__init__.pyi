@@ -29,6 +29,14 @@ from ffhqref.api.restorers import restorer as restorer
 from ffhqref.api.sets import build_reference_sets as build_reference_sets
 from ffhqref.api.sets import degrade as degrade
 from ffhqref.core.errors import FfhqrefError as FfhqrefError
-from ffhqref.training.dataset import KeyedSampler as KeyedSampler, ReferenceDataset as ReferenceDataset, collate as collate
+from ffhqref.training.dataset import (
+    KeyedSampler as KeyedSampler,
+)
+from ffhqref.training.dataset import (
+    ReferenceDataset as ReferenceDataset,
+)
+from ffhqref.training.dataset import (
+    collate as collate,
+)
 
 __version__: str

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ffhqref.cli.main import pipeline_module
+from ffhqref.cli.main import explained, pipeline_module
 from ffhqref.config.context import open_context
-from ffhqref.config.run import read_config
-from ffhqref.config.source import compose
+from ffhqref.config.overrides import checked
+from ffhqref.config.run import RunConfig, read_config
+from ffhqref.config.source import compose, register
 from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.core.progress import Reporter
@@ -120,7 +121,7 @@ def benchmark(name: str, root: str | Path = "workspace", *, overrides: Sequence[
     """
     root = Path(root).expanduser()
     if not (root / "tables" / "cases.parquet").is_file():
-        config = read_config(compose([*overrides, f"benchmark=[{name}]"]))
+        config = config_of([*overrides, f"benchmark=[{name}]"])
         with open_context(config.model_copy(update={"root": str(root)}), Silent()) as context:
             make_cases(context)
     workspace = Workspace(root, read_only=True)
@@ -131,6 +132,17 @@ def benchmark(name: str, root: str | Path = "workspace", *, overrides: Sequence[
             "choose another root, or run `ffhqref degrade`"
         )
     return Cases(name, workspace)
+
+
+def config_of(words: Sequence[str]) -> RunConfig:
+    """Return the config that a command line of these words composes.
+
+    Raises:
+        ConfigError: a wrong word; one line.
+    """
+    register([])
+    given = checked(list(words))
+    return read_config(explained(lambda: compose(given), given))
 
 
 def make_cases(context: Context) -> None:
@@ -151,6 +163,10 @@ class Silent(Reporter):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
+
+    def begin(self, stage: str) -> None:  # noqa: ARG002
+        """Count work without rows."""
+        self.computed += 1
 
     def say(self, message: str) -> None:
         """Keep one line."""

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.api.benchmarks import Silent, make_cases
+from ffhqref.api.benchmarks import Silent, config_of, make_cases
 from ffhqref.api.restorers import FUNCTION, FunctionRestorer
 from ffhqref.cli.main import pipeline_module
 from ffhqref.config.context import open_context
 from ffhqref.config.evaluation import outputs_options
-from ffhqref.config.run import RunConfig, read_config
-from ffhqref.config.source import compose
+from ffhqref.config.run import MatchOptions, RunConfig
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.options import read_options
 from ffhqref.core.progress import Reporter
 from ffhqref.restorers.runner import RestoreStage
 from ffhqref.store.tables import read_metadata
@@ -149,7 +149,8 @@ def evaluate(
     if match and not isinstance(method, (str, os.PathLike)):
         raise ConfigError(f"{next(iter(match))}=…: for folders of outputs only; a function takes none")
     label = name or _own_name(method)
-    config = _config(benchmark, metrics, overrides)
+    names = (benchmark,) if isinstance(benchmark, str) else tuple(benchmark or ())
+    config = _config(names, metrics, overrides, Path(root).expanduser())
     given = {"gt": gt, "lq": lq, "references": references}
     update: dict[str, Any] = {key: None if path is None else Path(path) for key, path in given.items()}
     config = config.model_copy(update={**update, "root": str(root), "name": label})
@@ -177,30 +178,29 @@ def _run(context: Context, label: str, options: Mapping[str, Any], stage: Restor
 
 
 def _config(
-    benchmark: str | Sequence[str] | None,
+    names: Sequence[str],
     metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] | None,
     overrides: Sequence[str],
+    root: Path,
 ) -> RunConfig:
     """Return the config of a run, as a command line of these words would compose it."""
-    words = list(overrides)
-    if benchmark is not None:
-        words.append(f"benchmark=[{benchmark if isinstance(benchmark, str) else ','.join(benchmark)}]")
+    there = read_metadata(root, "cases")["config"] if (root / "tables" / "cases.parquet").is_file() else {}
+    words, update = list(overrides), dict[str, Any]()
+    if names and set(names) <= set(there):  # a benchmark of the workspace's own has no file
+        update["benchmark"] = {name: {} for name in names}
+    elif names:
+        words.append(f"benchmark=[{','.join(names)}]")
     if not any(word.startswith("engine.workers=") for word in words):
         words.append("engine.workers=0")  # a script need not be safe to import
-    config = read_config(compose([*words, "report.formats=[]"]))
-    if metrics is None:
-        return config
-    chosen = dict(metrics) if isinstance(metrics, Mapping) else {name: {} for name in metrics}
-    unnamed = tuple(group for group in config.unnamed if group != "metric")
-    return config.model_copy(update={"metric": chosen, "unnamed": unnamed})
+    config = config_of([*words, "report.formats=[]"])
+    if metrics is not None:
+        update["metric"] = dict(metrics) if isinstance(metrics, Mapping) else {name: {} for name in metrics}
+    return config.model_copy(update={**update, "unnamed": tuple({*config.unnamed} - {*update})})
 
 
 def _with_outputs(
     config: RunConfig, folder: Path, match: Mapping[str, Any], info: Mapping[str, Any] | None
 ) -> RunConfig:
-    from ffhqref.config.run import MatchOptions
-    from ffhqref.core.options import read_options
-
     rules = read_options(MatchOptions, {**match, "info": dict(info or {})}, "match")
     return config.model_copy(update={"outputs": folder, "match": rules})
 

@@ -72,8 +72,7 @@ def as_image(given: Any, what: str, size: int | None = None) -> NDArray[np.uint8
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     check_floats(image, what)
-    levels: NDArray[np.uint8] = to_uint8(image.astype(np.float32).transpose(2, 0, 1)[None])[0]
-    return levels
+    return to_uint8(_tensor(image)[None])[0]
 
 
 def check_floats(image: NDArray[Any], what: str) -> None:
@@ -114,8 +113,14 @@ def _float(given: Any, what: str, size: int | None) -> torch.Tensor:
         return torch.as_tensor(given.detach().cpu().to(torch.float32))
     if isinstance(given, np.ndarray) and given.dtype.kind == "f":
         as_image(given, what)
-        return torch.from_numpy(np.ascontiguousarray(given.transpose(2, 0, 1), np.float32))
+        return _tensor(given)
     return to_tensor([as_image(given, what, size)])[0]
+
+
+def _tensor(image: NDArray[Any]) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), np.float32))
 
 
 def as_given(images: torch.Tensor, given: Any, rule: str = "round") -> Any:

@@ -98,16 +98,16 @@ def build_reference_sets(
 
 
 def _embedded(images: Pictures, embedder: str | Mapping[str, Any]) -> tuple[NDArray[np.float32], dict[str, float]]:
-    from ffhqref.config.source import compose
+    from ffhqref.api.benchmarks import config_of
     from ffhqref.faces import embed, make_embedder
 
     options = {"name": embedder} if isinstance(embedder, str) else dict(embedder)
-    config = compose([f"embedder={options.pop('name')}"])["embedder"]
-    network = make_embedder(str(config["name"]), **{key: value for key, value in options.items() if key != "crop"})
-    crop = str(options.get("crop", config["crop"]))
+    config = config_of([f"embedder={options.pop('name')}"]).embedder
+    crop = str(options.pop("crop", config.crop))
+    network = make_embedder(config.name, **options)
     given = (resize(image, SIZE)[None] for image in as_images(images, "images", SIZE))
     vectors = np.concatenate([embed(one, network, crop) for one in given])
-    return vectors, {key: float(config[key]) for key in ("max_distance", "min_distance")}
+    return vectors, {"max_distance": config.max_distance, "min_distance": config.min_distance}
 
 
 def _ids(images: Any, ids: Sequence[str] | str | None, count: int) -> list[str]:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
         signature: str
         higher_is_better: bool
-        values: torch.Tensor
-        """float64 [N], the cases of this process; of all processes while synchronised."""
 
         def update(self, output: Any, *, gt: Any = None, lq: Any = None, references: Any = None) -> None:
             """Add cases; see `ffhqref.api.metrics.MetricFunction`."""
@@ -65,26 +63,35 @@ def _kind() -> Any:
 
         is_differentiable = False
         full_state_update = False
-        higher_is_better: bool
-        values: torch.Tensor
+        values: list[torch.Tensor] | torch.Tensor
+        """float64, the cases of this process; one tensor of all processes while they are gathered."""
 
         def __init__(self, function: MetricFunction, **options: Any) -> None:
             super().__init__(**options)
             self.function = function
-            self.signature, self.higher_is_better = function.signature, function.higher_is_better
-            # a tensor, not a list: a process without cases takes part in the gathering
-            self.add_state("values", torch.zeros(0, dtype=torch.float64), dist_reduce_fx="cat")
+            self.signature = function.signature
+            self.add_state("values", [], dist_reduce_fx="cat")
+
+        @property
+        def higher_is_better(self) -> bool:
+            return self.function.higher_is_better
 
         def update(self, output: Any, *, gt: Any = None, lq: Any = None, references: Any = None) -> None:
             found = self.function(output, gt=gt, lq=lq, references=references)
-            new = torch.as_tensor(found, dtype=torch.float64, device=self.values.device).reshape(-1)
-            self.values = torch.cat([self.values, new])
+            assert isinstance(self.values, list)
+            self.values.append(torch.as_tensor(found, dtype=torch.float64, device=self.device).reshape(-1))
+
+        def sync(self, *args: Any, **options: Any) -> None:
+            if isinstance(self.values, list) and not self.values:  # a process without cases takes part in the gathering
+                self.values.append(torch.zeros(0, dtype=torch.float64, device=self.device))
+            super().sync(*args, **options)
 
         def compute(self) -> torch.Tensor:
-            values = [value for value in self.values.tolist() if not math.isnan(value)]
+            parts = self.values if isinstance(self.values, list) else [self.values]
+            values = [value for part in parts for value in part.tolist() if not math.isnan(value)]
             infinite = sum(value for value in values if math.isinf(value))
             mean = math.nan if not values else infinite or math.fsum(values) / len(values)
-            return torch.tensor(mean, dtype=torch.float64, device=self.values.device)
+            return torch.tensor(mean, dtype=torch.float64, device=self.device)
 
     CaseMean.__qualname__ = "CaseMean"  # so that it pickles
     return CaseMean

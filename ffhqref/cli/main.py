@@ -118,7 +118,7 @@ def _launch(name: str, arguments: Sequence[str]) -> int:
     if shown is None:
         return _run(name, given)
     sys.stdout.write(
-        _explained(
+        explained(
             lambda: source.printed(_recalled(source.compose(shown), name, shown), resolve="--resolve" in given), given
         )
     )
@@ -165,13 +165,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
     sys.argv = [f"ffhqref {name}", *arguments]
     run = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)
-    _explained(run, arguments)
+    explained(run, arguments)
     if failures:
         raise failures[0]
     return status[0]
 
 
-def _explained(call: Callable[[], R], arguments: Sequence[str]) -> R:
+def explained(call: Callable[[], R], arguments: Sequence[str]) -> R:
     """Call something of Hydra's; what it says of a config or a launcher is told in our words."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

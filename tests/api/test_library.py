@@ -1,0 +1,230 @@
+"""The library: its numbers are those of the tables, its errors those of the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ffhqref
+from ffhqref.cli.main import main
+from ffhqref.core.images import read_rgb
+from ffhqref.restorers import RESTORERS
+
+from ..conftest import REPOSITORY
+from .conftest import scene
+
+SHORT = ("report.n_bootstrap=50",)
+
+
+def by_case(evaluation, metric):
+    mine = evaluation.scores[evaluation.scores["metric"] == metric]
+    return dict(zip(mine["case_id"], mine["value"], strict=True))
+
+
+def test_importing_takes_no_torch_and_every_name_is_there():
+    code = "import sys, ffhqref; assert 'torch' not in sys.modules and 'pandas' not in sys.modules; dir(ffhqref)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+    stub = (REPOSITORY / "ffhqref" / "__init__.pyi").read_text(encoding="utf-8")
+    for name in ffhqref.__all__:
+        assert getattr(ffhqref, name) is not None
+        assert f"{name} as {name}" in stub or name == "__version__", "type checkers know it"
+    with pytest.raises(AttributeError, match="no attribute 'evaluates'"):
+        ffhqref.evaluates  # noqa: B018
+
+
+def test_metrics_on_paths_arrays_and_tensors_are_those_of_the_table_bit_for_bit(world):
+    cases = ffhqref.benchmark("folder", root=world.root)
+    assert [case.case_id for case in cases] == ["ann/1", "ann/2", "bob/1", "cy/1"] == list(cases.frame["case_id"])
+    for name in ("psnr", "ssim", "ids", "ids_ref"):
+        metric = ffhqref.metric(name)
+        expected = by_case(world.first, name)
+        paths = [world.folder / "out" / f"{case.case_id}.png" for case in cases]
+        found = metric(paths, gt=[case.gt for case in cases], references=[case.references for case in cases])
+        assert found.dtype == np.float64
+        assert dict(zip(expected, found, strict=True)) == expected
+    case, image = cases[2], read_rgb(world.folder / "out" / "bob" / "1.png")
+    psnr, expected = ffhqref.metric("psnr"), by_case(world.first, "psnr")["bob/1"]
+    tensor = torch.from_numpy(image.transpose(2, 0, 1)).float() / 255
+    for output in (image, image / 255.0, tensor, tensor.double(), (tensor * 255).byte(), Image.fromarray(image)):
+        assert psnr(output, gt=case.gt) == expected
+    assert psnr(tensor[None], gt=[case.gt]).tolist() == [expected]
+    assert psnr(tensor + 0.4 / 255, gt=case.gt) == expected, "what is saved is 8 bit"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: m(np.zeros((8, 8)), gt=np.zeros((8, 8))), "output: ndarray of shape [8, 8], expected RGB"),
+        (lambda m: m(np.full((8, 8, 3), 9.0), gt=0), "output: values from 9 to 9, expected float in 0..1"),
+        (lambda m: m(np.zeros((8, 8, 3), np.int64), gt=0), "output: values of type int64, expected uint8"),
+        (lambda m: m(torch.full((3, 8, 8), float("nan")), gt=0), "output: NaN or infinite values"),
+        (lambda m: m(torch.zeros(8, 8, 3), gt=0), "output: tensor of shape [8, 8, 3], expected [3, H, W]"),
+        (lambda m: m(np.zeros((8, 8, 3))), "this metric needs gt=…"),
+        (lambda m: m([np.zeros((8, 8, 3))] * 2, gt=[np.zeros((8, 8, 3))]), "2 outputs, but gt of 1"),
+        (lambda _: ffhqref.metric("psnrr"), "unknown metric 'psnrr'. Did you mean 'psnr'?"),
+        (lambda _: ffhqref.restorer("bicubic", factr=2), "unknown option 'factr'. Did you mean 'factor'?"),
+        (lambda _: ffhqref.restorer("reference")(np.zeros((8, 8, 3))), "reference: 0 references, expected at least 1"),
+        (lambda _: ffhqref.degrade(np.zeros((8, 8, 3)), "sevre"), "Did you mean 'severe'"),
+        (lambda _: ffhqref.degrade(np.zeros((2, 8, 8, 3)), ids=["a", "a"]), "ids: 1 different ones of 2 images"),
+        (lambda _: ffhqref.read("nowhere", "scores"), "no workspace of ffhqref"),
+        (lambda _: ffhqref.build_reference_sets(np.eye(3), tests=1), "unknown key 'build.tests'. Did you mean 'test'?"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(call, words):
+    with pytest.raises(ffhqref.FfhqrefError) as caught:
+        call(ffhqref.metric("psnr"))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_says_what_the_command_line_says(world, capsys):
+    with pytest.raises(ffhqref.FfhqrefError) as caught:
+        ffhqref.evaluate(world.folder / "out", "sevre", root=world.root)
+    assert main(["evaluate", f"outputs={world.folder}/out", "benchmark=[sevre]", f"root={world.root}"]) == 2
+    assert capsys.readouterr().err == f"ffhqref: {caught.value}\n"
+
+
+def test_a_function_is_called_by_what_it_takes_and_ranked_beside_the_others(world):
+    seen = []
+
+    def mine(lq, references, seed, age, case_id):
+        seen.append((case_id, seed, age, tuple(references.shape)))
+        return lq * 0.9 + 0.05
+
+    found = ffhqref.evaluate(mine, "folder", root=world.root, overrides=SHORT)
+    cases = ffhqref.benchmark("folder", root=world.root)
+    assert seen == [(c.case_id, c.seed, None, (len(c.references), 3, 512, 512)) for c in cases]
+    assert found.name == "mine"
+    assert set(found.leaderboard["method"]) >= {"first", "mine"}
+    for case in cases:
+        expected = np.round((case.lq.astype(np.float32) / np.float32(255) * np.float32(0.9) + np.float32(0.05)) * 255)
+        made = read_rgb(world.root / "outputs" / "mine" / "folder" / f"{case.case_id}.png")
+        assert np.abs(made - expected).max() <= 1
+    assert found.mean("psnr")["folder"] == pytest.approx(np.mean(list(by_case(found, "psnr").values())))
+    worst = found.worst("psnr", 2)
+    assert list(worst["value"]) == sorted(by_case(found, "psnr").values())[:2]
+    assert found.report(world.folder / "page.html").stat().st_size > 10_000
+    pipeline_seen = ffhqref.read(world.root, "restorations")
+    assert set(pipeline_seen["method"]) >= {"first", "mine"}
+
+
+class Halved(torch.nn.Module):
+    """Takes batches, and one image fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, lq):
+        return lq * self.scale
+
+
+def test_modules_batches_arrays_and_failures(world):
+    found = ffhqref.evaluate(Halved(), root=world.root, name="module", batch_size=3, metrics=["psnr"], overrides=SHORT)
+    assert set(found.restorations["status"]) == {"ok"}
+    calls = []
+
+    def array(lq):
+        calls.append(lq.shape)
+        if len(calls) == 2:
+            raise ValueError("no face")
+        return (lq.numpy().transpose(1, 2, 0) * 127.5).round().astype(np.uint8)
+
+    other = ffhqref.evaluate(array, root=world.root, name="array", version="1", overrides=SHORT)
+    status = other.restorations.set_index("case_id")["status"]
+    assert status.to_dict() == {"ann/1": "ok", "ann/2": "failed", "bob/1": "ok", "cy/1": "ok"}
+    assert any("ValueError: no face" in line for line in other.messages)
+    assert other.worst("psnr", 1)["status"].tolist() == ["failed"]
+    both = [one.restorations.set_index("case_id")["output_sha256"]["bob/1"] for one in (found, other)]
+    assert both[0] == both[1], "a module's tensor and an array of the same levels"
+    ffhqref.evaluate(array, root=world.root, name="array", version="1", overrides=SHORT)
+    assert len(calls) == 4, "the same version is not called again"
+
+
+class Pipe:
+    """Looks like a pipeline of diffusers."""
+
+    components: dict = {}
+    device = "cpu"
+
+    def __call__(self, prompt, image, generator=None):
+        noise = torch.rand((), generator=generator)
+        made = Image.fromarray((np.asarray(image) * (0.8 + 0.1 * float(noise))).astype(np.uint8))
+        return type("Output", (), {"images": [made]})()
+
+
+def test_a_pipeline_of_diffusers_gets_images_and_generators(world):
+    first = ffhqref.evaluate(Pipe(), root=world.root, name="pipe", overrides=SHORT).restorations
+    second = ffhqref.evaluate(Pipe(), root=world.root, name="pipe", overrides=SHORT).restorations
+    assert set(first["status"]) == {"ok"}
+    assert list(first["output_sha256"]) == list(second["output_sha256"]), "the case's seed"
+
+
+def test_a_strangers_function_from_a_script_in_an_empty_folder(world, tmp_path):
+    (tmp_path / "stranger.py").write_text("def enhance(lq):\n    return (lq * 0.8).clamp(0, 1)\n")
+    (tmp_path / "try.py").write_text(
+        "import ffhqref\nfrom stranger import enhance\n"
+        f"done = ffhqref.evaluate(enhance, gt={str(world.folder / 'gt')!r}, lq={str(world.folder / 'lq')!r}, "
+        "metrics=['psnr'], root='here', overrides=['report.n_bootstrap=50'])\n"
+        "print(done.name, len(done.scores), done.mean('psnr')['folder'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "try.py"], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name, count, mean = done.stdout.split()
+    lq, gt = (scene(0, noise).astype(float) for noise in (40, 0))
+    assert (name, count) == ("enhance", "4")
+    assert float(mean) == pytest.approx(10 * np.log10(255**2 / np.mean((lq * 0.8 - gt) ** 2)), abs=1.5)
+
+
+def test_restorers_as_functions_are_the_pipelines(world):
+    case = ffhqref.benchmark("folder", root=world.root)[0]
+    nlm = ffhqref.restorer("bicubic")
+    array, tensor = nlm(case.lq), nlm(torch.from_numpy(case.lq.transpose(2, 0, 1)).float() / 255)
+    assert array.dtype == np.uint8
+    assert tensor.dtype == torch.float32
+    assert np.array_equal(array, (tensor.clamp(0, 1) * 255).round().byte().numpy().transpose(1, 2, 0))
+    second = ffhqref.restorer("reference")([case.lq] * 2, [case.references, case.references[::-1]])
+    assert np.array_equal(second[1], case.references[-1])
+    assert set(ffhqref.list_restorers()) >= set(RESTORERS)
+    assert {"psnr", "ids"} <= set(ffhqref.list_metrics())
+    assert "severe" in ffhqref.list_benchmarks()
+    assert "severe" in ffhqref.list_degradations()
+    assert "ffhq" in ffhqref.list_datasets()
+    assert "dlib" in ffhqref.list_embedders()
+
+
+def test_degrade_is_the_pipelines(world, tmp_path):
+    from ffhqref.degradation.stage import DegradeRow, DegradeStage
+
+    paths = sorted((world.folder / "gt" / "ann").glob("*.png"))
+    lq, drawn = ffhqref.degrade(paths, "severe", seed=7)
+    rows = [DegradeRow(path.stem, str(path), None, "severe", 7, f"lq/{path.stem}.png") for path in paths]
+    made = DegradeStage(tmp_path).process(rows)
+    for image, result, row in zip(lq, made, drawn.to_dict("records"), strict=True):
+        assert np.array_equal(image, read_rgb(tmp_path / result.lq_path))
+        assert {name: getattr(result, name) for name in row} == row
+    alone, _ = ffhqref.degrade(torch.from_numpy(read_rgb(paths[1]).transpose(2, 0, 1)), "severe", seed=7, ids="2")
+    assert torch.equal((alone * 255).round().byte(), torch.from_numpy(lq[1].transpose(2, 0, 1)))
+
+
+def test_reference_sets_of_vectors_and_of_images(world):
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(8, 32))
+    vectors = np.concatenate([people + 0.12 * rng.normal(size=people.shape) for _ in range(4)])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    built = ffhqref.build_reference_sets(vectors.astype(np.float32), min_distance=0.001, test=2, val=1)
+    known = built.identities.set_index("image_id")["identity_id"]
+    for person in range(8):
+        assert known[[str(person + 8 * k) for k in range(4)]].nunique() == 1
+    assert built.references[built.references["split"] == "test"]["target_id"].nunique() == 8
+    faces = sorted((REPOSITORY / "ffhqref" / "datasets" / "sample").glob("*.jpg"))[:6]
+    small = ffhqref.build_reference_sets(faces, test=0, val=0)
+    assert list(small.identities["image_id"]) == [path.stem for path in faces]
