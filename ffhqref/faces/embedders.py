@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.core.hashing import sha256_file
+from ffhqref.core.hashing import sha256_bytes, sha256_file
 from ffhqref.faces.onnx_input import input_rule
+from ffhqref.weights.tensors import read_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ffhqref.weights.files import Weights
 
 
 _log = logging.getLogger(__name__)
@@ -94,7 +97,7 @@ class OnnxEmbedder:
 
     def __init__(
         self,
-        path: str | Path | None,
+        path: Weights | str | Path | None,
         mean: float | None = None,
         std: float | None = None,
         template: str = "arcface",
@@ -118,9 +121,10 @@ class OnnxEmbedder:
         options.log_severity_level = 3
         # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        content = read_bytes(path)
         providers = _providers(device, onnxruntime.get_available_providers(), fall_back)
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises its own unrelated types
             raise WeightsError(f"embedder: {file} is no usable ONNX network ({str(error).splitlines()[0]})") from None
         # onnxruntime goes on without CUDA when a library of it is missing
@@ -136,10 +140,10 @@ class OnnxEmbedder:
             raise WeightsError(f"embedder: {file} takes {shape}, expected [n, 3, S, S] faces")
         self.face_size = int(shape[2])
         self.template = template
-        rule = input_rule(file, mean, std)
+        rule = input_rule(file, mean, std, content)
         self._input, self._mean, self._std = entry.name, rule.mean, rule.std
         self._batch = 1 if shape[0] == 1 else batch_size
-        self.weights_sha256 = {file.name: sha256_file(file)}
+        self.weights_sha256 = {file.name: sha256_bytes(content)}
         probe = self._run(np.zeros((1, self.face_size, self.face_size, 3), np.uint8))
         if probe.ndim != 2:
             raise WeightsError(f"embedder: {file} gives an output of shape {probe.shape}, expected [n, dim]")

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.weights.tensors import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from ffhqref.weights.files import Weights
 
 _log = logging.getLogger(__name__)
 
@@ -41,13 +44,16 @@ SIGNED = InputRule()
 """Values of -1 to 1: what a network without a normalisation of its own takes."""
 
 
-def input_rule(path: str | Path, mean: float | None = None, std: float | None = None) -> InputRule:
+def input_rule(
+    path: Weights | str | Path, mean: float | None = None, std: float | None = None, content: bytes | None = None
+) -> InputRule:
     """Return the rule for a network, told in a warning where it is not the usual one.
 
     Args:
         path: the ONNX file.
         mean: overrules what the file says.
         std: likewise.
+        content: of the file, where it has been read.
 
     Raises:
         DependencyError: the package ``onnx`` is not installed.
@@ -55,14 +61,19 @@ def input_rule(path: str | Path, mean: float | None = None, std: float | None = 
     """
     if mean is not None and std is not None:
         return InputRule(mean, std)
-    path = Path(path)
-    status = path.stat()
-    rule = _read(path, status.st_size, status.st_mtime_ns)
+    data = read_bytes(path) if content is None else content
+    key = (Path(path), sha256_bytes(data))
+    if key not in _known:
+        _known[key] = _read(key[0], data)
+    rule = _known[key]
     return InputRule(rule.mean if mean is None else mean, rule.std if std is None else std, rule.found)
 
 
-@lru_cache(maxsize=16)
-def _read(path: Path, size: int, changed: int) -> InputRule:  # noqa: ARG001 - part of the cache's key
+_known: dict[tuple[Path, str], InputRule] = {}
+"""Rules by path and hash of the file, so that the warning comes once."""
+
+
+def _read(path: Path, data: bytes) -> InputRule:
     try:
         import onnx
     except ImportError:
@@ -71,7 +82,7 @@ def _read(path: Path, size: int, changed: int) -> InputRule:  # noqa: ARG001 - p
             "pip install 'ffhqref[faces]', or give mean and std"
         ) from None
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        graph = onnx.load_model_from_string(data).graph
     except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
         raise WeightsError(f"embedder: {path} cannot be read as ONNX ({str(error).splitlines()[0][:100]})") from None
     rule = rule_of(graph)

@@ -8,6 +8,7 @@ are different metrics.
 from __future__ import annotations
 
 import importlib.util
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ffhqref.core.registry import Registry
 from ffhqref.core.seeding import case_seed
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.weights import files as weights
-from ffhqref.weights.tensors import load_tensors
+from ffhqref.weights.tensors import opened, read_bytes, scan
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +88,7 @@ class InceptionFeatures(ImageFeatures):
         file = weights.require(
             "inception-fid", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
-        self._path = file.path
+        self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"inception-v3 2048|{file.signature}|clean bicubic 299|v1"
 
@@ -119,17 +120,18 @@ def clean_resize(image: NDArray[np.uint8], size: int = _SIZE) -> NDArray[np.floa
     return np.clip(np.stack(planes), 0.0, 255.0)
 
 
-def _inception(path: Path) -> torch.nn.Module:
+def _inception(file: weights.Weights) -> torch.nn.Module:
     """Return torch-fidelity's Inception-v3 up to the pooled features, without its own resizing."""
     ensure_torchvision()
     from torch.nn import Sequential
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    load_tensors(path)  # refuses code that would run when torch-fidelity unpickles the file
     try:
-        network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
+        with opened(file) as path:
+            scan(path, file)  # refuses code that would run when torch-fidelity unpickles the file
+            network = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
     except RuntimeError as error:
-        raise WeightsError(f"{path} is no Inception-v3 of FID: {str(error).splitlines()[0]}") from None
+        raise WeightsError(f"{file} is no Inception-v3 of FID: {str(error).splitlines()[0]}") from None
     layers = [layer for name, layer in network.named_children() if name != "fc"]
     return Sequential(*layers).eval()
 
@@ -285,7 +287,7 @@ def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Mom
     file = weights.require(name if named else "ffhq-fid-statistics", path=None if named else name,
                            folder=runtime.weights_dir, download=runtime.download)  # fmt: skip
     with parsing(file.path, WeightsError, "expected FID statistics, mu [D] and sigma [D, D]"):
-        with np.load(file.path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(read_bytes(file)), allow_pickle=False) as stored:
             mean, covariance = np.asarray(stored["mu"], np.float64), np.asarray(stored["sigma"], np.float64)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"mu {mean.shape} and sigma {covariance.shape}")

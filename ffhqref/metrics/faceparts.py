@@ -48,7 +48,7 @@ class Landmarks:
         file = weights.require(
             "facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
-        self._path = file.path
+        self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"awing 98 points|{file.signature}"
 
@@ -147,7 +147,7 @@ class FaceLPIPS(Metric):
         file = weights.require(
             "facexlib-parsenet", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
-        self._path = file.path
+        self._path = file
         self._lpips = LPIPS("vgg", backbone_path, self._runtime)
         self._parser: torch.nn.Module | None = None
         self._last: LastTruth[torch.Tensor] = LastTruth()

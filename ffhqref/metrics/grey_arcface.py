@@ -94,7 +94,7 @@ class GreyEmbedder(FaceEmbedder):
         file = weights.require(
             "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
-        self._path = file.path
+        self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"grey-resnet18:{file.signature}|crop=whole image libpng-grey 128 bilinear"
 

@@ -102,10 +102,10 @@ class RefldmEmbedder(FaceEmbedder):
     ) -> None:
         runtime = runtime or MetricRuntime()
         file = weights.require("webface-r50", path=path, folder=runtime.weights_dir, download=runtime.download)
-        self._path = file.path
+        self._path = file
         self._embedder: OnnxEmbedder | None = None
         self.device = runtime.device if runtime.device.startswith("cuda") and onnxruntime_has_cuda() else "cpu"
-        self._rule = input_rule(file.path, mean, std)
+        self._rule = input_rule(file, mean, std)
         values = f"x=({self._rule.mean:g},{self._rule.std:g})"
         self.signature = f"onnx:{file.signature}|{values}|crop=6.25-93.75% area 112 unrounded"
 

@@ -87,7 +87,7 @@ class LPIPS(_FeatureMetric):
         file = weights.require(
             _BACKBONES[net], path=path, folder=self._runtime.weights_dir, download=self._runtime.download
         )
-        self._path = file.path
+        self._path = file
         self.signature = f"lpips|{net}|heads v0.1|{file.signature}|rgb|vs gt|v1"
 
     def network(self) -> FeatureDistance:
@@ -133,7 +133,7 @@ class DISTS(_FeatureMetric):
         folder, download = self._runtime.weights_dir, self._runtime.download
         backbone = weights.require("vgg16-imagenet", path=backbone_path, folder=folder, download=download)
         head = weights.require("dists", path=path, folder=folder, download=download)
-        self._backbone_path, self._path = backbone.path, head.path
+        self._backbone_path, self._path = backbone, head
         self.signature = f"dists|{backbone.signature}|{head.signature}|rgb|vs gt|v1"
 
     def network(self) -> FeatureDistance:
@@ -180,7 +180,7 @@ def lpips_heads(net: str) -> tuple[NDArray[np.float32], ...]:
         return tuple(stored[f"{net}{layer}"] for layer in range(5))
 
 
-def _backbone(path: Path, net: str) -> dict[str, torch.Tensor]:
+def _backbone(path: weights.Weights, net: str) -> dict[str, torch.Tensor]:
     """Return the convolutions of a torchvision state dict, checked for their shapes."""
     from ffhqref.metrics.perceptual_networks import ALEX_LAYERS, vgg_indices
 

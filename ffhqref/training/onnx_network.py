@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from torch.nn import functional as F
 
 from ffhqref.core.errors import DependencyError, WeightsError
 from ffhqref.faces.onnx_input import rule_of
+from ffhqref.weights.tensors import read_bytes
+
+if TYPE_CHECKING:
+    from ffhqref.weights.files import Weights
 
 Operator = Callable[[list[Tensor], dict[str, Any]], Tensor]
 
@@ -72,7 +76,7 @@ class OnnxNetwork(torch.nn.Module):
         WeightsError: the file is missing or damaged, or has an operator that is not among `OPERATORS`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: Weights | str | Path) -> None:
         super().__init__()
         try:
             import onnx
@@ -84,7 +88,7 @@ class OnnxNetwork(torch.nn.Module):
         if not Path(path).is_file():
             raise WeightsError(f"no such weight file: {path}")
         try:
-            graph = onnx.load(str(path)).graph
+            graph = onnx.load_model_from_string(read_bytes(path)).graph
         except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
             raise WeightsError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0][:100]}") from None
         self._rule = rule_of(graph)

@@ -89,6 +89,14 @@ class Weights:
     folder: Path | None = None
     """The weights folder in whose record the hash is."""
 
+    def __str__(self) -> str:
+        """Return the path, for messages."""
+        return str(self.path)
+
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
     @property
     def signature(self) -> str:
         """Return registered name and hash in one word, for the signatures of metrics and embedders."""

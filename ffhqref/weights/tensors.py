@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,25 @@ from ffhqref.core.parsing import load_reason
 from ffhqref.weights.files import RECORD, Weights, records
 from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
 
+_held: ContextVar[Mapping[Path, Weights]] = ContextVar("_held")
+
+
+@contextlib.contextmanager
+def holding(files: Iterable[Weights]) -> Iterator[None]:
+    """Hold what is read inside by its path to the hash that was found before.
+
+    For loaders that are given folders, and find the files in them.
+    """
+    token = _held.set({**_held.get({}), **{file.path.absolute(): file for file in files}})
+    try:
+        yield
+    finally:
+        _held.reset(token)
+
+
+def _vouched(file: Weights | str | Path) -> Weights | None:
+    return file if isinstance(file, Weights) else _held.get({}).get(Path(file).absolute())
+
 
 @contextlib.contextmanager
 def opened(file: Weights | str | Path) -> Iterator[Path]:
@@ -28,14 +48,14 @@ def opened(file: Weights | str | Path) -> Iterator[Path]:
     Raises:
         WeightsError: missing, unreadable, or changed.
     """
-    path = file.path if isinstance(file, Weights) else Path(file)
+    path = Path(file)
     try:
         stream = open_regular(path)
     except OSError as error:
         raise WeightsError(_absent(path, error)) from None
     with stream:
-        if isinstance(file, Weights):
-            _compare(file, _hash(stream, file))
+        if (vouched := _vouched(file)) is not None:
+            _compare(vouched, _hash(stream, vouched))
         before = stamp(stream)
         yield _name(stream, path)
         if stamp(stream) != before:
@@ -48,13 +68,13 @@ def read_bytes(file: Weights | str | Path) -> bytes:
     Raises:
         WeightsError: missing, unreadable, or changed.
     """
-    path = file.path if isinstance(file, Weights) else Path(file)
+    path = Path(file)
     try:
         data = read_regular(path)
     except OSError as error:
         raise WeightsError(_absent(path, error)) from None
-    if isinstance(file, Weights):
-        _compare(file, sha256_bytes(data))
+    if (vouched := _vouched(file)) is not None:
+        _compare(vouched, sha256_bytes(data))
     return data
 
 
@@ -66,7 +86,7 @@ def refuse(file: Weights | str | Path, what: str, error: Exception) -> WeightsEr
         what: is wrong with it, as in "is damaged".
         error: what its reader said.
     """
-    path = file.path if isinstance(file, Weights) else Path(file)
+    path = Path(file)
     said = load_reason(error)
     beside = [folder / RECORD for folder in path.absolute().parents[:2]]
     mark_unusable(path, f"it {what}", [*beside, *records()])
@@ -123,15 +143,9 @@ def load_tensors(
     Raises:
         WeightsError: missing, changed, truncated, a pickle that holds more than tensors, or no tensors in it.
     """
-    path = file.path if isinstance(file, Weights) else Path(file)
+    path = Path(file)
     with opened(file) as name:
-        try:
-            content = _read(name, path.suffix)
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - damaged files raise anything
-            code = "Unsupported" in str(error) or "GLOBAL" in str(error)
-            raise refuse(file, "holds more than tensors" if code else "is damaged", error) from None
+        content = scan(name, file)
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -146,6 +160,25 @@ def load_tensors(
     return tensors
 
 
+def scan(name: Path, file: Weights | str | Path) -> Any:
+    """Return the content of a checkpoint, if it holds nothing but tensors and plain values.
+
+    Args:
+        name: what `opened` yields.
+        file: what it was given.
+
+    Raises:
+        WeightsError: damaged, or with code in it.
+    """
+    try:
+        return _read(name, Path(file).suffix)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged files raise anything
+        code = "Unsupported" in str(error) or "GLOBAL" in str(error)
+        raise refuse(file, "holds more than tensors" if code else "is damaged", error) from None
+
+
 def _read(path: Path, suffix: str) -> Any:
     import torch
 
@@ -157,7 +190,7 @@ def _read(path: Path, suffix: str) -> Any:
 
 
 def load_into(
-    module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: str | Path, *, assign: bool = False
+    module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Weights | str | Path, *, assign: bool = False
 ) -> None:
     """Load tensors into a network strictly; batch counters of normalisation layers may be missing.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ffhqref.synthesis.arc2face.config import Arc2FaceConfig
+    from ffhqref.weights.files import Weights
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VAE's attention layers in files from before diffusers 0.16, such as Stable Diffusion 1.5's."""
@@ -57,7 +58,9 @@ def build(config: Arc2FaceConfig) -> Arc2FaceNetworks:
     return made
 
 
-def load(config: Arc2FaceConfig, files: Mapping[str, Path], device: str, dtype: torch.dtype) -> Arc2FaceNetworks:
+def load(
+    config: Arc2FaceConfig, files: Mapping[str, Weights | Path], device: str, dtype: torch.dtype
+) -> Arc2FaceNetworks:
     """Return the networks with published weights.
 
     Args:

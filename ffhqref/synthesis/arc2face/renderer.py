@@ -110,14 +110,13 @@ class Arc2FaceRenderer(Renderer):
 
         from ffhqref.synthesis.arc2face.networks import load
 
-        paths = {name: file.path for name, file in self.files.items()}
-        return load(self.config, paths, self.device, getattr(torch, self.precision))
+        return load(self.config, self.files, self.device, getattr(torch, self.precision))
 
     @cached_property
     def _arcface(self) -> OnnxEmbedder:
-        embedder = OnnxEmbedder(self.files["arcface"].path, device=self.device, fall_back=True)
+        embedder = OnnxEmbedder(self.files["arcface"], device=self.device, fall_back=True)
         if embedder.dim != EMBEDDING:
-            raise ConfigError(f"{self.files['arcface'].path} gives vectors of {embedder.dim} numbers, not {EMBEDDING}")
+            raise ConfigError(f"{self.files['arcface']} gives vectors of {embedder.dim} numbers, not {EMBEDDING}")
         return embedder
 
     def render(self, requests: Sequence[RenderRequest]) -> list[NDArray[np.uint8]]:

@@ -205,7 +205,7 @@ def _task(name: str, plan: RefLDMPlan, device: str) -> Task[TrainingBatch]:
     unet = start.unet_of_ldm(config, plan.ldm) if name == "refldm" else start.fresh_unet(config, seed)
     embed = None
     if plan.identity is not None and settings.identity_weight:
-        embed = OnnxNetwork(plan.identity.path).to(runtime.device)
+        embed = OnnxNetwork(plan.identity).to(runtime.device)
     first_stage = start.trained_first_stage(config, plan.first_stage)
     return DiffusionTask(config, settings, first_stage, unet, runtime, embed)
 

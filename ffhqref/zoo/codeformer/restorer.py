@@ -85,7 +85,7 @@ class CodeFormer(AlignedRestorer):
         """The network with its weights, in evaluation mode on the device."""
         from ffhqref.zoo.codeformer.network import CodeFormerNetwork
 
-        file = self.files["codeformer"].path
+        file = self.files["codeformer"]
         return ready(CodeFormerNetwork(self.config), load_tensors(file, wrappers=("params_ema",)), file, self.device)
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002

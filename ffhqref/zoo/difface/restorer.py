@@ -102,13 +102,13 @@ class DifFace(DiffusionRestorer):
     @cached_property
     def unet(self) -> GuidedUNet:
         """The denoiser."""
-        return load_unet(self.files["difface-diffusion"].path, self.config.unet, self.device)
+        return load_unet(self.files["difface-diffusion"], self.config.unet, self.device)
 
     @cached_property
     def swinir(self) -> torch.nn.Module:
         """The network of the first estimate: pictures of 0..1 to the same, not clamped."""
         network = build_swinir(self.config.swinir)
-        path = self.files["difface-swinir"].path
+        path = self.files["difface-swinir"]
         tensors = load_tensors(path, wrappers=("state_dict",), prefix="module.")
         load_into(network, spandrel_names(tensors), path)
         return network.eval().requires_grad_(False).to(self.device)

@@ -17,6 +17,8 @@ from ffhqref.weights.tensors import load_into, load_tensors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ffhqref.weights.files import Weights
+
 ALIGNMENT, DETECTOR = "facexlib-awing", "facexlib-retinaface-r50"
 """Names in the weight registry."""
 
@@ -39,13 +41,13 @@ class FacexlibLandmarks:
         WeightsError: a file is missing.
     """
 
-    def __init__(self, files: Mapping[str, Path], device: str = "cpu") -> None:
+    def __init__(self, files: Mapping[str, Weights | Path], device: str = "cpu") -> None:
         if importlib.util.find_spec("facexlib") is None:
             raise DependencyError("restorer 'dmdnet' needs the package facexlib: pip install 'ffhqref[facexlib]'")
         from ffhqref.metrics.base import MetricRuntime
         from ffhqref.metrics.faceparts import Landmarks
 
-        self._points = Landmarks(files[ALIGNMENT], MetricRuntime(device=device))
+        self._points = Landmarks(Path(files[ALIGNMENT]), MetricRuntime(device=device))
         self._path, self._device = files[DETECTOR], device
         self._detector: Any = None
 

@@ -96,7 +96,7 @@ class DMDNetRestorer(NetworkRestorer):
             self.info = replace(self.info, min_references=0, max_references=0)
         self._landmarks: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
         if landmarks == FACEXLIB:
-            found = {name: self.files[name].path for name in (ALIGNMENT, DETECTOR)}
+            found = {name: self.files[name] for name in (ALIGNMENT, DETECTOR)}
             self._landmarks = FacexlibLandmarks(found, self.device)
         else:
             loaded = load_attribute(landmarks, "dmdnet: landmarks") if isinstance(landmarks, str) else landmarks
@@ -115,7 +115,7 @@ class DMDNetRestorer(NetworkRestorer):
         from ffhqref.zoo.dmdnet.network import DMDNet
 
         network = DMDNet(self.config)
-        path = self.files[WEIGHTS].path
+        path = self.files[WEIGHTS]
         load_into(network, load_tensors(path), path)
         fold(network)
         return network.eval().requires_grad_(False).to(self.device)

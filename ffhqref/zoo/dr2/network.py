@@ -18,6 +18,7 @@ from ffhqref.core.errors import WeightsError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ffhqref.weights.files import Weights
     from ffhqref.zoo.dr2.config import SPARNetConfig
 
 Scale = Literal["down", "up"] | None
@@ -124,7 +125,7 @@ class SPARNetHD(nn.Module):
         return cast("Tensor", self.out_conv(self.decoder(self.res_layers(self.encoder(x)))))
 
 
-def folded(tensors: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+def folded(tensors: Mapping[str, Tensor], path: Weights | str | Path) -> dict[str, Tensor]:
     """Return published tensors with each weight divided by its spectral norm, as stored (no further iteration).
 
     Args:

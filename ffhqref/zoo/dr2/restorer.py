@@ -139,14 +139,14 @@ class DR2(DiffusionRestorer):
     @cached_property
     def unet(self) -> GuidedUNet:
         """The denoiser."""
-        return load_unet(self.files["dr2"].path, self.config.unet, self.device)
+        return load_unet(self.files["dr2"], self.config.unet, self.device)
 
     @cached_property
     def sparnet(self) -> SPARNetHD:
         """The published enhancer."""
         from ffhqref.zoo.dr2.network import SPARNetHD, folded
 
-        path = self.files["dr2-sparnethd"].path
+        path = self.files["dr2-sparnethd"]
         tensors = folded(load_tensors(path), path)
         network = loaded(lambda: SPARNetHD(self.config.sparnet), tensors, path, self.device)
         assert isinstance(network, SPARNetHD)

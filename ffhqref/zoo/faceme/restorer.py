@@ -11,6 +11,7 @@ from ffhqref.core.errors import ConfigError, ImageError, did_you_mean
 from ffhqref.core.hashing import sha256_file
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import WeightFile, require
+from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.loading import weight_file
 from ffhqref.zoo.shared.network import NetworkRestorer
@@ -209,14 +210,15 @@ class FaceMeRestorer(NetworkRestorer):
             if dtype == "auto":
                 dtype = "float16" if self.device.startswith("cuda") else "float32"
             paths = {name: weights.path for name, weights in self.files.items()}
-            self._model = FaceMe(
-                Files(self._base, paths["faceme-controlnet"].parent, paths["faceme-mix"], paths["photomaker-v1"]),
-                self.config,
-                Prompts(*self._prompts),
-                lora=PRESETS[self.preset],
-                device=self.device,
-                dtype=getattr(torch, dtype),
-            )
+            with holding(self.files.values()):
+                self._model = FaceMe(
+                    Files(self._base, paths["faceme-controlnet"].parent, paths["faceme-mix"], paths["photomaker-v1"]),
+                    self.config,
+                    Prompts(*self._prompts),
+                    lora=PRESETS[self.preset],
+                    device=self.device,
+                    dtype=getattr(torch, dtype),
+                )
         return self._model
 
     def draws(self, seed: int, height: int, width: int) -> SamplerDraws:

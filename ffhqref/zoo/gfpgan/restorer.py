@@ -91,7 +91,7 @@ class GFPGAN(AlignedRestorer):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The network with its weights, in evaluation mode on the device."""
-        file = self.files[self._file].path
+        file = self.files[self._file]
         return ready(
             build_network(self.config), load_tensors(file, wrappers=("params_ema", "params")), file, self.device
         )

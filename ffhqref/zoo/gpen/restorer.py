@@ -74,7 +74,7 @@ class GPEN(AlignedRestorer):
         """
         from ffhqref.zoo.gpen.network import FullGenerator
 
-        path = self.files[WEIGHTS].path
+        path = self.files[WEIGHTS]
         return ready(FullGenerator(self.config), load_tensors(path), path, self.device)
 
     def _restored(self, face: torch.Tensor, seed: int) -> torch.Tensor:  # noqa: ARG002 - it draws nothing

@@ -137,14 +137,14 @@ class PGDiff(DiffusionRestorer):
     @cached_property
     def unet(self) -> GuidedUNet:
         """The denoiser."""
-        return load_unet(self.files["difface-diffusion"].path, self.config.unet, self.device)
+        return load_unet(self.files["difface-diffusion"], self.config.unet, self.device)
 
     @cached_property
     def smooth_semantics(self) -> SmoothSemantics:
         """The network that guesses the blurred clean picture."""
         from ffhqref.zoo.pgdiff.network import SmoothSemantics
 
-        path = self.files["pgdiff-restorer"].path
+        path = self.files["pgdiff-restorer"]
         tensors = load_tensors(path, wrappers=("state_dict",))
         # the file may hold what its training needed beside the network; the published loader passes over it too
         own = {name: value for name, value in tensors.items() if name.startswith(("time_embed.", "generator."))}
@@ -157,7 +157,7 @@ class PGDiff(DiffusionRestorer):
         """The identity network."""
         from ffhqref.zoo.pgdiff.arcface import ArcFace
 
-        path = self.files["pgdiff-arcface"].path
+        path = self.files["pgdiff-arcface"]
         network = loaded(lambda: ArcFace(self.config.arcface), load_tensors(path), path, self.device)
         assert isinstance(network, ArcFace)
         return network

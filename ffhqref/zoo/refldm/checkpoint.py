@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.parsing import load_reason
+from ffhqref.weights.tensors import opened
 from ffhqref.zoo.refldm.config import RefLDMConfig
 from ffhqref.zoo.refldm.first_stage import FirstStage
 from ffhqref.zoo.refldm.schedule import alphas_cumprod
@@ -88,11 +89,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no such weight file: {path}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with opened(path) as name:
+            if path.suffix == ".safetensors":
+                from safetensors.torch import load_file
 
-            return load_file(path)
-        loaded = _load_pickled(path)
+                return load_file(name)
+            loaded = _load_pickled(name)
+    except WeightsError:
+        raise
     except Exception as error:  # noqa: BLE001 -- a damaged file fails in many ways, which all mean the same
         raise WeightsError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights, it is damaged or holds other things "

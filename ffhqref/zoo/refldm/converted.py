@@ -97,7 +97,7 @@ def load_converted(path: str | Path) -> tuple[RefLDMWeights, RefLDMConfig]:
         raise WeightsError(f"no such weight file: {path}")
     if _digest_file(path).is_file():
         expected = _digest_file(path).read_text(encoding="utf-8").split()[:1]
-        found = sha256_file(path)
+        found = file_sha256(path)
         if expected != [found]:
             raise WeightsError(
                 f"{path} has sha256 {found}, but {_digest_file(path).name} says {' '.join(expected)}; delete both "

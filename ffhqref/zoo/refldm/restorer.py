@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ffhqref.core.errors import ConfigError, WeightsError, did_you_mean
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
-from ffhqref.weights.files import file_sha256, require
+from ffhqref.weights.files import Weights, file_sha256, require
+from ffhqref.weights.tensors import holding
 from ffhqref.zoo.refldm.config import RefLDMConfig
 from ffhqref.zoo.refldm.schedule import ddim_timesteps
 from ffhqref.zoo.shared.network import best_device
@@ -133,8 +134,9 @@ class RefLDMRestorer(Restorer):
         self.seed = seed
         self.noise_device = noise_device
         self._files = _files(refldm_ckpt, vqgan_ckpt)
-        named = zip(INFO.weights, self._files, strict=True)
-        self.weights_sha256 = {name: file_sha256(path) for name, path in named if path is not None}
+        named = zip(INFO.weights, map(_path, self._files), strict=True)
+        self._weights = [Weights(name, path.name, path, file_sha256(path), None) for name, path in named if path]
+        self.weights_sha256 = {file.name: file.sha256 for file in self._weights}
         self.config = _architecture(*self._files, config)
         ddim_timesteps(self.steps, self.spacing, self.config.timesteps)  # refuses now what would fail later
         self.batch_size = batch_size
@@ -168,16 +170,17 @@ class RefLDMRestorer(Restorer):
 
             converted = self._files[1] is None and str(self._files[0]).endswith(".safetensors")
             dtype, first_stage_dtype = (getattr(torch, name) for name in self._dtypes)
-            self._model = RefLDM.from_checkpoint(
-                *self._files,
-                self.config,
-                cache_dir=None if converted else self._cache_dir,
-                device=self.device,
-                dtype=dtype,
-                first_stage_dtype=first_stage_dtype,
-                batch_size=self.batch_size,
-                compile_mode=self._compile_mode,
-            )
+            with holding(self._weights):
+                self._model = RefLDM.from_checkpoint(
+                    *self._files,
+                    self.config,
+                    cache_dir=None if converted else self._cache_dir,
+                    device=self.device,
+                    dtype=dtype,
+                    first_stage_dtype=first_stage_dtype,
+                    batch_size=self.batch_size,
+                    compile_mode=self._compile_mode,
+                )
         return self._model
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
@@ -220,6 +223,10 @@ def _files(refldm_ckpt: str | Path | None, vqgan_ckpt: str | Path | None) -> tup
         if path is not None and not Path(path).is_file():
             raise WeightsError(f"refldm: no such weight file: {path}")
     return refldm_ckpt, vqgan_ckpt
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _signed(pictures: torch.Tensor) -> torch.Tensor:

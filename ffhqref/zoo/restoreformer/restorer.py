@@ -75,7 +75,7 @@ class RestoreFormer(AlignedRestorer):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The network with its weights, in evaluation mode on the device."""
-        file = self.files[self._file].path
+        file = self.files[self._file]
         found = load_tensors(file, wrappers=("params_ema", "params", "state_dict"), prefix="vqvae.")
         # training checkpoints carry the networks of the losses along
         tensors = {name: tensor for name, tensor in found.items() if not name.startswith("loss.")}

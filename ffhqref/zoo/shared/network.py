@@ -35,7 +35,7 @@ class NetworkRestorer(Restorer):
         self.weights_sha256 = {name: weights.sha256 for name, weights in self.files.items()}
 
 
-def ready(network: M, tensors: Mapping[str, torch.Tensor], path: Path, device: str) -> M:
+def ready(network: M, tensors: Mapping[str, torch.Tensor], path: Weights | Path, device: str) -> M:
     """Return the network with the tensors in it, to be run and not trained, on the device.
 
     Args:

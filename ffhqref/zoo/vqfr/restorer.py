@@ -61,7 +61,7 @@ class _VQFR(AlignedRestorer, Generic[C]):
         self.info = replace(self.info, input_size=self.side if self.side == SIZE else None)
 
     def _loaded(self, network: M) -> M:
-        path = self.files[self._file].path
+        path = self.files[self._file]
         return ready(network, load_tensors(path, wrappers=WRAPPERS), path, self.device)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from ffhqref.restorers.base import RestorationBatch
+    from ffhqref.weights.files import Weights
     from ffhqref.zoo.shared.guided_diffusion.config import GuidedUNetConfig
     from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
 
@@ -67,7 +68,7 @@ def input_size(side: int) -> int | None:
 
 
 def loaded(
-    build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor], path: Path, device: str
+    build: Callable[[], torch.nn.Module], tensors: Mapping[str, torch.Tensor], path: Weights | Path, device: str
 ) -> torch.nn.Module:
     """Return a network with the tensors in it, ready to use; nothing is initialised that the file overwrites.
 
@@ -82,7 +83,7 @@ def loaded(
     return ready(network, tensors, path, device)
 
 
-def load_unet(path: Path, config: GuidedUNetConfig, device: str) -> GuidedUNet:
+def load_unet(path: Weights | Path, config: GuidedUNetConfig, device: str) -> GuidedUNet:
     """Return the denoiser of a published file, which names its tensors with or without ``module.`` in front.
 
     Raises:
