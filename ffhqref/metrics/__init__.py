@@ -108,11 +108,12 @@ def _factory(name: str, options: Mapping[str, object]) -> tuple[Callable[..., ob
     if not name.startswith(_PYIQA):
         factory = METRICS.get(name)
         return factory, inspect.signature(factory).parameters
-    if options:
-        raise ConfigError(f"metric '{name}' has no options, got '{next(iter(options))}'")
+    if foreign := [option for option in options if option != "allow_remote_code"]:
+        raise ConfigError(f"metric '{name}' has no option '{foreign[0]}'; its options: allow_remote_code")
     from functools import partial
 
     from ffhqref.metrics.iqa import PyiqaMetric
 
     made = partial(PyiqaMetric, name.removeprefix(_PYIQA))
-    return made, {"runtime": inspect.signature(PyiqaMetric).parameters["runtime"]}
+    known = inspect.signature(PyiqaMetric).parameters
+    return made, {key: known[key] for key in ("runtime", "allow_remote_code")}

@@ -1,5 +1,9 @@
 """Metrics of pyiqa by name, with weights found through ``ffhqref.weights.files`` and never fetched unasked.
 
+pyiqa fetches what is missing without asking and unpickles with ``weights_only=False``. Where all files of a metric go
+through two of its functions, these are replaced while it is built. The other metrics take backbones, and some of them
+programs, from model hubs: they are built only with ``allow_remote_code=true``.
+
 pyiqa is licensed PolyForm Noncommercial 1.0.0: an optional package, imported only when one of its metrics is named.
 """
 
@@ -12,11 +16,13 @@ import importlib.util
 import io
 import os
 import re
+import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlparse
 
 import numpy as np
@@ -25,7 +31,7 @@ from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
 from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
-from ffhqref.weights.tensors import load_tensors
+from ffhqref.weights.tensors import opened, read_bytes, scan
 
 if TYPE_CHECKING:
     import torch
@@ -47,15 +53,27 @@ _LOWER_GT = {"dists", "gmsd", "lpips", "lpips+", "lpips-vgg", "mad", "nlpd", "pi
 """Directions of common metrics, for machines without pyiqa; its own metadata is asked where it is installed."""
 
 
+_CONTROLLED = {
+    "arniqa", "arniqa-clive", "arniqa-csiq", "arniqa-flive", "arniqa-kadid", "arniqa-live", "arniqa-spaq", "arniqa-tid",
+    "brisque", "brisque_matlab", "ckdn", "cnniqa", "cw_ssim", "dbcnn", "deepdc", "dists", "dmm", "fsim", "gmsd",
+    "ilniqe", "lpips", "lpips+", "lpips-vgg", "lpips-vgg+", "mad", "metaiqa", "ms_ssim", "msswd", "musiq", "musiq-ava",
+    "musiq-paq2piq", "musiq-spaq", "niqe", "niqe_matlab", "nlpd", "nrqm", "paq2piq", "pi", "pieapp", "piqe", "psnr",
+    "psnry", "ssim", "ssimc", "stlpips", "stlpips-vgg", "topiq_iaa", "tres", "tres-flive", "unique", "vif", "vsi",
+    "wadiqam_fr", "wadiqam_nr",
+}  # fmt: skip
+"""Metrics that read no file, or only files that `ffhqref.weights` gives them."""
+
+
 class PyiqaMetric(Metric):
     """One of pyiqa's metrics, image by image, with a fixed seed.
 
     Args:
         name: pyiqa's name (``musiq``, ``topiq_nr-face``, ``clipiqa``).
         runtime: where weights lie and the network runs.
+        allow_remote_code: build also what pyiqa loads by itself, from model hubs and with their programs.
 
     Raises:
-        ConfigError: pyiqa has no such metric, or it is a dataset-level one.
+        ConfigError: pyiqa has no such metric, it is a dataset-level one, or it loads files by itself.
         DependencyError: pyiqa, or a package the metric needs, is not installed.
         WeightsError: a weight file is absent; the line says which and where to put it.
     """
@@ -64,7 +82,7 @@ class PyiqaMetric(Metric):
     needs = frozenset[str]()
     role = "perception"
 
-    def __init__(self, name: str, runtime: MetricRuntime | None = None) -> None:
+    def __init__(self, name: str, runtime: MetricRuntime | None = None, *, allow_remote_code: bool = False) -> None:
         self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
         self._network: torch.nn.Module | None = None
@@ -72,6 +90,11 @@ class PyiqaMetric(Metric):
         version = _pyiqa_version()
         traits = self.describe({"name": name})
         self.higher_is_better, self.needs, self.role = traits.higher_is_better, traits.needs, traits.role
+        if name not in _CONTROLLED and allow_remote_code is not True:
+            raise ConfigError(
+                f"pyiqa:{name} takes files, and may run programs, from model hubs that ffhqref cannot check; if you "
+                f"trust them: +metric.NAME={{name: 'pyiqa:{name}', allow_remote_code: true}}"
+            )
         if name in _PLAIN:  # importing pyiqa takes seconds: only when there is work to do
             file = weights.require(name, folder=self._runtime.weights_dir, download=self._runtime.download)
             self.signature = f"pyiqa:{name}|pyiqa {version}|{file.signature}|rgb|v1"
@@ -176,7 +199,7 @@ def _build(name: str, runtime: MetricRuntime) -> tuple[Any, list[str]]:
     with contextlib.redirect_stderr(io.StringIO()):
         import pyiqa
 
-    with _weights_from_registry(runtime) as files, contextlib.redirect_stdout(io.StringIO()):
+    with _weights_from_registry(runtime, name in _CONTROLLED) as files, contextlib.redirect_stdout(io.StringIO()):
         try:
             return pyiqa.create_metric(name, device=runtime.device), files
         except FfhqrefError:
@@ -200,36 +223,76 @@ def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
         setattr(module, name, before)
 
 
-@contextlib.contextmanager
-def _weights_from_registry(runtime: MetricRuntime) -> Iterator[list[str]]:
-    """Let pyiqa and torch.hub find their files through `ffhqref.weights.files`, in place of their own downloads.
+@dataclass(frozen=True)
+class _Given:
+    """The weight files that pyiqa asked for, and how it reads them: once, from the bytes that were hashed."""
 
-    They fetch what is missing without asking, wait long where there is no network, and unpickle with
-    ``weights_only=False``. So while the metric is built their caches are an empty folder, into which each file is
-    linked after it was found and shown to hold nothing but tensors.
+    runtime: MetricRuntime
+    checkpoints: dict[str, weights.Weights]
+    """By the name under which pyiqa reads each."""
+    signatures: list[str]
+    reading: Callable[..., Any]
+    """torch's own reader."""
+
+    def provide(self, url: str, destination: str, *_: Any, **__: Any) -> None:
+        """Stand in for a download."""
+        item = weights.by_filename(re.sub(r"\?.*$", "", os.path.basename(urlparse(url).path)))  # noqa: PTH119
+        if not item.sources:
+            item = weights.WeightFile(item.name, item.filename, sources=(url,), folders=item.folders)
+        found = weights.require(item, folder=self.runtime.weights_dir, download=self.runtime.download)
+        self.signatures.append(found.signature)
+        place = Path(destination)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if found.path.suffix in {".pth", ".pt", ".ckpt"}:
+            self.checkpoints[str(place)] = found
+            place.touch()
+        else:
+            place.write_bytes(read_bytes(found))
+
+    def load(self, file: Any, *_: Any, **__: Any) -> Any:
+        """Stand in for `torch.load`: tensors alone, of a file that was provided.
+
+        Raises:
+            WeightsError: another file.
+        """
+        found = self.checkpoints.get(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else None
+        if found is None:
+            raise WeightsError(f"pyiqa reads a checkpoint that it was not given: {file}")
+        with opened(found) as name, _replaced(sys.modules["torch"], "load", self.reading):
+            return scan(name, found)
+
+
+@contextlib.contextmanager
+def _weights_from_registry(runtime: MetricRuntime, controlled: bool) -> Iterator[list[str]]:
+    """Let pyiqa and torch.hub find their files through `ffhqref.weights`, in place of their own downloads.
+
+    While the metric is built their caches are an empty folder.
+
+    Args:
+        runtime: where weights lie, and whether they may be fetched.
+        controlled: whether every checkpoint must be one that was provided.
     """
     import torch.hub
     from pyiqa.utils import download_util
 
-    files: list[str] = []
+    given = _Given(runtime, {}, [], torch.load)
 
-    def provide(url: str, destination: str, *_: Any, **__: Any) -> None:
-        item = weights.by_filename(re.sub(r"\?.*$", "", os.path.basename(urlparse(url).path)))  # noqa: PTH119
-        if not item.sources:
-            item = weights.WeightFile(item.name, item.filename, sources=(url,), folders=item.folders)
-        found = weights.require(item, folder=runtime.weights_dir, download=runtime.download)
-        if found.path.suffix in {".pth", ".pt", ".ckpt"}:
-            load_tensors(found.path)  # refuses code that would run when pyiqa unpickles it
-        files.append(found.signature)
-        Path(destination).parent.mkdir(parents=True, exist_ok=True)
-        Path(destination).symlink_to(found.path.resolve())
+    def load(file: Any, *arguments: Any, **named: Any) -> Any:
+        provided = isinstance(file, (str, os.PathLike)) and os.fspath(file) in given.checkpoints
+        return given.load(file) if controlled or provided else given.reading(file, *arguments, **named)
 
     with tempfile.TemporaryDirectory(prefix="ffhqref-pyiqa-") as folder, contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(torch, "load", load))
         stack.enter_context(_replaced(torch.hub, "_hub_dir", folder))
-        stack.enter_context(_replaced(torch.hub, "download_url_to_file", provide))
-        stack.enter_context(_replaced(download_util, "download_url_to_file", provide))
+        stack.enter_context(_replaced(torch.hub, "download_url_to_file", given.provide))
+        stack.enter_context(_replaced(download_util, "download_url_to_file", given.provide))
         stack.enter_context(_replaced(download_util, "DEFAULT_CACHE_DIR", folder))
         if not runtime.download or weights.offline():
             hub = importlib.import_module("huggingface_hub.constants")
             stack.enter_context(_replaced(hub, "HF_HUB_OFFLINE", True))
-        yield files
+            stack.enter_context(_replaced(socket, "getaddrinfo", _no_network))
+        yield given.signatures
+
+
+def _no_network(host: object, *_: object, **__: object) -> NoReturn:
+    raise OSError(f"it asks for {host}, and the network is used with download=true alone")

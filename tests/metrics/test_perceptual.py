@@ -281,10 +281,10 @@ def test_pyiqa_metrics_by_name(pairs, no_network):
         make_metric("pyiqa:topiq_nrr")
     with pytest.raises(ConfigError, match="dataset-level metric: use set_metric"):
         make_metric("pyiqa:fid")
-    with pytest.raises(ConfigError, match="has no options, got 'net'"):
+    with pytest.raises(ConfigError, match="has no option 'net'; its options: allow_remote_code"):
         make_metric("pyiqa:gmsd", net="vgg")
     with pytest.raises(WeightsError, match="HF_HOME"):
-        make_metric("pyiqa:topiq_nr-face")
+        make_metric("pyiqa:topiq_nr-face", allow_remote_code=True)
 
 
 def test_lpips_on_a_gpu(pairs, hub, cuda):
