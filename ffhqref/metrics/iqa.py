@@ -291,6 +291,7 @@ def _weights_from_registry(runtime: MetricRuntime, controlled: bool) -> Iterator
             hub = importlib.import_module("huggingface_hub.constants")
             stack.enter_context(_replaced(hub, "HF_HUB_OFFLINE", True))
             stack.enter_context(_replaced(socket, "getaddrinfo", _no_network))
+            stack.enter_context(_replaced(socket, "create_connection", _no_network))
         yield given.signatures
 
 

@@ -7,9 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.files import open_regular, read_regular
@@ -17,6 +15,9 @@ from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.parsing import load_reason
 from ffhqref.weights.files import RECORD, Weights, records
 from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
+
+if TYPE_CHECKING:
+    import torch
 
 _held: ContextVar[Mapping[Path, Weights]] = ContextVar("_held")
 
@@ -143,6 +144,8 @@ def load_tensors(
     Raises:
         WeightsError: missing, changed, truncated, a pickle that holds more than tensors, or no tensors in it.
     """
+    import torch
+
     path = Path(file)
     with opened(file) as name:
         content = scan(name, file)

@@ -94,7 +94,7 @@ def test_what_pyiqa_loads_by_itself_is_refused_with_the_reason(blocked, name):
     assert blocked == []
 
 
-@pytest.mark.parametrize("name", ["clipiqa", "topiq_nr"])
+@pytest.mark.parametrize("name", ["clipiqa", pytest.param("topiq_nr", marks=pytest.mark.slow)])
 def test_what_is_allowed_still_opens_no_socket_offline(blocked, name):
     needs_pyiqa()
     line = outcome(lambda: make_metric(f"pyiqa:{name}", allow_remote_code=True))
