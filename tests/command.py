@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
+STAGED = ("run", "build", "audit", "degrade", "restore", "score", "report", "synthesize", "prepare", "faceme")
+"""Pipelines that start a worker for each core if not told otherwise; each worker imports torch."""
 
 
 @functools.cache
@@ -89,13 +91,15 @@ class Process:
 
 
 class Command:
-    """Runs ``ffhqref`` as a user would, from this checkout."""
+    """Runs ``ffhqref`` as a user would, from this checkout; without workers unless told of an engine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def start(self, *arguments: str, env: dict[str, str] | None = None, terminal: bool = False) -> Process:
         """Start the command and return the process; as a terminal would, at the head of a process group of its own."""
+        if arguments and arguments[0] in STAGED and not any(given.startswith(("engine", "-")) for given in arguments):
+            arguments = (*arguments, "engine.workers=0")
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **(env or {})}
         return Process(self.folder, arguments, environment, terminal=terminal)
 

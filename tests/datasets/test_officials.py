@@ -55,7 +55,7 @@ def officials(shared, tmp_path_factory):
     stage = EmbedStage(work / "aligned", "onnx", network, "ffhq_template")
     usable = images[images["error"].isna()][["image_id", "path", "sha256"]]
     good = [ImageRow(*facts) for facts in usable.itertuples(index=False)]
-    embedded = embed_images(stage, good, work / "embeddings", engine=LocalEngine(2))
+    embedded = embed_images(stage, good, work / "embeddings", engine=LocalEngine(1))
     assert not embedded.errors
     with table.open(newline="") as stream:
         people = {row["file"].removesuffix(".jpg"): row for row in csv.DictReader(stream)}

@@ -120,9 +120,11 @@ def test_properties_of_a_built_set(world, shuffle):
 def brute_farthest_point(to_target, full, count):
     """Farthest-point order by definition; None when a near-tie leaves it open."""
     left = list(to_target.index)
+    between = full.loc[left, left].to_dict()
+    to_target = to_target.to_dict()
     order = []
     while len(order) < count:
-        score = {n: -to_target[n] if not order else min(full.at[n, c] for c in order) for n in left}
+        score = {n: -to_target[n] if not order else min(between[n][c] for c in order) for n in left}
         best = sorted(score.values(), reverse=True)
         if len(best) > 1 and best[0] - best[1] < 1e-7:
             return None

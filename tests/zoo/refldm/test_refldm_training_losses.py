@@ -111,7 +111,8 @@ def test_codebook_loss_weighs_the_published_side():
 
 def test_conditions_are_dropped_whole_and_independently(small_config):
     task = diffusion(small_config, drop_lq=0.3, drop_references=0.4)
-    batch = TrainingBatch(*(x.repeat(32, *[1] * (x.dim() - 1)) for x in vars(source(2)(0, 0, 1)).values()))
+    corners = (x[..., :16, :16] for x in vars(source(2)(0, 0, 1)).values())
+    batch = TrainingBatch(*(x.repeat(32, *[1] * (x.dim() - 1)) for x in corners))
     lq_gone, references_gone = [], []
     for seed in range(5):
         _, lq, references = task.conditions(batch, torch.Generator().manual_seed(seed))
