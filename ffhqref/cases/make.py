@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ffhqref.cases.benchmark import Benchmark
     from ffhqref.cases.reference_folder import GivenReferences
-    from ffhqref.reference_sets.agesets import AgeSetConfig
+    from ffhqref.reference_sets.options import AgeSetConfig
     from ffhqref.reference_sets.plan import Run
     from ffhqref.store.workspace import Workspace
 

@@ -167,7 +167,8 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     register(_folders)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("config", list(overrides))
+        made: DictConfig = compose("config", list(overrides))
+        return made
 
 
 def printed(config: DictConfig, *, resolve: bool = False) -> str:

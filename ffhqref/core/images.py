@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ffhqref.core.errors import ImageError, one_line
 from ffhqref.core.files import read_regular, write_atomic
@@ -100,7 +100,7 @@ def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side:
         if size is not None and picture.size != (size, size):
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(picture, dtype=np.uint8).copy()
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(f"not a picture: {path}") from None
     except ImageError:
         raise

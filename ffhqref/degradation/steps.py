@@ -10,7 +10,7 @@ channels are swapped while they are 8-bit, 8-bit values become real through a ta
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from ffhqref.degradation.parameters import Parameters, Stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Float = TypeVar("Float", bound=np.floating)
 
 SMALLEST_SIGMA = 1e-6
 """Blur in pixels below which an axis counts as this: the published code divides by zero at 0."""
@@ -102,12 +104,13 @@ def degrade(
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(parameters.jpeg_quality)]
     _, data = cv2.imencode(".jpg", to_grey_levels(picture), quality)
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    picture = cv2.resize(cv2.LUT(decoded, _unit_values("float32")), (width, height), interpolation=cv2.INTER_LINEAR)
+    levels = cv2.LUT(decoded, _unit_values("float32"))
+    made: NDArray[np.float32] = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
     if parameters.colour_shift is not None:
-        picture = np.clip(picture + np.asarray(parameters.colour_shift, dtype=np.float32), 0.0, 1.0)
+        made = np.clip(made + np.asarray(parameters.colour_shift, dtype=np.float32), 0.0, 1.0)
     if parameters.grey and not preset.grey_first:
-        picture = _without_colour(picture, preset)
-    return picture
+        made = _without_colour(made, preset)
+    return made
 
 
 def blur_kernel(parameters: Parameters, size: int) -> NDArray[np.float64]:
@@ -144,12 +147,13 @@ def to_grey_levels(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     import cv2
 
     if picture.dtype != np.float32:
-        return np.rint(picture * 255.0).astype(np.uint8)
+        made: NDArray[np.uint8] = np.rint(picture * 255.0).astype(np.uint8)
+        return made
     levels: NDArray[np.uint8] = cv2.convertScaleAbs(picture, alpha=255.0)
     return levels
 
 
-def _without_colour(picture: NDArray[np.floating], preset: Degradation) -> NDArray[np.floating]:
+def _without_colour(picture: NDArray[Float], preset: Degradation) -> NDArray[Float]:
     import cv2
 
     rule = cv2.COLOR_BGR2GRAY if preset.colour_order == "bgr" else cv2.COLOR_RGB2GRAY
@@ -158,7 +162,7 @@ def _without_colour(picture: NDArray[np.floating], preset: Degradation) -> NDArr
 
 @cache
 def _unit_values(dtype: str) -> NDArray[np.floating]:
-    values = np.arange(256, dtype=dtype) / np.asarray(255.0, dtype=dtype)
+    values: NDArray[np.floating] = np.arange(256, dtype=dtype) / np.asarray(255.0, dtype=dtype)
     values.flags.writeable = False
     return values
 

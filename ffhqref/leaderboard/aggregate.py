@@ -10,10 +10,10 @@ import numpy as np
 
 from ffhqref.core.seeding import case_seed
 from ffhqref.leaderboard.board import BoardRow, board_frame
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, WHOLE_SET
 from ffhqref.leaderboard.options import FAILURE_POLICIES
 from ffhqref.leaderboard.published import leak_mark
 from ffhqref.leaderboard.statistics import ALPHA, mean_interval, paired_tests, rank_intervals
+from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

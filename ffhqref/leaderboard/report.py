@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.leaderboard.aggregate import Analysis, analyse
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, CaseValues, case_values
+from ffhqref.leaderboard.case_values import CaseValues, case_values
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.origin import origin
 from ffhqref.leaderboard.pairs import pair_tables
@@ -16,6 +16,7 @@ from ffhqref.leaderboard.published import match_published
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
 from ffhqref.leaderboard.view import Arrangement, tables
+from ffhqref.metrics.base import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

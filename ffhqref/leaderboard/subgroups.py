@@ -11,8 +11,9 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.seeding import case_seed
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, identity_codes
+from ffhqref.leaderboard.case_values import identity_codes
 from ffhqref.leaderboard.statistics import ALPHA, cluster_sums, max_t_p_values, mean_interval
+from ffhqref.metrics.base import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

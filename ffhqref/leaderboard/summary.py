@@ -12,7 +12,7 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.leaderboard.board import BoardRow
-from ffhqref.leaderboard.case_values import GROUND_TRUTH
+from ffhqref.metrics.base import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

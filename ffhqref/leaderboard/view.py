@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.leaderboard.board import BoardRow
-from ffhqref.leaderboard.case_values import GROUND_TRUTH
 from ffhqref.leaderboard.subgroups import is_pose
+from ffhqref.metrics.base import GROUND_TRUTH
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,18 +20,21 @@ def png_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     OpenCV lets libpng convert: 15-bit weights, truncated. ``cvtColor`` rounds, so half of its pixels are one higher.
     """
     red, green, blue = image.astype(np.uint32).transpose(2, 0, 1)
-    return ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
+    made: NDArray[np.uint8] = ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
+    return made
 
 
 def luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the YIQ luma [H, W] in 0..1 of float32 RGB [3, H, W] in 0..1, in float32 like pyiqa."""
     red, green, blue = (np.float32(weight) for weight in YIQ_LUMA)
-    return image[0] * red + image[1] * green + image[2] * blue
+    made: NDArray[np.float32] = image[0] * red + image[1] * green + image[2] * blue
+    return made
 
 
 def grey_levels(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return 0..1 as whole grey levels 0..255: pyiqa rounds, as MATLAB's 8-bit images imply."""
-    return np.rint(values * np.float32(255.0)).astype(np.float64)
+    made: NDArray[np.float64] = np.rint(values * np.float32(255.0)).astype(np.float64)
+    return made
 
 
 @cache

@@ -117,7 +117,8 @@ def clean_resize(image: NDArray[np.uint8], size: int = _SIZE) -> NDArray[np.floa
         np.asarray(Image.fromarray(plane.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
         for plane in image.transpose(2, 0, 1)
     ]
-    return np.clip(np.stack(planes), 0.0, 255.0)
+    made: NDArray[np.float32] = np.clip(np.stack(planes), 0.0, 255.0)
+    return made
 
 
 def _inception(file: weights.Weights) -> torch.nn.Module:

@@ -54,7 +54,8 @@ def grey_resnet18() -> torch.nn.Module:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             inner = self.prelu(self.bn1(self.conv1(self.bn0(x))))
             beside = x if self.downsample is None else self.downsample(x)
-            return self.prelu(self.bn2(self.conv2(inner)) + beside)
+            made: torch.Tensor = self.prelu(self.bn2(self.conv2(inner)) + beside)
+            return made
 
     class GreyResNet18(nn.Module):
         def __init__(self) -> None:
@@ -75,7 +76,8 @@ def grey_resnet18() -> torch.nn.Module:
             x = torch.max_pool2d(self.prelu(self.bn1(self.conv1(x))), 2)
             for number in range(1, 5):
                 x = getattr(self, f"layer{number}")(x)
-            return self.bn5(self.fc5(self.bn4(x).flatten(1)))
+            made: torch.Tensor = self.bn5(self.fc5(self.bn4(x).flatten(1)))
+            return made
 
     return GreyResNet18().eval()
 

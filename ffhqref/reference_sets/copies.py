@@ -27,7 +27,10 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return an image as float32 [64, 64, 3], area-averaged."""
     import cv2
 
-    return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
+    made: NDArray[np.float32] = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
+    return made
 
 
 def are_alike(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:

@@ -64,7 +64,8 @@ def simulate_embeddings(
 
 
 def _normalised(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return weights / weights.sum()
+    made: NDArray[np.float64] = weights / weights.sum()
+    return made
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -140,7 +140,8 @@ def _check_rows(names: NDArray[np.object_], rows: NDArray[np.float32]) -> None:
 
 
 def _distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(1.0 - (a * b).sum(axis=-1), 0.0)
+    made: NDArray[np.float64] = np.maximum(1.0 - (a * b).sum(axis=-1), 0.0)
+    return made
 
 
 def distances_to(units: NDArray[np.float64], row: int) -> NDArray[np.float64]:

@@ -158,7 +158,8 @@ def _synthetic(info: RestorerInfo, side: int, seed: int = 1, references: int | N
     def textured() -> np.ndarray:
         coarse = rng.random((3, 8, 8), dtype=np.float32)
         large = np.kron(coarse, np.ones((1, -(-side // 8), -(-side // 8)), np.float32))[:, :side, :side]
-        return np.clip(large + rng.normal(0, 0.03, large.shape).astype(np.float32), 0, 1)
+        made: np.ndarray = np.clip(large + rng.normal(0, 0.03, large.shape).astype(np.float32), 0, 1)
+        return made
 
     halves = np.zeros((3, side, side), np.float32)
     halves[..., side // 2 :] = 1

@@ -132,7 +132,8 @@ def _antialiased(image: Image8, size: int, kind: Image.Resampling) -> Image8:
 
 
 def _levels(image: NDArray[np.floating]) -> Image8:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    made: Image8 = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return made
 
 
 def _scaled(length: int, size: int) -> int:

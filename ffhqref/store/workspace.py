@@ -180,7 +180,8 @@ class Workspace:
         def sha256(path: str) -> str:
             if path not in known:
                 known[path] = sha256_file(self.file(path.removeprefix(OWN)))
-            return known[path]
+            made: str = known[path]
+            return made
 
         return sha256
 

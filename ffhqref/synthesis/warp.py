@@ -210,7 +210,8 @@ def _light(grid: NDArray[np.float64], points: NDArray[np.float64], change: Chang
     centre, width = _centre(points), HEAD_WIDTH * _distance(points)
     near = _bump(grid, centre, width) * _window(grid - centre, _distance(points))
     slope = (HEAD_HEIGHT / HEAD_WIDTH / width) * (grid - centre) * near[..., None]
-    return np.clip(1.0 + slope @ np.array(change.light), 0.5, 1.6)
+    made: NDArray[np.float64] = np.clip(1.0 + slope @ np.array(change.light), 0.5, 1.6)
+    return made
 
 
 def _window(offset: NDArray[np.float64], distance: float) -> NDArray[np.float64]:

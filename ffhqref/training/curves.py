@@ -72,7 +72,8 @@ def curve_figure(curve: str | Path) -> Figure:
 def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Return the mean of each run of ``width`` neighbours: [n] to [n - width + 1]."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[width:] - sums[:-width]) / width
+    made: NDArray[np.float64] = (sums[width:] - sums[:-width]) / width
+    return made
 
 
 def _read(path: Path) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:

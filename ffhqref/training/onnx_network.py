@@ -45,7 +45,8 @@ def _gemm(x: list[Tensor], given: dict[str, Any]) -> Tensor:
     first = x[0].T if given.get("transA") else x[0]
     second = x[1].T if given.get("transB") else x[1]
     product = given.get("alpha", 1.0) * (first @ second)
-    return product + given.get("beta", 1.0) * x[2] if len(x) > 2 else product
+    made: Tensor = product + given.get("beta", 1.0) * x[2] if len(x) > 2 else product
+    return made
 
 
 OPERATORS: dict[str, Operator] = {

@@ -19,8 +19,9 @@ from ffhqref.datasets.stage import ImageRow, file_rows
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_images
-from ffhqref.reference_sets.agesets import CROSS, SAME, AgeSetConfig, build_age_sets
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.agesets import CROSS, SAME, build_age_sets
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import AgeSetConfig, BuildConfig
 from ffhqref.reference_sets.references import candidates
 from ffhqref.reference_sets.vectors import Embeddings
 

@@ -14,9 +14,10 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
 from ffhqref.metrics import MetricRuntime, dataset_metrics
+from ffhqref.metrics.base import GROUND_TRUTH
 from ffhqref.metrics.dataset_metrics import DATASET_METRICS, DatasetMetric, ImageFeatures, SetScore
 from ffhqref.metrics.dataset_scoring import dataset_notes, dataset_reasons, score_datasets
-from ffhqref.metrics.scoring import GROUND_TRUTH, ScoreRow
+from ffhqref.metrics.scoring import ScoreRow
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.engine import LocalEngine
 from ffhqref.metrics import Metric, MetricBatch, stage
+from ffhqref.metrics.base import GROUND_TRUTH
 from ffhqref.metrics.identity import IDS, EmbeddingCache, FaceEmbedder
-from ffhqref.metrics.scoring import GROUND_TRUTH, MetricSet, ScoreRow, resolve_metrics, score
+from ffhqref.metrics.scoring import MetricSet, ScoreRow, resolve_metrics, score
 from ffhqref.store.tables import to_arrow
 
 

@@ -11,10 +11,11 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
 from ffhqref.core.errors import ConfigError, DatasetError
-from ffhqref.reference_sets.agesets import CROSS, SAME, AgeSetConfig, build_age_sets, summarise_age_sets
+from ffhqref.reference_sets.agesets import CROSS, SAME, build_age_sets, summarise_age_sets
 from ffhqref.reference_sets.agreement import agreement
 from ffhqref.reference_sets.audit import audit_identities, calibrate_threshold, contact_sheet
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import AgeSetConfig, BuildConfig
 from ffhqref.reference_sets.references import candidates, farthest_point_order
 from ffhqref.reference_sets.simulate import simulate_embeddings
 from ffhqref.reference_sets.vectors import Embeddings

@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import read_options
 from ffhqref.reference_sets.agreement import disagreements
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import BuildConfig
 from ffhqref.reference_sets.references import (
     Exclusions,
     candidates,

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import BuildConfig
 from ffhqref.reference_sets.release import (
     compare_references,
     make_release,

@@ -14,7 +14,8 @@ import pytest
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import save_png
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import BuildConfig
 from ffhqref.reference_sets.references import Exclusions
 from ffhqref.reference_sets.review import read_exclusions, write_review
 from ffhqref.store import schemas

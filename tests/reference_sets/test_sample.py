@@ -8,7 +8,8 @@ import pytest
 from ffhqref.core.images import read_rgb
 from ffhqref.faces import embed, make_embedder
 from ffhqref.reference_sets.agreement import agreement
-from ffhqref.reference_sets.build import BuildConfig, build_reference_set
+from ffhqref.reference_sets.build import build_reference_set
+from ffhqref.reference_sets.options import BuildConfig
 
 
 @pytest.fixture(scope="module")

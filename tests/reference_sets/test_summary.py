@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffhqref.reference_sets.build import BuildConfig, ReferenceSet, build_reference_set
+from ffhqref.reference_sets.build import ReferenceSet, build_reference_set
+from ffhqref.reference_sets.options import BuildConfig
 from ffhqref.reference_sets.release import imported, make_release
 from ffhqref.reference_sets.simulate import simulate_embeddings
 from ffhqref.reference_sets.summary import describe_differences, describe_images, describe_set

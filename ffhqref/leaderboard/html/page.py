@@ -15,7 +15,7 @@ import numpy as np
 from ffhqref import __version__
 from ffhqref.core.errors import TableError
 from ffhqref.core.files import write_atomic
-from ffhqref.leaderboard.case_values import GROUND_TRUTH, RULE
+from ffhqref.leaderboard.case_values import RULE
 from ffhqref.leaderboard.formats import ReportFormat, Written
 from ffhqref.leaderboard.html.payload import (
     benchmark_payload,
@@ -30,6 +30,7 @@ from ffhqref.leaderboard.plots.layout import SIZES, Layout
 from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
 from ffhqref.leaderboard.statistics import ALPHA
 from ffhqref.leaderboard.view import FEW_PEOPLE, arrow, decimals, feature_name, metric_of_role, scored_metrics
+from ffhqref.metrics.base import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence

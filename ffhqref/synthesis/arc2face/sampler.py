@@ -113,4 +113,5 @@ def sample(
                 predicted = without + guidance_scale * (wanted - without)
             latents = scheduler.step(predicted, time, latents, return_dict=False)[0]
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-    return (decoded.float() / 2.0 + 0.5).clamp(0.0, 1.0)
+    made: torch.Tensor = (decoded.float() / 2.0 + 0.5).clamp(0.0, 1.0)
+    return made

@@ -49,7 +49,8 @@ def adversarial_share(reconstruction: Tensor, adversarial: Tensor, last_layer: T
     """Return the ratio of the two losses' gradient norms at the decoder's last layer, at most 1e4."""
     wanted = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)[0]
     given = torch.autograd.grad(adversarial, last_layer, retain_graph=True)[0]
-    return (wanted.norm() / (given.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    made: Tensor = (wanted.norm() / (given.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    return made
 
 
 class PatchDiscriminator(nn.Module):

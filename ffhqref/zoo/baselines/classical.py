@@ -48,7 +48,8 @@ class NonLocalMeans(Restorer):
         # OpenCV takes the channels as BGR for its step to CIELAB
         levels = np.ascontiguousarray(np.rint(picture[..., ::-1] * 255).astype(np.uint8))
         made = cv2.fastNlMeansDenoisingColored(levels, None, self.strength, self.strength, 7, 21)
-        return made[..., ::-1].astype(np.float32) / 255
+        found: NDArray[np.float32] = made[..., ::-1].astype(np.float32) / 255
+        return found
 
 
 class TotalVariation(Restorer):

@@ -60,7 +60,10 @@ class Bicubic(Restorer):
         import cv2
 
         height, width = picture.shape[:2]
-        return cv2.resize(reduce_by(picture, self.factor), (width, height), interpolation=cv2.INTER_CUBIC)
+        made: NDArray[np.float32] = cv2.resize(
+            reduce_by(picture, self.factor), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        return made
 
 
 class FirstReference(Restorer):

@@ -76,7 +76,8 @@ class Query(nn.Module):
 
     def forward(self, part: Tensor) -> Tensor:
         """Return [B, C/4, h, w]."""
-        return self.Query(part)
+        made: Tensor = self.Query(part)
+        return made
 
 
 class KeyValue(nn.Module):
@@ -102,7 +103,8 @@ class Mask(nn.Module):
 
     def forward(self, part: Tensor, specific: Tensor, generic: Tensor) -> Tensor:
         """Return [B, C, h, w]."""
-        return self.convCat(torch.cat([self.conv1(part), self.conv2(specific), self.conv3(generic)], dim=1))
+        made: Tensor = self.convCat(torch.cat([self.conv1(part), self.conv2(specific), self.conv3(generic)], dim=1))
+        return made
 
 
 class MultiDilation(nn.Module):
@@ -118,7 +120,8 @@ class MultiDilation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, C, H, W]."""
         branches = [self.conv1(x), self.conv2(x), self.conv3(x), self.conv4(x)]
-        return self.convi(torch.cat(branches, dim=1)) + x
+        made: Tensor = self.convi(torch.cat(branches, dim=1)) + x
+        return made
 
 
 class UpBlock(nn.Module):
@@ -135,7 +138,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return [B, out, 2H, 2W]."""
         x = F.leaky_relu(self.conv1(x), 0.2)
-        return self.convup(x * self.ScaleModel1(skip) + self.ShiftModel1(skip))
+        made: Tensor = self.convup(x * self.ScaleModel1(skip) + self.ShiftModel1(skip))
+        return made
 
 
 def read_memory(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -147,7 +151,8 @@ def read_memory(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         values: [N, C, h, w].
     """
     agreement = (keys.flatten(1) @ query.flatten()) / len(keys) ** 0.5  # by the slots, not by the dimension
-    return (agreement.softmax(dim=0) @ values.flatten(1)).view(1, *values.shape[1:])
+    made: Tensor = (agreement.softmax(dim=0) @ values.flatten(1)).view(1, *values.shape[1:])
+    return made
 
 
 def with_statistics_of(x: Tensor, model: Tensor) -> Tensor:

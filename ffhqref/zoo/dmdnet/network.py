@@ -109,7 +109,8 @@ class DMDNet(nn.Module):
             size = (bottom - top, right - left)
             pasted[scale][:, :, top:bottom, left:right] = _resize(made, size)
         x = self.up1(self.MSDilate(maps[64]), pasted[64])
-        return self.up4(self.up3(self.up2(x, pasted[128]), pasted[256]))
+        found: Tensor = self.up4(self.up3(self.up2(x, pasted[128]), pasted[256]))
+        return found
 
     def specific_memory(self, references: Sequence[tuple[Tensor, Boxes]]) -> dict[str, tuple[Tensor, Tensor]]:
         """Return keys and values [N, …] by part and scale (``LE_256``), one slot for each reference."""
@@ -136,7 +137,8 @@ class DMDNet(nn.Module):
             mask = self.get_submodule(f"{name}_Mask")(own, closer, read)
             read = mask * closer + (1 - mask) * read
         normed = with_statistics_of(read, own)
-        return self.get_submodule(f"{name}_Attention")(normed - own) * normed + own
+        made: Tensor = self.get_submodule(f"{name}_Attention")(normed - own) * normed + own
+        return made
 
 
 def _scaled(box: tuple[int, ...], scale: int) -> tuple[int, int, int, int]:

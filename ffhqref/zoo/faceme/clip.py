@@ -139,4 +139,5 @@ def clip_pixels(face: NDArray[np.uint8], size: int = 224) -> torch.Tensor:
 
 def unit_length(embeddings: torch.Tensor) -> torch.Tensor:
     """Return ArcFace vectors [..., d] divided by their Euclidean norm, which `mix.Mix` expects."""
-    return embeddings / torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+    made: torch.Tensor = embeddings / torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+    return made

@@ -161,7 +161,8 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, feature: Tensor) -> Tensor:
         """Return [B, 2·out, H, W]."""
-        return self.activate(self.noise(self.conv(x, style), feature))
+        made: Tensor = self.activate(self.noise(self.conv(x, style), feature))
+        return made
 
 
 class ToRGB(nn.Module):
@@ -177,7 +178,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, style: Tensor, below: Tensor | None = None) -> Tensor:
         """Return [B, 3, H, W]."""
         picture = self.conv(x, style) + self.bias
-        return picture if below is None else picture + self.upsample(below)
+        made: Tensor = picture if below is None else picture + self.upsample(below)
+        return made
 
 
 class PixelNorm(nn.Module):
@@ -223,7 +225,7 @@ class Generator(nn.Module):
         """Return [B, 3, S, S] from [B, style_dim] and the encoder's maps, 4x4 first."""
         style = self.style(latent)
         x = self.conv1(self.input(len(latent)), style, features[0])
-        picture = self.to_rgb1(x, style)
+        picture: Tensor = self.to_rgb1(x, style)
         for level, feature in enumerate(features[1:]):
             x = self.convs[2 * level](x, style, feature)
             x = self.convs[2 * level + 1](x, style, feature)
@@ -256,4 +258,5 @@ class FullGenerator(nn.Module):
         for level in range(self.depth):
             x = self.get_submodule(f"ecd{level}")(x)
             features.append(x)
-        return self.generator(self.final_linear(x.flatten(1)), features[::-1])
+        made: Tensor = self.generator(self.final_linear(x.flatten(1)), features[::-1])
+        return made

@@ -82,4 +82,5 @@ def tokens(x: Tensor) -> Tensor:
 
 def picture(x: Tensor, height: int, width: int) -> Tensor:
     """Return tokens [B, H·W, C] as [B, C, H, W], channels_last."""
-    return x.transpose(1, 2).unflatten(2, (height, width))
+    made: Tensor = x.transpose(1, 2).unflatten(2, (height, width))
+    return made

@@ -54,7 +54,8 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
     """
     operator = _operator(x.device.type)
     if operator is not None:
-        return operator(x, offset, weight, bias, padding=weight.shape[2] // 2, mask=mask)
+        made: Tensor = operator(x, offset, weight, bias, padding=weight.shape[2] // 2, mask=mask)
+        return made
     return plain_deform_conv2d(x, offset, mask, weight, bias)
 
 

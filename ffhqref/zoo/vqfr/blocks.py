@@ -47,7 +47,8 @@ class ResidualBlock(nn.Module):
         """Return [B, out, H, W]."""
         made = self.conv1(F.silu(self.norm1(x)))
         made = self.conv2(F.silu(self.norm2(made)))
-        return made + (self.get_submodule(self._shortcut)(x) if self._shortcut else x)
+        found: Tensor = made + (self.get_submodule(self._shortcut)(x) if self._shortcut else x)
+        return found
 
 
 class TextureWarping(nn.Module):

@@ -82,7 +82,8 @@ class VQFRConfig:
     @property
     def size(self) -> int:
         """Return the side of the picture in pixels."""
-        return self.quantizer_opt.spatial_size[0] * 2 ** (len(self.channel_multipliers) - 1)
+        made: int = self.quantizer_opt.spatial_size[0] * 2 ** (len(self.channel_multipliers) - 1)
+        return made
 
 
 @dataclass(frozen=True)

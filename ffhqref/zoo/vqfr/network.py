@@ -33,7 +33,8 @@ class Attention(nn.Module):
         normed = self.norm(x)
         q, k, v = (layer(normed).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
         made = F.scaled_dot_product_attention(q, k, v)
-        return x + self.proj_out(made.transpose(1, 2).reshape(x.shape))
+        found: Tensor = x + self.proj_out(made.transpose(1, 2).reshape(x.shape))
+        return found
 
 
 def _level(channels: int, out: int, blocks: int, attention: bool) -> list[nn.Module]:
@@ -70,7 +71,8 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.blocks:
             x = block(x)
-        return self.conv_out(self.mid_blocks(x))
+        made: Tensor = self.conv_out(self.mid_blocks(x))
+        return made
 
 
 class Decoder(nn.Module):
@@ -139,6 +141,7 @@ class MainBranch(nn.Module):
             condition: feature of the input picture.
             textures: of each level, coarsest first.
         """
+        x: Tensor
         x, offset = self.align_func_dict[self._levels[0]](condition, textures[0], None)
         for level, texture in zip(self._levels[1:], textures[1:], strict=True):
             x = self.pre_upsample_dict[level](x)
@@ -175,7 +178,8 @@ class VQFRv2(nn.Module):
         """Return the predicted codes [B, h, w] of a picture."""
         feature = self.encoder(x)
         logits = self.feat2index(feature.flatten(2).transpose(1, 2))
-        return logits.argmax(dim=2).view(len(x), *feature.shape[2:])
+        made: Tensor = logits.argmax(dim=2).view(len(x), *feature.shape[2:])
+        return made
 
     def forward(self, x: Tensor, fidelity_ratio: float) -> Tensor:
         """Return [B, 3, S, S], about −1..1 and not clamped, from RGB [B, 3, S, S] in −1..1.
@@ -189,4 +193,5 @@ class VQFRv2(nn.Module):
         feature = textures[-1]
         if fidelity_ratio:
             feature = feature + fidelity_ratio * self.main_branch(self.inpfeat_extraction(x), textures)
-        return self.decoder.conv_out(feature)
+        made: Tensor = self.decoder.conv_out(feature)
+        return made

@@ -62,7 +62,8 @@ class Encoder(nn.Module):
             if level in self.pre_downsample_dict:
                 x = self.pre_downsample_dict[level](x)
             x = self.encoder_dict[level](x)
-        return self.enc_convout_dict[self._levels[-1]](x)
+        made: Tensor = self.enc_convout_dict[self._levels[-1]](x)
+        return made
 
 
 class TextureDecoder(nn.Module):
@@ -122,7 +123,8 @@ class MainDecoder(nn.Module):
             x = self.pre_upsample_dict[level](x)
             warped, offset = self.align_func_dict[level](condition, texture, offset)
             x = self.decoder_dict[level](torch.cat([x, warped], dim=1))
-        return self.conv_out(torch.cat([self.conv_out_1(x), picture], dim=1))
+        made: Tensor = self.conv_out(torch.cat([self.conv_out_1(x), picture], dim=1))
+        return made
 
 
 class Quantizer(nn.Module):
@@ -146,7 +148,8 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, C, h, w]."""
-        return self.post_quant_conv(self.embedding(self.code_indices(x)).permute(0, 3, 1, 2))
+        made: Tensor = self.post_quant_conv(self.embedding(self.code_indices(x)).permute(0, 3, 1, 2))
+        return made
 
 
 class Quantizers(nn.Module):
@@ -160,7 +163,8 @@ class Quantizers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, C, h, w]."""
-        return self.quantize_dict[self._level](x)
+        made: Tensor = self.quantize_dict[self._level](x)
+        return made
 
 
 class InputFeature(nn.Module):
@@ -172,7 +176,8 @@ class InputFeature(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, out, H, W]."""
-        return self.conv(x)
+        made: Tensor = self.conv(x)
+        return made
 
 
 class VQFRv1(nn.Module):
@@ -192,4 +197,5 @@ class VQFRv1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, 3, S, S], about −1..1 and not clamped, from RGB [B, 3, S, S] in −1..1."""
         textures = self.decoder(self.quantizer(self.encoder(x)))
-        return self.main_decoder(x, self.inpfeat_extraction(x), textures)
+        made: Tensor = self.main_decoder(x, self.inpfeat_extraction(x), textures)
+        return made
