@@ -53,6 +53,8 @@ class Benchmark(Options):
     """Folder of ground truths from outside, each the case of its name: the file's, or person/image where they lie in
     folders of people. ``lq_folder`` and ``reference_folder`` have the same names; without ``lq_folder`` there are
     outputs to score but nothing to restore."""
+    exported: Annotated[Path | None, AfterValidator(_folder)] = None
+    """Folder of one benchmark that `ffhqref export` wrote: its cases as they were."""
     split: Literal["train", "val", "test"] | None = None
     """Split whose targets are the cases; null: every image of ``lq_folder``, without ground truth."""
     references: int | None = Field(default=5, ge=1)
@@ -89,15 +91,7 @@ class Benchmark(Options):
         key = f"benchmark.{name}"
         given = {option: value for option, value in options.items() if option != "counts" or value is not None}
         made = read_options(cls, {"name": name, **given}, key)
-        if made.gt_folder is not None:
-            for option in ("split", "degradation", "reference_list"):
-                if getattr(made, option) is not None:
-                    raise ConfigError(f"{key}.{option}: not together with {key}.gt_folder, whose images are the cases")
-        elif (made.degradation is None) == (made.lq_folder is None):
-            raise ConfigError(
-                f"benchmark '{name}' needs its low-quality images: {key}.lq_folder=FOLDER of published ones, or "
-                f"{key}.degradation=NAME to make them (one of the two)"
-            )
+        made._check_source()
         wants_split = {
             "degradation": "degrade the targets of",
             "ages": "choose references by age",
@@ -126,6 +120,22 @@ class Benchmark(Options):
     def gives_references(self) -> bool:
         """Whether references come from a folder or list of their own, not from the table ``references``."""
         return self.reference_folder is not None or self.reference_list is not None
+
+    def _check_source(self) -> None:
+        key = f"benchmark.{self.name}"
+        if self.exported is not None:
+            for option in ("split", "degradation", "lq_folder", "gt_folder", "reference_folder", "reference_list"):
+                if getattr(self, option) is not None:
+                    raise ConfigError(f"{key}.{option}: not together with {key}.exported, which tells its cases")
+        elif self.gt_folder is not None:
+            for option in ("split", "degradation", "reference_list"):
+                if getattr(self, option) is not None:
+                    raise ConfigError(f"{key}.{option}: not together with {key}.gt_folder, whose images are the cases")
+        elif (self.degradation is None) == (self.lq_folder is None):
+            raise ConfigError(
+                f"benchmark '{self.name}' needs its low-quality images: {key}.lq_folder=FOLDER of published ones, or "
+                f"{key}.degradation=NAME to make them (one of the two)"
+            )
 
     def _check_given_references(self, expected: bool) -> None:
         key = f"benchmark.{self.name}"

@@ -138,7 +138,7 @@ def make_cases(
                 "age_gap": gap,
             }
         )
-    return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
+    return typed_cases(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
 
 
 def make_blind_cases(
@@ -184,7 +184,7 @@ def make_blind_cases(
         }
         for name, path in sorted(lq_paths.items())
     ]
-    return _typed(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
+    return typed_cases(pd.DataFrame(rows, columns=list(SPECS["cases"].columns)))
 
 
 def _people(names: Sequence[str], references: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -204,7 +204,8 @@ def _people(names: Sequence[str], references: Mapping[str, Sequence[str]]) -> di
     return {str(name): int(number) for name, number in zip(known["image_id"], known["identity_id"], strict=True)}
 
 
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+def typed_cases(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return cases with the types of the table where rows may have none."""
     frame["identity_id"] = frame["identity_id"].astype("Int32")
     frame["age"] = frame["age"].astype("float32")
     frame["age_gap"] = frame["age_gap"].astype("float32")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cases.compare import CompareRow, CompareStage
+from ffhqref.cases.exported import ExportedCases, import_export
 from ffhqref.cases.folders import folder_cases, import_folders
 from ffhqref.cases.lq import (
     ITSELF,
@@ -130,9 +131,14 @@ class CaseMaker:
             for b in benchmarks
             if b.gt_folder or b.lq_folder
         }
+        packed = {b.name: self._exported(b) for b in benchmarks if b.exported}
+        brought |= {name: found.records for name, found in packed.items()}
         cases: dict[str, pd.DataFrame] = {}
         for benchmark in benchmarks:
             name = benchmark.name
+            if benchmark.exported:
+                cases[name] = packed[name].cases
+                continue
             if benchmark.gt_folder:
                 cases[name] = folder_cases(benchmark, brought[name], self.workspace.root)
                 self._compare(name, cases[name], images, brought[name])
@@ -162,7 +168,15 @@ class CaseMaker:
             if lost:
                 self.say(f"benchmark '{name}': {lost} of {len(targets[name])} targets have no case, see above")
         rows = [row for records in brought.values() for row in records]
+        if packed:
+            parts = [made, *(found.degradations for found in packed.values())]
+            made = pd.concat([part for part in parts if len(part)] or parts[:1])
+            made = made.drop_duplicates(["target_id", "level"], ignore_index=True)
         return CaseTables(made, pd.DataFrame(rows, columns=list(SPECS["imports"].columns)), cases)
+
+    def _exported(self, benchmark: Benchmark) -> ExportedCases:
+        folder = Path(str(benchmark.exported))
+        return import_export(benchmark.name, folder, self.workspace.root, self.run, self.say, self.limit)
 
     def _compare(self, name: str, cases: pd.DataFrame, images: pd.DataFrame, records: Sequence[ImportRecord]) -> None:
         """Tell of low-quality images that are their own ground truth, and of references that show the very image."""

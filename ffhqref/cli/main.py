@@ -29,6 +29,7 @@ PIPELINES = {
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
     "evaluate": "a folder of outputs -> its scores and its place among all that the workspace has: outputs=FOLDER",
+    "export": "cases -> a data set in the hub's layout: to=FOLDER format=webdataset|parquet|imagefolder",
     "train": "reference set -> checkpoints: model=[vqgan,ldm,refldm] (ReF-LDM) or faceme, train=tiny|paper",
     "prepare": "reference set -> features and list of pictures that FaceMe trains on",
     "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",

@@ -61,7 +61,8 @@ def _searched(config: RunConfig) -> dict[str, Path]:
         f"dataset.{key}": value for key, value in config.dataset.options.items() if key not in TABLES
     }
     for name, options in config.parts("benchmark").items():
-        given |= {f"benchmark.{name}.{key}": options.get(key) for key in ("lq_folder", "gt_folder", "reference_folder")}
+        keys = ("lq_folder", "gt_folder", "reference_folder", "exported")
+        given |= {f"benchmark.{name}.{key}": options.get(key) for key in keys}
     given |= {"outputs": config.outputs, "gt": config.gt, "lq": config.lq, "references": config.references}
     for path in config.contamination.benchmarks:
         if not (path.expanduser() / "tables").is_dir():
@@ -72,6 +73,8 @@ def _searched(config: RunConfig) -> dict[str, Path]:
 def _folders(config: RunConfig) -> dict[str, Path]:
     """Return the folders that the config gives to output, by key."""
     found = {"root": Path(config.root)}
+    if config.to is not None:
+        found["to"] = config.to
     if "folder" in config.train.model_fields_set:
         found["train.folder"] = config.train.folder
     for label, options in config.parts("restorer").items():

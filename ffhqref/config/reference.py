@@ -22,6 +22,7 @@ RESTORE = ("restorer", "dry_run")
 SCORE = ("metric", "set_metric", "download")
 REPORT = ("report", "merge")
 EVALUATE = ("outputs", "name", "match", "gt", "lq", "references", "benchmark", *SCORE, "report")
+EXPORT = ("format", "to", "benchmark")
 SYNTHESIZE = ("synthesis", "contamination")
 TRAIN = ("model", "train", "contamination")
 
@@ -33,6 +34,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "restore": ("benchmark", *RESTORE),
     "score": ("benchmark", "restorer", *SCORE, "embedder"),
     "evaluate": EVALUATE,
+    "export": EXPORT,
     "report": ("benchmark", "restorer", "metric", *REPORT),
     "train": TRAIN,
     "prepare": ("train", "contamination"),

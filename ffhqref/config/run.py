@@ -186,6 +186,10 @@ class RunConfig(Options):
     """evaluate: folder of the low-quality images that the outputs were made from."""
     references: Path | None = None
     """evaluate: folder of the references of each image or person."""
+    format: Literal["webdataset", "parquet", "imagefolder"] = "parquet"
+    """export: layout of the hub."""
+    to: Path | None = None
+    """export: the new folder."""
     merge: tuple[str, ...] | None = None
     """[FIRST,SECOND]: `report` ranks these workspaces' methods together, into this root's report folder."""
     report: ReportOptions = ReportOptions()
