@@ -39,6 +39,7 @@ PIPELINES = {
 
 COMMANDS = {
     "zoo": "every restorer: licence, references, weights, leak mark, proof, cost (options: ffhqref zoo --help)",
+    "published": "numbers that papers print, set by set (options: ffhqref published --help)",
     "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
 }
 """Pipelines that have arguments of their own in place of a Hydra config."""

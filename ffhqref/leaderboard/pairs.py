@@ -102,6 +102,11 @@ def markdown_pairs(tables: list[PairTable]) -> str:
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
+def tsv_pairs(table: PairTable) -> str:
+    """Return the rows for a spreadsheet."""
+    return "".join("\t".join(map(str, line)) + "\n" for line in (table.head, *map(_cells, table.rows)))
+
+
 def latex_pairs(tables: list[PairTable]) -> str:
     r"""Return one ``table*`` for two conditions, for a paper that loads ``booktabs``."""
     parts = []

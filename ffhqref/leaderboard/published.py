@@ -192,6 +192,61 @@ def match_published(
     return frame.drop(columns="order")
 
 
+@dataclass(frozen=True)
+class PublishedCell:
+    """A printed number under a measured metric."""
+
+    value: float
+    reason: str
+    """Why it cannot be compared with measured numbers of the benchmark; empty: it can."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """What one table of a paper prints of a method on a benchmark's set and level."""
+
+    method: str
+    paper: str
+    table: str
+    trust: str
+    cells: Mapping[str, PublishedCell]
+    """By measured metric."""
+
+
+def published_rows(info: BenchmarkInfo, signatures: Mapping[str, str]) -> list[PublishedRow]:
+    """Return all that papers print for a benchmark's set and level, of measured methods and of others.
+
+    Args:
+        info: the benchmark; a set that no paper prints has no rows.
+        signatures: metric to its signature; numbers of other metrics are left out.
+    """
+    known = _published()
+    mine = known[known["dataset"] == info.dataset]
+    same = mine["degradation"].str.lower() == info.degradation.lower()
+    if info.lq_release:
+        same |= mine["lq_release"] == info.lq_release
+    found = []
+    for (paper, table, method), part in mine[same.fillna(False).astype(bool)].groupby(["paper", "table", "method"]):
+        cells: dict[str, PublishedCell] = {}
+        for row in part.to_dict("records"):
+            metric, reason = _metric_match(row, signatures)
+            if metric is None or (metric in cells and not cells[metric].reason):
+                continue
+            cells[metric] = PublishedCell(float(row["value"]), _protocol_mismatch(row, info, None) or reason)
+        if cells:
+            trust = str(part["trust"].iloc[0])
+            found.append(PublishedRow(str(method), str(paper), str(table), trust, cells))
+    return sorted(found, key=lambda row: (row.method.lower(), row.paper, row.table))
+
+
+def published_sets() -> pd.DataFrame:
+    """Return the sets and levels that papers print numbers for: ``dataset, degradation, methods, papers, numbers``."""
+    groups = _published().groupby(["dataset", "degradation"], dropna=False)
+    return groups.agg(
+        methods=("method", "nunique"), papers=("paper", "nunique"), numbers=("value", "size")
+    ).reset_index()
+
+
 VERSIONS = {"vqfr": "2", "vqfr_v1": "1"}
 """Methods with several published versions, and which is ours; a paper may not say which it ran."""
 

@@ -178,6 +178,20 @@ def csv_table(board: pd.DataFrame) -> str:
     return text
 
 
+def tsv_table(table: BenchmarkTable) -> str:
+    """Return a benchmark for a spreadsheet: a line a method, each mean with both ends, numbers in full precision."""
+    head = ["method", *(column for m in table.metrics for column in (m, f"{m} low", f"{m} high")), "failed", "s/image"]
+    lines = [head]
+    for row in table.rows:
+        line = [row.method]
+        for metric in table.metrics:
+            cell = row.cells.get(metric)
+            ends = (math.nan,) * 3 if cell is None else (cell.mean, cell.ci_low, cell.ci_high)
+            line += ["" if math.isnan(value) else repr(value) for value in ends]
+        lines.append([*line, str(row.n_failed), "" if row.seconds is None else repr(row.seconds)])
+    return "".join("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
+
+
 def terminal_tables(
     board: pd.DataFrame, *, max_metrics: int = 8, failures: str = "worst", arrangement: Arrangement | None = None
 ) -> RenderableType:

@@ -12,7 +12,7 @@ from ffhqref.leaderboard.case_values import CaseValues, case_values
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.origin import origin
 from ffhqref.leaderboard.pairs import pair_tables
-from ffhqref.leaderboard.published import match_published
+from ffhqref.leaderboard.published import match_published, published_rows
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
 from ffhqref.leaderboard.view import Arrangement, tables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.pairs import PairTable
-    from ffhqref.leaderboard.published import BenchmarkInfo
+    from ffhqref.leaderboard.published import BenchmarkInfo, PublishedRow
     from ffhqref.leaderboard.view import BenchmarkTable
     from ffhqref.restorers.base import RestorerInfo
 
@@ -120,6 +120,12 @@ class Report:
         """See `match_published`."""
         methods = {method: self.methods.get(method) for method in sorted(self.scores["method"].unique())}
         return match_published(self.benchmarks, methods, self.signatures)
+
+    @cached_property
+    def published_rows(self) -> dict[str, list[PublishedRow]]:
+        """Benchmark to what papers print for its set and level, where they print anything."""
+        found = {name: published_rows(info, self.signatures) for name, info in self.benchmarks.items()}
+        return {name: rows for name, rows in found.items() if rows}
 
     @property
     def infos(self) -> dict[str, RestorerInfo]:

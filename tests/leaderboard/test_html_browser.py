@@ -61,7 +61,8 @@ def opened(browser, written, evil):
 
 def column(page, index):
     return page.eval_on_selector_all(
-        "[data-panel='0'] table.board tbody tr:not(.block)", f"rows => rows.map(row => row.children[{index}].dataset.v)"
+        "[data-panel='0'] table.board tbody:not(.printed) tr:not(.block)",
+        f"rows => rows.map(row => row.children[{index}].dataset.v)",
     )
 
 
@@ -320,6 +321,174 @@ def test_a_benchmark_without_any_value_breaks_nothing(browser, tmp_path, make_re
     page.locator("#case-list button").first.click()
     page.close()
     assert said == []
+
+
+def shown(page):
+    """Return what a reader sees that the address keeps."""
+    filters, plots, compare = (page.locator(place) for place in ("#filters", "#plot-controls", "#compare-controls"))
+    return [
+        *(filters.get_by_label(name, exact=True).input_value() for name in ("Metric", "Order", "Person")),
+        *(plots.get_by_label(name).input_value() for name in ("Benchmark", "Fidelity")),
+        *(compare.get_by_label(name).input_value() for name in ("First", "Second")),
+        *(page.get_by_label(name, exact=True).input_value() for name in ("Left", "Right")),
+        page.locator(".viewer h3").inner_text(),
+        *column(page, 0),
+        page.locator("[data-panel='0']").is_visible(),
+    ]
+
+
+def test_a_link_restores_what_was_seen(browser, opened):
+    report, page = opened
+    start = shown(page)
+    page.locator("#filters").get_by_label("Metric", exact=True).select_option("niqe")
+    page.locator("#filters").get_by_label("Order", exact=True).select_option("best")
+    page.locator("#plot-controls").get_by_label("Benchmark").select_option("1")
+    page.locator("#plot-controls").get_by_label("Fidelity").select_option("niqe")
+    page.locator("#compare-controls").get_by_label("First").select_option("good")
+    page.locator("#case-list button").nth(7).click()
+    page.get_by_label("Left", exact=True).select_option("ground truth")
+    page.locator("[data-panel='0'] thead th").nth(2).locator("button").click()
+    seen, address = shown(page), page.evaluate("location.href")
+    assert seen != start
+    other = browser.new_page()
+    other.goto(address)
+    assert shown(other) == seen
+    other.goto("about:blank")
+    other.goto(address.partition("#")[0])
+    assert shown(other) == start
+    other.goto("about:blank")
+    other.goto(address.replace("metric=niqe", "metric=nonsense"))
+    assert other.locator("#filters").get_by_label("Metric", exact=True).input_value() in report.metrics
+    other.close()
+
+
+FOCUSED = (
+    "(document.activeElement.getAttribute('aria-label') ?? document.activeElement.labels?.[0]?.textContent ?? "
+    "document.activeElement.textContent)"
+)
+
+
+def test_focus_stays_after_every_control_by_keyboard(opened):
+    """Controls that draw themselves again have the focus again after; at the end of a list it stays beside."""
+    _, page = opened
+    controls = (
+        ("#plot-controls", "Fidelity"),
+        ("#compare-controls", "First"),
+        ("#filters", "Order"),
+        ("#viewer", "Right"),
+    )
+    for place, label in controls:
+        page.locator(place).get_by_label(label, exact=True).focus()
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(30)
+        assert page.evaluate(FOCUSED) == label
+        assert page.evaluate("node => document.querySelector(node).contains(document.activeElement)", place)
+    page.locator("#case-list button").first.click()
+    for button in (
+        page.get_by_role("button", name="Swap left and right"),
+        page.get_by_role("button", name="Next case"),
+        page.locator("#legend button").nth(1),
+        page.get_by_role("button", name="Next ›"),
+        page.locator(".strip button").nth(1),
+    ):
+        button.focus()
+        before = page.evaluate(FOCUSED)
+        page.keyboard.press("Enter")
+        assert page.evaluate(FOCUSED) == before
+    page.get_by_role("button", name="Next ›").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(FOCUSED) == "‹ Previous", "the last page has no next one"
+
+
+def test_j_and_k_and_arrows_go_through_the_cases(opened):
+    _, page = opened
+    ids = page.eval_on_selector_all("#case-list b", "nodes => nodes.map(node => node.textContent)")
+    page.locator("#case-list button").first.click()
+    title = page.locator(".viewer h3")
+    for key, place in (("j", 1), ("ArrowRight", 2), ("k", 1), ("ArrowLeft", 0), ("k", 0)):
+        page.keyboard.press(key)
+        assert title.inner_text() == ids[place]
+    page.get_by_label("Case", exact=True).focus()
+    page.keyboard.press("j")
+    assert page.get_by_label("Case", exact=True).input_value() == "j", "typed, not followed"
+    assert title.inner_text() == ids[0]
+
+
+def test_copied_tables_are_the_leaderboard(opened):
+    report, page = opened
+    page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
+    page.locator("[data-panel='0'] [data-copy]", has_text="TSV").click()
+    page.wait_for_function("window.copied")
+    board = report.leaderboard[report.leaderboard["benchmark"] == "moderate"].set_index(["method", "metric"])
+    lines = [line.split("\t") for line in page.evaluate("window.copied").splitlines()]
+    seen = 0
+    for line in lines[1:]:
+        row = dict(zip(lines[0], line, strict=True))
+        for metric in ("psnr", "niqe"):
+            if row[metric]:
+                facts = board.loc[(row["method"], metric)]
+                found = [float(row[name]) for name in (metric, f"{metric} low", f"{metric} high")]
+                assert found == [facts["mean"], facts["ci_low"], facts["ci_high"]]
+                seen += 1
+    assert seen == 7
+    for kind, sign in (("Markdown", "### moderate"), ("LaTeX", r"\begin{table*}")):
+        page.locator("[data-panel='0'] [data-copy]", has_text=kind).click()
+        page.wait_for_function("text => window.copied.includes(text)", arg=sign)
+    assert page.locator("#said").inner_text() == "LaTeX table copied"
+
+
+PANES = """() => [...document.querySelectorAll(".lens-tile")].map((tile) => {
+  const [pane, img] = [".pane", "img"].map((name) => tile.querySelector(name).getBoundingClientRect());
+  return [tile.querySelector("b").textContent, img.x - pane.x, img.y - pane.y, img.width, img.height,
+    tile.querySelector("small").textContent];
+})"""
+
+
+def test_the_lens_moves_all_images_together(opened):
+    _, page = opened
+    page.get_by_role("button", name="Lens", exact=True).click()
+    page.wait_for_function("[...document.querySelectorAll('.lens-tile img')].every((img) => img.naturalWidth)")
+    tiles = page.evaluate(PANES)
+    assert [tile[0] for tile in tiles][:3] == ["LQ", "ground truth", "reference 1"]
+    assert len(tiles) >= 5
+    assert all("64 × 64 px, reduced or lossy copy" in tile[5] for tile in tiles)
+
+    def together():
+        found = page.evaluate(PANES)
+        for at in range(1, 5):
+            assert max(tile[at] for tile in found) - min(tile[at] for tile in found) <= 1
+        return found[0]
+
+    area = page.locator(".pane").nth(1).bounding_box()
+    start = together()
+    x, y = area["x"] + area["width"] / 4, area["y"] + area["height"] / 4
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -500)
+    page.wait_for_function(
+        "w => document.querySelector('.pane img').getBoundingClientRect().width > w + 1", arg=start[3]
+    )
+    zoomed = together()
+    share = (area["width"] / 4 - start[1]) / start[3]
+    assert abs(zoomed[1] + share * zoomed[3] - area["width"] / 4) <= 1.5, "what is under the pointer stays there"
+    page.mouse.down()
+    page.mouse.move(x - 30, y - 20)
+    page.mouse.up()
+    moved = together()
+    assert abs(moved[1] - zoomed[1] + 30) <= 1
+    assert abs(moved[2] - zoomed[2] + 20) <= 1
+    page.keyboard.press("1")
+    assert together()[3] == 64
+    assert page.locator("#lens-zoom").inner_text() == "1:1"
+    page.keyboard.press("0")
+    assert together()[3] == pytest.approx(area["width"], abs=1)
+    page.locator("#lens-names").get_by_role("button", name="LQ", exact=True).click()
+    assert page.evaluate(PANES)[0][0] == "ground truth"
+    assert "lens=LQ" in page.evaluate("location.hash")
+    before = page.locator("#lens-title").inner_text()
+    page.keyboard.press("j")
+    assert page.locator("#lens-title").inner_text() != before
+    page.keyboard.press("Escape")
+    assert page.locator("#lens").is_hidden()
 
 
 def test_baselines_are_sorted_for_themselves_and_never_best(opened):

@@ -1,16 +1,25 @@
 """Published numbers: the data file, and when a number may stand beside a measured one."""
 
 import dataclasses
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from ffhqref.core.errors import TableError
+from ffhqref.cli.published import main
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.leaderboard import reading
 from ffhqref.leaderboard.methods import MethodFacts, changed_options
-from ffhqref.leaderboard.published import BenchmarkInfo, check_published, leak_mark, match_published, published_numbers
+from ffhqref.leaderboard.published import (
+    BenchmarkInfo,
+    check_published,
+    leak_mark,
+    match_published,
+    published_numbers,
+    published_rows,
+)
 from ffhqref.leaderboard.report import MetricFacts
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.restorers.catalogue import describe
@@ -321,3 +330,36 @@ def test_bad_rows_are_refused():
         check_published(wrong)
     with pytest.raises(TableError, match="unknown source or trust level \\['hearsay'\\]"):
         check_published(frame.assign(trust="hearsay"))
+
+
+def test_rows_of_papers_for_a_set_and_level_with_the_reason_where_not_comparable():
+    """Each row of the data file for the set and level, of any method, under the metric that was measured."""
+    known = published_numbers()
+    signatures = {"lpips_vgg": SIGNATURES["lpips_vgg"], "niqe": "niqe|rgb|v1"}
+    rows = published_rows(SEVERE, signatures)
+    mine = known[(known["dataset"] == "FFHQ-Ref test") & (known["degradation"] == "Severe")]
+    assert {row.method for row in rows} == {*mine.loc[mine["metric"].isin(["LPIPS", "NIQE"]), "method"]}
+    own = mine[mine["paper"].str.startswith("ReF-LDM") & (mine["metric"] == "LPIPS")]
+    cells = {(row.method, row.table): row.cells for row in rows if row.paper.startswith("ReF-LDM")}
+    for method, table, value in zip(own["method"], own["table"], own["value"], strict=True):
+        assert cells[method, table]["lpips_vgg"].value == value
+    assert any(cell["lpips_vgg"].reason == "" for cell in cells.values() if "lpips_vgg" in cell)
+    assert all(cell["niqe"].reason for cell in cells.values() if "niqe" in cell)
+    fewer = published_rows(dataclasses.replace(SEVERE, n_cases=10), signatures)
+    assert all(cell.reason for row in fewer for cell in row.cells.values())
+    assert published_rows(dataclasses.replace(SEVERE, dataset="my album"), signatures) == []
+
+
+def test_the_command_lists_sets_and_prints_their_numbers(capsys):
+    assert main(["--csv"]) == 0
+    assert "FFHQ-Ref test,Severe," in capsys.readouterr().out
+    assert main(["ffhq-ref test", "--level", "severe", "--csv"]) == 0
+    rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert set(rows["dataset"]) == {"FFHQ-Ref test"}
+    assert set(rows["degradation"]) == {"Severe"}
+    assert main(["FFHQ-Ref test"]) == 0
+    assert "LPIPS" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"no set 'CelbA-Test'\. Did you mean 'CelebA-Test'"):
+        main(["CelbA-Test"])
+    with pytest.raises(ConfigError, match="no level 'mild'"):
+        main(["FFHQ-Ref test", "--level", "mild"])

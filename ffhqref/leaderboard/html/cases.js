@@ -53,7 +53,7 @@ function drawList() {
   const s = caseState, pages = Math.max(1, Math.ceil(s.found.length / PAGE)), shown = s.found.slice(s.page * PAGE, (s.page + 1) * PAGE);
   const withPictures = s.found.reduce((n, { b, i }) => n + (b.pictures[i] ? 1 : 0), 0);
   $("#count").textContent = `${s.found.length} cases${withPictures < s.found.length ? `, ${withPictures} with images` : ""} · ${s.method} · ${s.metric} ${arrow(s.metric)}`;
-  $("#case-list").replaceChildren(...shown.map((entry) => {
+  redraw($("#case-list"), shown.map((entry) => {
     const { b, i, v, g } = entry, chosen = s.selected && s.selected.b === b && s.selected.i === i;
     const extra = s.sort === "improved" || s.sort === "worsened" ? `${g > 0 ? "+" : ""}${show(g, s.metric)} on LQ` : statusOf(b, i, s.method, s.metric) === "ok" ? "" : statusOf(b, i, s.method, s.metric);
     return el("li", {}, el("button", { type: "button", "aria-pressed": String(Boolean(chosen)), onclick: () => select(b, i) },
@@ -62,7 +62,7 @@ function drawList() {
       el("span", { class: "val" }, show(v, s.metric))));
   }));
   const go = (page) => () => { s.page = page; drawList(); $("#case-list").scrollTop = 0; };
-  $("#pager").replaceChildren(
+  redraw($("#pager"),
     el("button", { type: "button", disabled: s.page === 0, onclick: go(s.page - 1) }, "‹ Previous"),
     el("span", {}, `${s.page + 1} / ${pages}`),
     el("button", { type: "button", disabled: s.page >= pages - 1, onclick: go(s.page + 1) }, "Next ›"));
@@ -74,15 +74,15 @@ function refresh() {
 }
 
 function drawFilters() {
-  const s = caseState, set = (key) => (value) => { s[key] = value; refresh(); };
+  const s = caseState, set = (key) => (value) => { s[key] = value; refresh(); writeAddress(); };
   const people = [...new Set(BENCHMARKS.flatMap((b) => b.people.filter((p) => p !== null)))].sort((a, b) => a - b);
   const typed = (label, key, type) => {
-    const input = el("input", { type, value: s[key], step: "any", oninput: () => { s[key] = input.value; refresh(); } });
+    const input = el("input", { type, value: s[key], step: "any", oninput: () => { s[key] = input.value; refresh(); writeAddress(); } });
     return field(label, input);
   };
   $("#filters").replaceChildren(
     choice("Benchmark", [["all", "all"], ...BENCHMARKS.map((b) => b.name)], s.benchmark, set("benchmark")),
-    choice("Method", allMethods, s.method, (value) => { s.method = value; s.right = null; refresh(); drawViewer(); }),
+    choice("Method", allMethods, s.method, (value) => { s.method = value; s.right = null; refresh(); drawViewer(); writeAddress(); }),
     choice("Metric", allMetrics, s.metric, set("metric")),
     choice("Order", [["worst", "worst first"], ["best", "best first"], ...(BENCHMARKS.some(baseline) ? [["improved", "most improved on LQ"], ["worsened", "least improved on LQ"]] : []), ["id", "by name"]], s.sort, set("sort")),
     choice("Status", [["all", "all"], ["ok", "ok"], ["failed", "failed"], ["left out", "left out"], ["no value", "no value"]], s.status, set("status")),
@@ -95,6 +95,7 @@ function select(b, i, sides) {
   caseState.selected = { b, i };
   if (sides) [caseState.left, caseState.right] = sides;
   drawViewer();
+  if (started) writeAddress();
   $$("#case-list button").forEach((button, place) => {
     const entry = caseState.found[caseState.page * PAGE + place];
     button.setAttribute("aria-pressed", String(Boolean(entry && entry.b === b && entry.i === i)));
@@ -138,6 +139,15 @@ function caseTable(b, i) {
     }))))));
 }
 
+// The case before or after the selected one, in the order of the list.
+function stepCase(by) {
+  const s = caseState, place = s.found.findIndex((entry) => s.selected && entry.b === s.selected.b && entry.i === s.selected.i), next = s.found[place + by];
+  if (!next) return;
+  s.page = Math.floor((place + by) / PAGE);
+  select(next.b, next.i);
+  drawList();
+}
+
 function drawViewer() {
   const s = caseState, viewer = $("#viewer");
   if (!s.selected) { viewer.replaceChildren(note("Choose a case on the left.")); return; }
@@ -146,19 +156,20 @@ function drawViewer() {
   const right = sides.includes(s.right) ? s.right : b.competing.includes(s.method) ? s.method : sides[2] ?? "ground truth";
   const left = sides.includes(s.left) ? s.left : "LQ";
   const place = s.found.findIndex((entry) => entry.b === b && entry.i === i);
-  const step = (by) => { const next = s.found[place + by]; if (next) { s.page = Math.floor((place + by) / PAGE); select(next.b, next.i); drawList(); } };
   const known = (name, text) => { const v = b.about[name]?.[i]; return v === null || v === undefined ? null : text(v); };
   const about = [b.name, b.people[i] === null ? null : `person ${b.people[i]}`, known("age", (v) => `age ${v.toFixed(0)}`),
     known("age_gap", (v) => `references ${v.toFixed(0)} years away on average`),
     known("best_distance", (v) => `best reference at ${v.toFixed(2)}`), known("n_references", (v) => `${v} references`), known("strength", (v) => `strength ${v.toFixed(2)}`)].filter(Boolean).join(" · ");
-  const set = (side) => (value) => { s[side] = value; drawViewer(); };
-  viewer.replaceChildren(
+  const set = (side) => (value) => { s[side] = value; drawViewer(); writeAddress(); };
+  redraw(viewer,
     el("div", { class: "viewer-head" }, el("h3", {}, b.cases[i]),
-      el("span", {}, el("button", { type: "button", disabled: place <= 0, onclick: () => step(-1), "aria-label": "Previous case" }, "‹"), " ",
-        el("button", { type: "button", disabled: place < 0 || place >= s.found.length - 1, onclick: () => step(1), "aria-label": "Next case" }, "›")),
+      el("span", {}, el("button", { type: "button", disabled: place <= 0, onclick: () => stepCase(-1), "aria-label": "Previous case" }, "‹"), " ",
+        el("button", { type: "button", disabled: place < 0 || place >= s.found.length - 1, onclick: () => stepCase(1), "aria-label": "Next case" }, "›")),
       el("p", { class: "meta" }, about)),
     el("div", { class: "sides" }, choice("Left", sides, left, set("left")), choice("Right", sides, right, set("right")),
-      el("button", { type: "button", onclick: () => { [s.left, s.right] = [right, left]; drawViewer(); }, "aria-label": "Swap left and right" }, "⇄")),
+      el("button", { type: "button", onclick: () => { [s.left, s.right] = [right, left]; drawViewer(); writeAddress(); }, "aria-label": "Swap left and right" }, "⇄"),
+      album ? el("button", { type: "button", onclick: () => openLens() }, "Lens") : null),
+    album ? note(`Images here are at most ${DATA.imageSize} pixels (references ${DATA.referenceSize}) and lossy; the lens shows which, and the files themselves where they lie beside this page.`) : null,
     el("div", { class: "stage" }, slider(b, i, left, right),
       el("div", { class: "refs" }, el("h4", {}, album?.refs.length ? "References" : "No reference"),
         el("div", {}, (album?.refs ?? []).map((number, r) => thumb(number, `Reference ${r + 1} of case ${b.cases[i]}`))))),
@@ -170,6 +181,7 @@ function drawViewer() {
     caseTable(b, i));
 }
 
+let started = false;
 drawFilters();
 refresh();
 if (caseState.found.length) {
@@ -177,3 +189,23 @@ if (caseState.found.length) {
   const first = caseState.found.find(withOutput) ?? caseState.found.find(({ b, i }) => b.pictures[i]) ?? caseState.found[0];
   select(first.b, first.i);
 } else drawViewer();
+for (const [name, key, list] of [["bench", "benchmark", ["all", ...BENCHMARKS.map((b) => b.name)]], ["method", "method", allMethods], ["metric", "metric", allMetrics],
+  ["by", "sort", ["worst", "best", "improved", "worsened", "id"]], ["status", "status", ["all", "ok", "failed", "left out", "no value"]], ["person", "person", null],
+  ["min", "min", null], ["max", "max", null], ["text", "text", null], ["left", "left", null], ["right", "right", null]]) {
+  keep(name, () => caseState[key], (value) => { if (!list || list.includes(value)) caseState[key] = value; });
+}
+keep("case", () => (caseState.selected ? `${caseState.selected.b.name}/${caseState.selected.b.cases[caseState.selected.i]}` : ""), (value) => {
+  for (const b of BENCHMARKS) b.cases.forEach((name, i) => { if (`${b.name}/${name}` === value) caseState.selected = { b, i }; });
+});
+started = true;
+
+// j and k, or the arrows, go through the cases, as on the review page; controls keep the keys that are theirs.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (event.target.matches("input, select, textarea, .scroll") || (lens.open && event.key.startsWith("Arrow"))) return;
+  const by = { j: 1, ArrowRight: 1, k: -1, ArrowLeft: -1 }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  stepCase(by);
+  if (lens.open) drawLens();
+});

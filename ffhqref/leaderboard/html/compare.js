@@ -8,9 +8,9 @@ function drawCompare() {
   s.a = methods.includes(s.a) ? s.a : methods[0];
   s.b = methods.includes(s.b) && s.b !== s.a ? s.b : methods.find((m) => m !== s.a);
   s.metric = b.scored.includes(s.metric) ? s.metric : b.main;
-  const set = (key) => (value) => { s[key] = value; drawCompare(); };
-  $("#compare-controls").replaceChildren(
-    choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), s.benchmark, (v) => { s.benchmark = Number(v); drawCompare(); }),
+  const set = (key) => (value) => { s[key] = value; drawCompare(); writeAddress(); };
+  redraw($("#compare-controls"),
+    choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), s.benchmark, (v) => { s.benchmark = Number(v); drawCompare(); writeAddress(); }),
     choice("First", methods, s.a, set("a")), choice("Second", methods.filter((m) => m !== s.a), s.b, set("b")), choice("Cases by", b.scored, s.metric, set("metric")));
   const rows = b.scored.map((metric) => ({ metric, ...b.comparison(s.a, s.b, metric) })).filter((row) => Number.isFinite(row.difference));
   const verdict = ({ metric, difference, p }) => {
@@ -28,7 +28,7 @@ function drawCompare() {
       album ? el("span", { class: "duo" }, thumb(album.out[s.b], s.b), thumb(album.out[s.a], s.a)) : null,
       el("span", {}, b.cases[i]), el("b", {}, `${show(Math.abs(g), s.metric)} better`));
   }), list.length ? null : note("None."));
-  out.replaceChildren(
+  redraw(out,
     el("div", {}, el("h3", {}, `${s.a} minus ${s.b}`), el("div", { class: "scroll" }, el("table", { class: "plain" },
       el("thead", {}, el("tr", {}, ["Metric", "Difference", "95 % interval", "p, corrected", "Verdict"].map((text, n) => el("th", { scope: "col", class: n && n < 4 ? "num" : null }, text)))),
       el("tbody", {}, rows.map((row) => el("tr", {}, el("th", { scope: "row" }, `${row.metric} ${arrow(row.metric)}`), el("td", { class: "num" }, show(row.difference, row.metric)),
@@ -41,6 +41,25 @@ function drawCompare() {
   else empty(plot, "No shared cases.");
 }
 drawCompare();
+keep("compare", () => compareState.benchmark, (v) => oneOf(BENCHMARKS.map((b) => b.index), v, () => { compareState.benchmark = Number(v); }));
+for (const [name, key] of [["a", "a"], ["b", "b"], ["by2", "metric"]]) keep(name, () => compareState[key], (v) => { compareState[key] = v; });
+
+// Put the page into the state of its address.
+function followAddress() {
+  const words = readAddress();
+  if (!words) return;
+  drawPlots();
+  drawCompare();
+  drawFilters();
+  refresh();
+  const s = caseState, at = s.found.findIndex((entry) => s.selected && entry.b === s.selected.b && entry.i === s.selected.i);
+  if (at >= 0) { s.page = Math.floor(at / PAGE); drawList(); }
+  drawViewer();
+  if (words.has("lens")) openLens();
+  else if (words.has("case")) $("#viewer").scrollIntoView({ block: "start", behavior: "instant" });
+}
+addEventListener("hashchange", followAddress);
+followAddress();
 
 let resizing = 0, drawnAt = innerWidth;
 addEventListener("resize", () => {

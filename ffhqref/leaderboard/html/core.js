@@ -88,6 +88,60 @@ const colour = (method) => {
   return method === CEILING || place < 0 ? "var(--muted)" : `var(--s${place % 10})`;
 };
 
+// What a control is called: the same after it was drawn again.
+const nameOf = (node) => node.getAttribute("aria-label") ?? node.labels?.[0]?.textContent ?? node.textContent;
+const CONTROLS = "button, select, input, summary, a[href], [tabindex]";
+
+// Put other children into a place. What had the focus has it again: found by its name, else by its place.
+function redraw(place, ...children) {
+  const active = document.activeElement, inside = place !== active && place.contains(active);
+  const at = inside ? $$(CONTROLS, place).indexOf(active) : -1, name = inside ? nameOf(active) : null;
+  place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  if (!inside) return;
+  const controls = $$(CONTROLS, place), able = controls.filter((node) => !node.disabled);
+  const same = able.filter((node) => node.tagName === active.tagName && nameOf(node) === name);
+  const next = same.find((node) => controls.indexOf(node) === at) ?? same[0] ?? (able.includes(controls[at]) ? controls[at] : able[Math.min(Math.max(at, 0), able.length - 1)]);
+  next?.focus({ preventScroll: true });
+}
+
+// The state of the page stands in its address: name there -> how to read and to set it, and what it is by default.
+const kept = new Map();
+function keep(name, get, set) {
+  kept.set(name, { get, set, start: String(get() ?? "") });
+}
+function writeAddress() {
+  const words = new URLSearchParams();
+  for (const [name, { get, start }] of kept) {
+    const value = String(get() ?? "");
+    if (value !== start) words.set(name, value);
+  }
+  const text = words.toString();
+  if (text || location.hash.startsWith("#at?")) history.replaceState(null, "", text ? `#at?${text}` : location.pathname + location.search);
+}
+function readAddress() {
+  if (!location.hash.startsWith("#at?")) return null;
+  const words = new URLSearchParams(location.hash.slice(4));
+  for (const [name, { set }] of kept) if (words.has(name)) set(words.get(name));
+  return words;
+}
+
+async function copyText(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // no clipboard without a secure address: the old way
+    const area = el("textarea", { style: "position:fixed;opacity:0" }), active = document.activeElement;
+    area.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    active?.focus({ preventScroll: true });
+  }
+  $("#said").textContent = `${what} copied`;
+  clearTimeout(copyText.timer);
+  copyText.timer = setTimeout(() => { $("#said").textContent = ""; }, 2500);
+}
+
 let fields = 0;
 // A control with its label above; the label stands beside the control, so that its name is the label alone.
 function field(label, control) {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from ffhqref.leaderboard.html.payload import (
     subgroup_payload,
 )
 from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, selection
+from ffhqref.leaderboard.html.printed import Printed, copies
 from ffhqref.leaderboard.html.script import vega_script
 from ffhqref.leaderboard.plots.layout import SIZES, Layout
 from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from ffhqref.leaderboard.case_values import CaseValues
     from ffhqref.leaderboard.report import Report
 
-_SCRIPTS = ("core.js", "tables.js", "plots.js", "cases.js", "compare.js")
+_SCRIPTS = ("core.js", "tables.js", "plots.js", "lens.js", "cases.js", "compare.js")
 
 
 IMAGE_SIZE = 384
@@ -89,7 +92,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
     if not blocks:
         raise TableError("nothing to report: table 'scores' holds no case; restore and score first")
     views = report.tables
-    album = _album(report, blocks, workers)
+    album = _album(report, blocks, workers, Path(path).absolute().parent)
     n_cases = sum(len(block.case_ids) for block in blocks)
     data = _data(report, blocks, views, album)
     folder = resources.files(__package__)
@@ -123,6 +126,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         failures=_failures(report),
         excluded=report.options.failures == "excluded",
         published=report.published.to_dict("records"),
+        printed={name: Printed(rows) for name, rows in report.published_rows.items()},
         gate=[] if report.gate is None else report.gate.to_dict("records"),
         pairs=report.pair_tables,
         alpha=ALPHA,
@@ -132,6 +136,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         n_embedded=len(album.cases),
         n_unreadable=len(album.unreadable),
         image_size=IMAGE_SIZE,
+        reference_size=REFERENCE_SIZE,
         has_groups=len(report.subgroups) > 0,
         data=Markup(script_json(data)),  # noqa: S704  script_json escapes all that could end the element
         values=[packed(block.values) for block in blocks],
@@ -153,7 +158,7 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
+def _album(report: Report, blocks: Sequence[CaseValues], workers: int, folder: Path) -> Album:
     outputs: dict[tuple[str, str], dict[str, str]] = {}
     well = report.restorations[report.restorations["output_path"].notna()]
     for row in zip(well["benchmark"], well["case_id"], well["method"], well["output_path"], strict=True):
@@ -167,7 +172,7 @@ def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
         gt = case["gt_path"] if isinstance(case["gt_path"], str) else None
         return CasePictures(*key, case["lq_path"], gt, list(case["reference_paths"]), outputs.get(key, {}))
 
-    return build_album(
+    album = build_album(
         (pictures(keys[index]) for index in selection(keys, badness)),
         size=IMAGE_SIZE,
         reference_size=REFERENCE_SIZE,
@@ -176,6 +181,18 @@ def _album(report: Report, blocks: Sequence[CaseValues], workers: int) -> Album:
         sha256=report.sha256,
         workers=workers,
     )
+    for key, entry in album.cases.items():
+        case = about[key]
+        files = {"LQ": case["lq_path"], "ground truth": case["gt_path"], **outputs.get(key, {})}
+        links = {name: _beside(file, folder) for name, file in files.items() if isinstance(file, str)}
+        entry["files"] = {name: link for name, link in links.items() if link}
+    return album
+
+
+def _beside(file: str, folder: Path) -> str | None:
+    """Return the address of a file for a page in a folder; None where it does not lie beside that folder."""
+    link = Path(os.path.relpath(file, folder)).as_posix()
+    return None if link.startswith("../../") or Path(link).is_absolute() else quote(link)
 
 
 def _main_metric(metrics: list[str]) -> str:
@@ -236,6 +253,9 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         benchmarks.append(payload)
     kinds = {name: (facts.kind or facts.info.name) for name, facts in report.methods.items()}
     return {
+        "imageSize": IMAGE_SIZE,
+        "referenceSize": REFERENCE_SIZE,
+        "copies": copies(report),
         "ceiling": GROUND_TRUTH,
         "baselines": list(report.baselines),
         "lq": next((name for name in report.baselines if kinds.get(name, name) == "lq"), None),

@@ -132,10 +132,10 @@ function drawPlots() {
   const b = BENCHMARKS[plotState.benchmark];
   if (!b) return;
   const metrics = b.scored;
-  const which = choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); });
+  const which = choice("Benchmark", BENCHMARKS.map((x, i) => [i, x.name]), plotState.benchmark, (v) => { plotState.benchmark = Number(v); drawPlots(); writeAddress(); });
   if (!metrics.length) {
-    $("#plot-controls").replaceChildren(which);
-    $("#legend").replaceChildren();
+    redraw($("#plot-controls"), which);
+    redraw($("#legend"));
     $$(".plots figure > div").forEach((place) => empty(place, "No metric has a value in this benchmark."));
     return;
   }
@@ -143,11 +143,11 @@ function drawPlots() {
   plotState.x = pick(plotState.x, b.roles.fidelity, b.roles.identity);
   plotState.y = pick(plotState.y, b.roles.perception, b.roles.identity, metrics.find((metric) => metric !== plotState.x));
   const features = b.subgroups, feature = features.find((f) => f.feature === plotState.feature) ?? features[0];
-  const change = (key) => (value) => { plotState[key] = value; drawPlots(); };
-  $("#plot-controls").replaceChildren(
+  const change = (key) => (value) => { plotState[key] = value; drawPlots(); writeAddress(); };
+  redraw($("#plot-controls"), 
     which, choice("Fidelity", metrics, plotState.x, change("x")), choice("Perception", metrics, plotState.y, change("y")),
     features.length > 1 ? choice("Sub-group", features.map((f) => [f.feature, featureName(f.feature)]), feature.feature, change("feature")) : null);
-  $("#legend").replaceChildren(...b.competing.slice().sort((p, q) => DATA.methods.indexOf(p) - DATA.methods.indexOf(q)).map((method) => el("button", {
+  redraw($("#legend"), b.competing.slice().sort((p, q) => DATA.methods.indexOf(p) - DATA.methods.indexOf(q)).map((method) => el("button", {
     type: "button", "aria-pressed": String(!muted(method)), style: `--c:${colour(method)}`,
     onclick: () => { emphasised.has(method) ? emphasised.delete(method) : emphasised.add(method); drawPlots(); } }, method)));
   const { x, y } = plotState;
@@ -161,3 +161,6 @@ function drawPlots() {
   drawPeople($("#plot-people"), b, x);
 }
 drawPlots();
+const oneOf = (list, value, set) => { if (list.map(String).includes(value)) set(value); };
+keep("plot", () => plotState.benchmark, (v) => oneOf(BENCHMARKS.map((b) => b.index), v, () => { plotState.benchmark = Number(v); }));
+for (const [name, key] of [["x", "x"], ["y", "y"], ["group", "feature"]]) keep(name, () => plotState[key], (v) => { plotState[key] = v; });
