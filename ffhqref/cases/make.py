@@ -30,6 +30,7 @@ from ffhqref.degradation.model import check_names
 from ffhqref.degradation.stage import DegradeRow, DegradeStage
 from ffhqref.reference_sets.agesets import CROSS, LABEL, SAME, age_references, summarise_age_sets
 from ffhqref.reference_sets.options import FARTHEST
+from ffhqref.reference_sets.references import Exclusions
 from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
@@ -225,13 +226,15 @@ class CaseMaker:
         self, benchmark: Benchmark, references: pd.DataFrame, identities: pd.DataFrame, ages: Mapping[str, float]
     ) -> pd.DataFrame:
         """Return the references of a benchmark by age, in the form of the table ``references``."""
-        built = read_metadata(self.workspace.root, "references")["config"]
+        facts = read_metadata(self.workspace.root, "references")
+        built = facts["config"]
         if built.get("exclusions") != (sha256_file(self.exclusions) if self.exclusions else None):
             raise ConfigError(
                 f"benchmark '{benchmark.name}': the reference set was built with other exclusions; give the same "
                 "exclusions=FILE as to build, or build again"
             )
         assert benchmark.split is not None
+        exclusions = read_exclusions(self.exclusions, set(identities["image_id"])) if self.exclusions else Exclusions()
         made = age_references(
             Embeddings.of_table(self.workspace.read("embeddings")),
             references=references,
@@ -241,7 +244,7 @@ class CaseMaker:
             split=benchmark.split,
             max_distance=FARTHEST if built.get("identity") == "truth" else built["max_distance"],
             min_distance=built["min_distance"],
-            exclusions=read_exclusions(self.exclusions, set(identities["image_id"])) if self.exclusions else None,
+            exclusions=exclusions.with_pairs(facts.get("copies", [])),
             config=self.age_sets,
         )[SAME if benchmark.ages == "same" else CROSS]
         if made.empty:

@@ -42,6 +42,9 @@ class BuildConfig(Options):
     """A val or test target keeps at most this many, the first in farthest-point order; null keeps all."""
     train_max_references: int | None = Field(default=None, ge=1)
     """The same for train, where the published lists keep all."""
+    drop_copies: bool = True
+    """In val and test, a copy of the target (re-encoded, resized, cropped, grey, mirrored) is no reference; the
+    published rule goes by distance alone."""
     seed: int = Field(default=2024, ge=0)
     """Of the split."""
     block: int = Field(default=2048, ge=1, exclude=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,8 @@ from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import read_faces
 from ffhqref.reference_sets.agreement import disagreements
 from ffhqref.reference_sets.build import NOBODY_KNOWN, ReferenceSet, build_reference_set
-from ffhqref.reference_sets.copies import describe_copies
+from ffhqref.reference_sets.copies import describe_copies, find_copies
+from ffhqref.reference_sets.references import Exclusions
 from ffhqref.reference_sets.release import Release, imported, make_release, read_release, write_release
 from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.reference_sets.summary import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ffhqref.engine.run import Progress
     from ffhqref.faces.store import Embedded
     from ffhqref.reference_sets.options import BuildConfig
-    from ffhqref.reference_sets.references import Exclusions
     from ffhqref.store.workspace import Workspace
 
 SHOWN = 5
@@ -238,6 +238,13 @@ def build_tables(
     ages = write("ages", known_ages(plan, good, run, say), "images", config=recorded.ages)
     years = dict(zip(ages["image_id"], ages["age"].astype(float), strict=True))
     built, config, lists = _make_set(plan, embedded, years, workspace.root, recorded.build, say)
+    copies = find_copies(built, images, workspace.image, run)
+    if plan.settings.drop_copies and plan.release is None and _matter(copies, built, plan.settings):
+        exclusions = (plan.exclusions or Exclusions()).with_pairs(copies)
+        built, config, lists = _make_set(
+            replace(plan, exclusions=exclusions), embedded, years, workspace.root, recorded.build, say
+        )
+        lists = {**lists, "copies": copies}
     write("pairs", built.pairs, "embeddings", config=config)
     write("identities", built.identities, "pairs", config=config)
     write("references", built.references, "identities", "ages", config=config, **lists)
@@ -258,12 +265,18 @@ def build_tables(
             if by_truth
             else describe_neighbours(built, plan.settings.max_distance)
         ),
-        *describe_copies(built.references, tables["images"], workspace.image, plan.settings.max_distance),
+        *describe_copies(copies, built, bool(plan.settings.drop_copies and plan.release is None)),
     ):
         say(line)
     for image_id, reason in list(embedded.errors.items())[:SHOWN]:
         say(f"left out: {image_id}: {reason}")
     return Built(tables, bool(images["error"].notna().any() or embedded.errors))
+
+
+def _matter(copies: Sequence[tuple[str, str]], built: ReferenceSet, settings: BuildConfig) -> bool:
+    """Return whether a copy could be a reference in val and test by its distance."""
+    known, far = set(copies), built.pairs[built.pairs["distance"] >= settings.min_distance]
+    return any(pair in known for pair in zip(far["image_a"], far["image_b"], strict=True))
 
 
 def _make_set(

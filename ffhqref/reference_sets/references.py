@@ -49,6 +49,10 @@ class Exclusions:
         """Make exclusions from pairs in either order and targets."""
         return cls(frozenset((min(pair), max(pair)) for pair in pairs), frozenset(targets))
 
+    def with_pairs(self, pairs: Iterable[tuple[str, str]]) -> Exclusions:
+        """Return these exclusions and further pairs."""
+        return Exclusions.of([*self.pairs, *pairs], self.targets)
+
     def check(self, image_ids: Iterable[str]) -> None:
         """Refuse verdicts on images that do not exist, which would otherwise do nothing unnoticed.
 
