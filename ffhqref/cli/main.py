@@ -88,11 +88,6 @@ def _main(arguments: list[str]) -> int:
         return _list_names()
     if name in COMMANDS:
         return int(importlib.import_module(f"ffhqref.cli.{name}").main(arguments[1:]))
-    if name in PIPELINES and {"-h", "--help"} & set(arguments[1:]):
-        from ffhqref.config.reference import pipeline_help
-
-        sys.stdout.write(pipeline_help(name, PIPELINES[name]))
-        return 0
     if name not in PIPELINES:
         known = [*PIPELINES, *COMMANDS]
         raise ConfigError(f"unknown pipeline '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
@@ -111,6 +106,11 @@ def launch(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _launch(name: str, arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        from ffhqref.config.reference import pipeline_help
+
+        sys.stdout.write(pipeline_help(name, PIPELINES[name]))
+        return 0
     from ffhqref.config import source
     from ffhqref.config.overrides import checked, more_folders
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from unittest import mock
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -16,6 +21,7 @@ import ffhqref.metrics
 import ffhqref.restorers
 import ffhqref.synthesis
 from ffhqref.cases.benchmark import Benchmark
+from ffhqref.cli.main import PIPELINES, main
 from ffhqref.config import source
 from ffhqref.config.run import read_config
 from ffhqref.degradation import DEGRADATIONS
@@ -103,7 +109,48 @@ def test_benchmarks_are_valid_once_their_folder_is_named(tmp_path):
         assert made.degradation is None or made.degradation in DEGRADATIONS
 
 
-def test_modules_run_from_a_checkout_as_the_command_does(tmp_path):
+module_found_again = pytest.mark.filterwarnings("ignore:'pipelines:RuntimeWarning")
+
+
+def run_module(name, *arguments):
+    with mock.patch.object(sys, "argv", [name, *arguments]), pytest.raises(SystemExit) as end:
+        runpy.run_module(f"pipelines.{name}", run_name="__main__")
+    return end.value.code
+
+
+@module_found_again
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*((name, ["--help"]) for name in PIPELINES), ("run", ["--cfg", "job"]), ("train", ["--cfg", "job", "seed=7"])],
+)
+def test_a_module_says_what_the_command_says(name, arguments, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(REPOSITORY)
+    assert main([name, *arguments]) == 0
+    said = capfd.readouterr()
+    assert run_module(name, *arguments) == 0
+    assert capfd.readouterr() == said
+    assert len(said.out) > 200
+
+
+@module_found_again
+def test_a_module_does_what_the_command_does_and_no_class_exists_twice(built, monkeypatch, capfd):
+    monkeypatch.syspath_prepend(REPOSITORY)
+    monkeypatch.chdir(built.parent)
+    assert run_module("validate", "root=w") == main(["validate", "root=w"]) == 0
+    first, second = np.array_split(capfd.readouterr().out.splitlines(), 2)
+    assert list(first) == list(second)
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] in ("ffhqref", "pipelines")]
+    ours = {item for module in modules for item in vars(module).values() if inspect.isclass(item)}
+    written = Counter(
+        (inspect.getsourcefile(sys.modules[item.__module__]), item.__qualname__)
+        for item in ours
+        if item.__module__.split(".")[0] in ("ffhqref", "pipelines")
+    )
+    assert len(written) > 100
+    assert [place for place, count in written.items() if count > 1] == []
+
+
+def test_modules_run_from_a_checkout_as_the_command_does():
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.run", "rot=1"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
