@@ -176,6 +176,6 @@ def read_truth(path: GivenPath, files: Mapping[str, str]) -> tuple[dict[str, str
     person = "identity" if "identity" in table.columns else "person"
     found: dict[str, str] = {}
     for row in table.rows:
-        if row.cells[person]:
-            found[table.unique(found, row)] = row.cells[person]
+        if row.cells[person].strip():
+            found[table.unique(found, row)] = row.cells[person].strip()
     return {image_id: found[image_id] for image_id in files if image_id in found}, table.remarks

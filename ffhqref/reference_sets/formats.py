@@ -107,9 +107,10 @@ def parse_mapping(data: bytes, source: str = "mapping", known: Known = None) -> 
         for name in (row["gt_image"], *references):
             if matcher is not None and matcher.find(name) is None:
                 raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
-        if row["gt_image"] in seen:
-            raise DatasetError(f"{where}: target '{row['gt_image']}' is listed in line {seen[row['gt_image']]} already")
-        seen[row["gt_image"]] = line
+        target = _meant(row["gt_image"], matcher)
+        if target in seen:
+            raise DatasetError(f"{where}: target '{row['gt_image']}' is listed in line {seen[target]} already")
+        seen[target] = line
         if "weight" in row:
             _check_weight(row["weight"], where)
         rows.append(MappingRow(row["gt_image"], references, row.get("lq_image"), row.get("weight"), line))
@@ -156,11 +157,12 @@ def parse_image_list(data: bytes, source: str = "image list", known: Known = Non
     for line, name in enumerate(lines, 1):
         where = f"{source}, line {line}"
         _check_name(name, where)
-        if name in seen:
-            raise DatasetError(f"{where}: image '{name}' is listed in line {seen[name]} already")
         if matcher is not None and matcher.find(name) is None:
             raise DatasetError(f"{where}: unknown image '{name}'; it is not in the data set")
-        seen[name] = line
+        image = _meant(name, matcher)
+        if image in seen:
+            raise DatasetError(f"{where}: image '{name}' is listed in line {seen[image]} already")
+        seen[image] = line
     return ImageList(tuple(lines))
 
 
@@ -190,6 +192,11 @@ def parse_list(cell: str, where: str) -> tuple[str, ...]:
         return tuple(ast.literal_eval(item) for item in _ITEM.findall(cell))
     except (ValueError, SyntaxError) as error:
         raise DatasetError(f"{where}: ref_image holds a bad string ({error})") from None
+
+
+def _meant(name: str, matcher: ImageMatcher | None) -> str:
+    """Return the image that a name means, so that one image in two spellings is one."""
+    return (matcher and matcher.find(name)) or name
 
 
 def _check_header(header: Sequence[str], source: str) -> tuple[str, ...]:

@@ -96,6 +96,12 @@ def people_of_csv(folder: Path, table: str, leave_out: Collection[str] = ()) -> 
     unknown = sorted(set(leave_out) - {row["person"] for row in rows})
     if unknown:
         raise ConfigError(f"train.faces.leave_out: nobody named {unknown[0]} in {path}")
+    nobody = next((row for row in listed.rows if not row.cells["person"].strip()), None)
+    if nobody is not None:  # or all of them would be one person, and references of each other
+        raise ConfigError(
+            f"{listed.where(nobody)}: the cell 'person' of '{nobody.cells['file']}' is empty; name the person, or "
+            "leave the line out"
+        )
     kept = [row for row in rows if row["person"] not in leave_out]
     return [(str(inside(folder, row["file"]).relative_to(folder)), row["person"]) for row in kept]
 

@@ -177,6 +177,8 @@ class Synthesis:
         )
         for line in [*known.remarks, *(f"no pose image: {name}: {errors[name]}" for name in sorted(errors)[:5])]:
             self.log(line)
+        if len(errors) > 5:
+            self.log(f"no pose image: {len(errors) - 5} more of {len(ids)}")
         return buckets, known.source
 
     def _measured(self, stage: PoseStage) -> dict[str, PoseResult]:

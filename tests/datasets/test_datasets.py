@@ -316,7 +316,7 @@ def test_truth_that_is_no_text_and_rows_that_are_too_short(tmp_path):
     (tmp_path / "truth.csv").write_text("identity,image_id\n1,a\n2\n")
     with pytest.raises(DatasetError, match="line 3: 1 cells, expected 2"):
         open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "truth.csv")
-    (tmp_path / "truth.csv").write_text("identity,image_id\n1,a\n,b\n")
+    (tmp_path / "truth.csv").write_text("identity,image_id\n1 ,a\n ,b\n")
     data = open_dataset("folder", path=tmp_path / "data", truth=tmp_path / "truth.csv")
     assert data.truth == {"a": "1"}
 

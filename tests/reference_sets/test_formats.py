@@ -131,6 +131,8 @@ HEAD = "gt_image,lq_image,ref_image\n1.png,1.png,['2.png']\n"
         ("3.png,['2.png']\n", "line 3: 2 cells, expected 3"),
         ("3.png,3.png,['2.png'],x\n", "line 3: 4 cells, expected 3"),
         ("1.png,1.png,['2.png']\n", "line 3: target '1.png' is listed in line 2 already"),
+        ("a/1.jpg,1.png,['2.png']\n", "line 3: target 'a/1.jpg' is listed in line 2 already"),
+        ("001,1.png,['2.png']\n", "line 3: target '001' is listed in line 2 already"),
         ('"3.png,3.png,x\n', "line 3: no valid CSV"),
         ("3.png,3.png,['99.png']\n", "line 3: unknown image '99.png'"),
         ("99.png,99.png,['2.png']\n", "line 3: unknown image '99.png'"),
