@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ffhqref import __version__
 from ffhqref.core.conf import PACKAGE, conf_folder
 from ffhqref.core.errors import ConfigError, FfhqrefError, SweepError, cannot_write, did_you_mean
+from ffhqref.core.escape import plain
 
 R = TypeVar("R")
 
@@ -276,7 +277,7 @@ def _list_names() -> int:
 
 
 def _complain(message: str) -> None:
-    line = " ".join(message.split())
+    line = plain(message)
     sys.stderr.write(f"ffhqref: {line}\n")
 
 

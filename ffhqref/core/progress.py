@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from ffhqref.core.escape import terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,9 +26,14 @@ def show(table: RenderableType, width: int) -> None:
     Raises:
         BrokenPipeError: the reader has gone; ``rich`` itself would end the process as if rows had failed.
     """
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
     class Output(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for part in super().render(renderable, options):
+                yield part if part.control else Segment(terminal(part.text), part.style)
+
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
@@ -69,7 +76,7 @@ class Reporter:
     def say(self, message: str) -> None:
         """Write one line."""
         self._stop()
-        print(message, file=self._stream, flush=True)
+        print(terminal(message), file=self._stream, flush=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage is; the first call of a stage tells what was known from before.

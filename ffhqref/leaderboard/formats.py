@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
 from ffhqref.core.registry import Registry
 
@@ -106,11 +107,9 @@ class CsvFormat(TextFormat):
 
     def text(self, report: Report) -> str:
         """Return the table, numbers in full precision."""
-        from ffhqref.leaderboard.render import csv_table
-
         board, told = report.leaderboard, dict(report.origin)
         warnings = {table.benchmark: table.warning for table in report.tables}
-        return csv_table(
+        return csv_text(
             board.assign(
                 people=board["benchmark"].map(report.arrangement.people).astype("Int64"),
                 warning=board["benchmark"].map(warnings),

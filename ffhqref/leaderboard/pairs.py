@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.leaderboard.render import md, md_line, tex
+from ffhqref.core.escape import latex, markdown
+from ffhqref.leaderboard.render import md_line
 from ffhqref.leaderboard.view import FEW_PEOPLE, arrow, decimals
 
 if TYPE_CHECKING:
@@ -95,9 +96,12 @@ def markdown_pairs(tables: list[PairTable]) -> str:
     """Return one GitHub table for two conditions."""
     parts = []
     for table in tables:
-        lines = [md_line([md(name) for name in table.head]), "| :-- | :-- | --: | --: | --: | --: | --: | :-- | --: |"]
-        lines += [md_line([md(str(cell)) for cell in _cells(row)]) for row in table.rows]
-        parts += [f"### {md(table.title)}", "\n".join(lines)]
+        lines = [
+            md_line([markdown(name) for name in table.head]),
+            "| :-- | :-- | --: | --: | --: | --: | --: | :-- | --: |",
+        ]
+        lines += [md_line([markdown(str(cell)) for cell in _cells(row)]) for row in table.rows]
+        parts += [f"### {markdown(table.title)}", "\n".join(lines)]
         parts += [f"**{table.warning}.**"] if table.warning else []
     return "\n\n".join(parts) + "\n" if parts else ""
 
@@ -115,12 +119,12 @@ def latex_pairs(tables: list[PairTable]) -> str:
         for row in table.rows:
             lines += [r"\midrule"] if row.metric != before else []
             before = row.metric
-            lines.append(" & ".join(tex(str(cell)) for cell in _cells(row)) + r" \\")
+            lines.append(" & ".join(latex(str(cell)) for cell in _cells(row)) + r" \\")
         caption = (
-            f"{tex(table.title)}: means over the same targets, the change with its 95\\,\\% interval over people, "
+            f"{latex(table.title)}: means over the same targets, the change with its 95\\,\\% interval over people, "
             "and whether it is told apart from none (paired, corrected for all methods and metrics)."
         )
-        caption += f" {tex(table.warning.capitalize())}." if table.warning else ""
+        caption += f" {latex(table.warning.capitalize())}." if table.warning else ""
         parts.append(
             "\n".join(
                 [
@@ -129,7 +133,7 @@ def latex_pairs(tables: list[PairTable]) -> str:
                     f"  \\caption{{{caption}}}",
                     r"  \begin{tabular}{llrrrrrlr}",
                     r"    \toprule",
-                    "    " + " & ".join(map(tex, table.head)) + r" \\",
+                    "    " + " & ".join(map(latex, table.head)) + r" \\",
                     r"    \midrule",
                     *(f"    {line}" for line in lines),
                     r"    \bottomrule",

@@ -1,4 +1,4 @@
-"""The leaderboard as Markdown, LaTeX, CSV and a terminal table, all from the same frame."""
+"""The leaderboard as Markdown, LaTeX and a terminal table, all from the same frame."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from ffhqref.core.escape import csv_cell, latex, markdown
 from ffhqref.core.progress import show
 from ffhqref.leaderboard.view import FEW_PEOPLE, Arrangement, BenchmarkTable, MethodRow, arrow, tables
 from ffhqref.store.tables import read_metadata
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from ffhqref.leaderboard.board import BoardRow
     from ffhqref.leaderboard.options import ReportOptions
     from ffhqref.store.workspace import Workspace
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "–": "--",
-}  # fmt: skip
 
 LEGEND = (
     "Mean over cases [95 % interval over identities]. Bold: best mean. *: cannot be told from the best (its rank "
@@ -63,27 +58,29 @@ def markdown_tables(
     views = tables(board, arrangement)
     for table in views:
         seconds, failed = _extra_columns(table)
-        head = ["Method", *(f"{md(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
+        head = ["Method", *(f"{markdown(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
         head += ["Failed"] * failed + ["s/image"] * seconds
         lines = [md_line(head), md_line([":--", *["--:"] * (len(head) - 1)])]
         for row in table.rows:
             if row.baseline and row is table.baselines[0]:
                 lines.append(md_line([f"*{BASELINES}*", *[""] * (len(head) - 1)]))
-            cells = [md(row.method) + _marks(row)]
+            cells = [markdown(row.method) + _marks(row)]
             for metric in table.metrics:
                 cell = row.cells.get(metric)
                 cells.append("–" if cell is None else _md_cell(table, cell))
             cells += [str(row.n_failed)] * failed + [_seconds(row)] * seconds
             lines.append(md_line(cells))
-        parts.append(f"### {md(table.benchmark)}\n\n" + "\n".join(lines))
-        parts += [f"{md(metric)}: {md(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()]
+        parts.append(f"### {markdown(table.benchmark)}\n\n" + "\n".join(lines))
+        parts += [
+            f"{markdown(metric)}: {markdown(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
+        ]
         if table.absent:
-            parts.append(f"Without any value: {', '.join(map(md, table.absent))}.")
+            parts.append(f"Without any value: {', '.join(map(markdown, table.absent))}.")
         if table.warning:
             parts.append(f"**{table.warning}.**")
     words = (arrangement or Arrangement()).order_words
-    parts.append(f"{_legend(views)} {FAILED[failures]} Rows: by {md(words)}.")
-    return "\n\n".join([*parts, *(["  \n".join(map(md, origin))] if origin else [])]) + "\n"
+    parts.append(f"{_legend(views)} {FAILED[failures]} Rows: by {markdown(words)}.")
+    return "\n\n".join([*parts, *(["  \n".join(map(markdown, origin))] if origin else [])]) + "\n"
 
 
 def _legend(views: Sequence[BenchmarkTable]) -> str:
@@ -118,7 +115,7 @@ def latex_tables(
     shown = dict(names or {})
 
     def name(text: str) -> str:
-        return shown.get(text) or tex(text)
+        return shown.get(text) or latex(text)
 
     parts = ["\n".join(["% needs \\usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in origin)])]
     for table in tables(board, arrangement):
@@ -149,7 +146,7 @@ def latex_tables(
         caption += " $^{\\ddagger}$: not run on all cases, not ranked." * any(row.partial for row in table.rows)
         caption += f" {FAILED[failures]}" * failed
         caption += "".join(
-            f" {name(metric)}: {tex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
+            f" {name(metric)}: {latex(note)}." for metric, note in (notes or {}).get(table.benchmark, {}).items()
         )
         parts.append(
             "\n".join(
@@ -172,12 +169,6 @@ def latex_tables(
     return "\n\n".join(parts) + "\n"
 
 
-def csv_table(board: pd.DataFrame) -> str:
-    """Return the frame as it is, one row a benchmark, method and metric, numbers in full precision."""
-    text: str = board.to_csv(index=False, lineterminator="\n")
-    return text
-
-
 def tsv_table(table: BenchmarkTable) -> str:
     """Return a benchmark for a spreadsheet: a line a method, each mean with both ends, numbers in full precision."""
     head = ["method", *(column for m in table.metrics for column in (m, f"{m} low", f"{m} high")), "failed", "s/image"]
@@ -189,7 +180,7 @@ def tsv_table(table: BenchmarkTable) -> str:
             ends = (math.nan,) * 3 if cell is None else (cell.mean, cell.ci_low, cell.ci_high)
             line += ["" if math.isnan(value) else repr(value) for value in ends]
         lines.append([*line, str(row.n_failed), "" if row.seconds is None else repr(row.seconds)])
-    return "".join("\t".join(" ".join(cell.split()) for cell in line) + "\n" for line in lines)
+    return "".join("\t".join(str(csv_cell(cell)) for cell in line) + "\n" for line in lines)
 
 
 def terminal_tables(
@@ -291,13 +282,6 @@ def md_line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def md(text: str) -> str:
-    """Escape what Markdown or the HTML within it would read as more than text."""
-    for character in "\\`*_|[]":
-        text = text.replace(character, "\\" + character)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-
-
 def _md_cell(table: BenchmarkTable, cell: BoardRow) -> str:
     digits = table.decimals[cell.metric]
     mean = f"{cell.mean:.{digits}f}"
@@ -305,11 +289,6 @@ def _md_cell(table: BenchmarkTable, cell: BoardRow) -> str:
     if not math.isnan(cell.ci_low):
         text += f" {_interval(cell, digits)}"
     return text if cell.published is None else f"{text} (published {cell.published:g})"
-
-
-def tex(text: str) -> str:
-    """Escape what LaTeX would read as more than text."""
-    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _label(text: str) -> str:

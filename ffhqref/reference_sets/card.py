@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import TableError
+from ffhqref.core.escape import markdown, markdown_code, markdown_link
 from ffhqref.core.files import write_atomic
 from ffhqref.reference_sets.croissant import croissant
 from ffhqref.reference_sets.splits import SPLITS
@@ -159,6 +160,10 @@ def to_html(card: Card) -> str:
     return _render("card.html.j2", card)
 
 
+FILTERS = {"cell": markdown, "code": markdown_code, "link": markdown_link}
+"""Of the pages in Markdown."""
+
+
 def page_environment(escape: bool) -> Any:
     """Return the Jinja environment of the pages in this package."""
     import jinja2
@@ -175,13 +180,8 @@ def page_environment(escape: bool) -> Any:
 
 def _render(template: str, card: Card) -> str:
     environment = page_environment(template.endswith(".html.j2"))
-    environment.filters["cell"] = _markdown_cell
+    environment.filters |= FILTERS
     return str(environment.get_template(template).render(card=card, splits=SPLITS))
-
-
-def _markdown_cell(text: object) -> str:
-    """Make text safe inside a Markdown table: no markup, no column of its own, one line."""
-    return " ".join(str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").split())
 
 
 @dataclass(frozen=True, eq=False)

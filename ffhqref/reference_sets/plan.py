@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
@@ -302,7 +303,7 @@ def _make_set(
     vectors = Embeddings.checked(embedded.image_ids, embedded.vectors)
     listed, differences = imported(plan.release, built, vectors, ages)
     path = root / "release_differences.csv"
-    write_atomic(path, differences.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(path, csv_text(differences).encode())
     for line in describe_differences(built.references, listed.references, differences):
         say(line)
     say(f"differences from the release: {path}")
@@ -315,6 +316,6 @@ def _disagreements(plan: Plan, built: ReferenceSet, embedded: Embedded, root: Pa
     people = plan.dataset.truth
     found = disagreements(built.pairs, people, plan.settings.max_distance)
     path = root / "disagreements.csv"
-    write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(path, csv_text(found).encode())
     vectors = Embeddings.checked(embedded.image_ids, embedded.vectors)
     return [*describe_known(built, vectors, people, plan.settings, found), f"listed in {path}"]

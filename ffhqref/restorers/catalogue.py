@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
+from ffhqref.core.escape import markdown
 from ffhqref.restorers import RESTORERS, make_restorer
 from ffhqref.restorers.base import Restorer, RestorerInfo
 
@@ -166,7 +167,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(kept) + " |", "|" + "---|" * len(kept)]
     for row in frame[kept].itertuples(index=False):
         cells = ("" if value != value else f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
+        lines.append("| " + " | ".join(markdown(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.reference_sets.audit import contact_sheet
-from ffhqref.reference_sets.card import page_environment
+from ffhqref.reference_sets.card import FILTERS, page_environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def _histogram(attempts: pd.DataFrame) -> tuple[tuple[str, int, int], ...]:
 def to_markdown(card: SyntheticCard) -> str:
     """Return the card as GitHub-flavoured Markdown."""
     environment = page_environment(escape=False)
-    environment.filters["cell"] = lambda text: " ".join(str(text).replace("<", "&lt;").replace("|", "\\|").split())
+    environment.filters |= FILTERS
     return str(environment.get_template("synthetic.md.j2").render(card=card))
 
 

@@ -7,7 +7,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from ffhqref.leaderboard.render import csv_table, latex_tables, markdown_tables, terminal_tables
+from ffhqref.core.escape import csv_text
+from ffhqref.leaderboard.render import latex_tables, markdown_tables, terminal_tables
 from ffhqref.leaderboard.view import Arrangement, metric_of_role, tables
 
 COLUMNS = [
@@ -87,7 +88,7 @@ def test_latex_compiles(board, tmp_path):
 
 
 def test_csv_keeps_all_columns_and_digits(board):
-    again = pd.read_csv(io.StringIO(csv_table(board)))
+    again = pd.read_csv(io.StringIO(csv_text(board)))
     assert list(again.columns) == COLUMNS
     assert again["mean"].tolist() == board["mean"].tolist()
 
@@ -114,7 +115,7 @@ def test_metrics_without_any_value_are_named_and_take_no_column(board):
     assert "| Method | lpips ↓ | niqe ↓ | psnr ↑ | Failed | s/image |" in markdown
     assert "Without any value: musiq." in markdown
     assert "musiq" not in latex_tables(board)
-    assert "musiq" in csv_table(board)
+    assert "musiq" in csv_text(board)
 
 
 def test_order_of_methods(board):
