@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases import make
-from ffhqref.cases.make import CaseMaker
+from ffhqref.cases.make import CaseMaker, named_benchmarks
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 
@@ -45,12 +45,13 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
         name: {**options, "age_sets": settings.age_sets.given()} if options.get("ages") else options
         for name, options in settings.parts("benchmark").items()
     }
+    known = named_benchmarks(workspace, benchmarks, made, whole=context.limit is None, say=context.reporter.say)
     origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
     workspace.write("degradations", made.degradations, inputs=("references", "images"), **origin)
     workspace.write("imports", made.imports, **origin)
     made.check()
     inputs = ("degradations", "imports", "references", "ages")
-    workspace.write("cases", pd.concat(made.cases.values()), inputs=inputs, **origin)
+    workspace.write("cases", pd.concat(made.cases.values()), inputs=inputs, **origin, **known)
     counts = ", ".join(f"{name} {len(frame)}" for name, frame in made.cases.items())
     context.reporter.say(f"cases: {counts}")
     return int(made.failed)

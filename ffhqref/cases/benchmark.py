@@ -40,6 +40,12 @@ def _source(text: str) -> str:
     return text
 
 
+def _id(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9._/-]*@[1-9][0-9]*", name):
+        raise ValueError("expected NAME@VERSION in small letters, for instance mine@1")
+    return name
+
+
 class Benchmark(Options):
     """A benchmark. Its low-quality images are made here from the targets, or come from a folder."""
 
@@ -78,6 +84,11 @@ class Benchmark(Options):
     """Name that papers give to this very set of images; only then are published numbers shown beside."""
     published_degradation: str = ""
     """Level as papers print it."""
+    id: Annotated[str | None, AfterValidator(_id)] = None
+    """Name with a version to cite it by, mine@1. What it stands for is recorded, and another content refused under it.
+    Not given: the id of a preset that is used as it is on the data set it is meant for."""
+    definition: str | None = None
+    """Hash that the content must have, or its beginning, where somebody else has published it with the id."""
     counts: tuple[int, ...] = ()
     """Numbers of images that sources state for this set; more than one when they disagree."""
 

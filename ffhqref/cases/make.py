@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cases.compare import CompareRow, CompareStage
+from ffhqref.cases.definitions import Definition, check_definition, define, image_hashes, public_id
 from ffhqref.cases.exported import ExportedCases, import_export
 from ffhqref.cases.folders import folder_cases, import_folders
 from ffhqref.cases.lq import (
@@ -332,6 +333,40 @@ class CaseMaker:
         for line in _told(given, [row for row in records if row.role == "reference"], len(rows), benchmark):
             self.say(f"{name}: {line}")
         return records
+
+
+def named_benchmarks(
+    workspace: Workspace, benchmarks: Sequence[Benchmark], made: CaseTables, *, whole: bool, say: Callable[[str], None]
+) -> dict[str, dict[str, Definition]]:
+    """Return what the ids of benchmarks stand for, with those of earlier runs, as metadata of the table ``cases``.
+
+    Args:
+        workspace: theirs.
+        benchmarks: that were made.
+        made: their tables, not written yet.
+        whole: no limit was set.
+        say: told one line at a time.
+
+    Raises:
+        ConfigError: an id stood for something else.
+    """
+    recorded = read_metadata(workspace.root, "cases") if workspace.has("cases") else {}
+    known: dict[str, Definition] = dict(recorded.get("definitions", {}))
+    dataset = read_metadata(workspace.root, "images")["dataset"]["name"]
+    released = bool(read_metadata(workspace.root, "identities").get("config", {}).get("release"))
+    sha256: dict[str, str] = {}
+    for benchmark in benchmarks:
+        cases = made.cases[benchmark.name]
+        complete = whole and not made.failed
+        name = public_id(benchmark, dataset, released=released, cases=len(cases), whole=complete)
+        if name is None or cases.empty:
+            continue
+        sha256 = sha256 or image_hashes(workspace.read("images"), made.degradations, made.imports)
+        definition = define(benchmark, cases, sha256)
+        check_definition(name, definition, known, benchmark.definition)
+        known[name] = definition
+        say(f"benchmark '{benchmark.name}': {name}, definition {definition['definition'][:12]}")
+    return {"definitions": known} if known else {}
 
 
 def check_benchmarks(chosen: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]:

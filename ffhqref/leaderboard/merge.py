@@ -149,8 +149,15 @@ def _metrics(reports: Sequence[Report]) -> dict[str, MetricFacts]:
 
 def _benchmarks(reports: Sequence[Report]) -> dict[str, BenchmarkInfo]:
     found: dict[str, BenchmarkInfo] = {}
+    stands_for: dict[str, str] = {}
     for report in reports:
         for name, theirs in report.benchmarks.items():
+            if theirs.id and stands_for.setdefault(theirs.id, theirs.definition) != theirs.definition:
+                raise TableError(
+                    f"{theirs.id} stands for something else in {report.name} (definition {theirs.definition[:12]}) "
+                    f"than in those before ({stands_for[theirs.id][:12]}); raise the version or drop the id of one "
+                    f"(benchmark.{name}.id) and degrade again"
+                )
             mine = found.setdefault(name, theirs)
             if (mine.protocol_hash, mine.dataset, mine.degradation, mine.max_references) != (
                 theirs.protocol_hash, theirs.dataset, theirs.degradation, theirs.max_references,

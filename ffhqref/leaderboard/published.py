@@ -62,6 +62,15 @@ class BenchmarkInfo:
     title: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Metric to what a reader must know of that column."""
+    id: str = ""
+    """Name with a version to cite it by; empty: it has none."""
+    definition: str = ""
+    """Hash of what the id stands for."""
+
+    @property
+    def citation(self) -> str:
+        """The id and what it stands for, in words; empty without an id."""
+        return f"{self.id}, definition {self.definition[:12]}" if self.id else ""
 
     @property
     def lq_release(self) -> str:

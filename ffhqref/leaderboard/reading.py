@@ -226,6 +226,7 @@ def _benchmarks(
     """
     released = bool(facts.get("identities", {}).get("config", {}).get("release"))
     dataset, config, notes = facts["images"]["dataset"], facts["cases"]["config"], facts["scores"].get("notes", {})
+    ids = {one["benchmark"]: (name, one["definition"]) for name, one in facts["cases"].get("definitions", {}).items()}
     found = {}
     for name, options in config.items():
         mine = cases[cases["benchmark"] == name].sort_values("case_id")
@@ -246,6 +247,8 @@ def _benchmarks(
             protocol_hash=content_key(images),
             title=_title(options, mine["reference_paths"].map(len)),
             notes=notes.get(name, {}),
+            id=ids.get(name, ("", ""))[0],
+            definition=ids.get(name, ("", ""))[1],
         )
     return found
 

@@ -98,7 +98,10 @@ class Report:
     @cached_property
     def notes(self) -> dict[str, dict[str, str]]:
         """Benchmark to metric or method to what a reader must know of that column or row."""
-        notes = {name: dict(info.notes) for name, info in self.benchmarks.items()}
+        notes = {
+            name: ({"benchmark": info.citation} if info.id else {}) | dict(info.notes)
+            for name, info in self.benchmarks.items()
+        }
         for block in self.blocks:
             mine = notes.setdefault(block.benchmark, {})
             mine |= {metric: "; ".join(filter(None, (mine.get(metric), told))) for metric, told in block.told().items()}

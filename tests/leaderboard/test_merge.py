@@ -9,6 +9,7 @@ from ffhqref.leaderboard.merge import merge_reports
 from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
+from ffhqref.leaderboard.render import markdown_tables
 from ffhqref.leaderboard.report import MetricFacts, Report
 from ffhqref.restorers.base import RestorerInfo
 
@@ -54,6 +55,17 @@ def test_other_protocol_is_refused(pair):
     info = dataclasses.replace(INFO, protocol_hash="b" * 64)
     with pytest.raises(TableError, match=r"benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):
         merge_reports([pair[0], dataclasses.replace(pair[1], benchmarks={"severe": info})])
+
+
+def test_one_id_for_two_contents_is_refused_and_an_id_is_printed(pair):
+    infos = [dataclasses.replace(INFO, id="mine@1", definition=letter * 64) for letter in "ab"]
+    one, two = (
+        dataclasses.replace(report, benchmarks={"severe": info}) for report, info in zip(pair, infos, strict=True)
+    )
+    with pytest.raises(TableError, match=r"mine@1 stands for something else in two \(definition bbbbbbbbbbbb\)"):
+        merge_reports([one, two])
+    assert one.notes["severe"]["benchmark"] == "mine@1, definition aaaaaaaaaaaa"
+    assert "benchmark: mine@1, definition aaaaaaaaaaaa." in markdown_tables(one.leaderboard, one.notes)
 
 
 def test_other_cases_are_refused(pair):
