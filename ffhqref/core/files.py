@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -78,12 +80,19 @@ def write_atomic(path: str | Path, data: bytes, *, lasting: bool = False) -> Non
         data: the content.
         lasting: wait until it would survive a power failure.
     """
+    with atomic(path, lasting=lasting) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, *, lasting: bool = False) -> Iterator[IO[bytes]]:
+    """Yield a stream whose content takes a file's place once all is written; see `write_atomic`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{secrets.token_hex(8)}{_TEMPORARY}"  # short, whatever the length of the name
     try:
         with open(temporary, "xb") as stream:  # noqa: PTH123 - never through a link, with the user's umask
-            stream.write(data)
+            yield stream
             if lasting:
                 settle(stream)
         os.replace(temporary, path)  # noqa: PTH105

@@ -7,8 +7,11 @@ written by this process alone, so a run may go on with another engine at any tim
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -109,6 +112,9 @@ class RayEngine:
         """
         if self._connected:
             return
+        close_token()
+        if self.address is None:
+            stay_private()  # before Ray is imported
         ray = _ray()
         if not ray.is_initialized():
             self._join(ray)
@@ -149,6 +155,7 @@ class RayEngine:
                 "num_cpus": count,
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE,
+                "_temp_dir": str(session_folder()),
             }
         else:
             options["address"] = self.address
@@ -240,6 +247,39 @@ class RayEngine:
         if self._crew is not None:
             self._crew[1].dismiss()
             self._crew = None
+
+
+def close_token() -> None:
+    """Take the rights of others from Ray's token file, which Ray writes with the user's umask."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    with contextlib.suppress(OSError):  # none there, or somebody else's
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def stay_private() -> None:
+    """Have a cluster of this machine listen on the loopback alone, and ask for a token that lies in no file."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: no other machine may join
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def session_folder() -> Path:
+    """Return a folder for Ray's sessions below one that only this user may enter: Ray opens its own to everybody.
+
+    Raises:
+        EngineError: somebody else made it.
+    """
+    base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108 - sockets need short paths
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = base / f"ffhqref-{user}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != user):
+        raise EngineError(f"engine=ray: {folder} is not this user's folder; have its owner remove it")
+    folder.chmod(0o700)
+    return folder / "ray"
 
 
 def _ray() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -265,3 +266,32 @@ def test_wrong_options_are_refused_at_once(options):
     (name,) = options
     with pytest.raises(ConfigError, match=rf"engine\.{name}="):
         RayEngine(**options)
+
+
+def test_a_cluster_of_this_machine_is_closed_to_others(monkeypatch, tmp_path):
+    from ffhqref.engine import cluster
+
+    given = {}
+
+    class Fake:
+        is_initialized = staticmethod(lambda: False)
+        init = staticmethod(given.update)
+        shutdown = staticmethod(lambda: None)
+
+    (tmp_path / ".ray").mkdir()
+    token = tmp_path / ".ray" / "auth_token"
+    token.write_text("0" * 64)
+    token.chmod(0o644)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cluster, "_ray", lambda: Fake)
+    with contextlib.closing(RayEngine()) as made:
+        made.connect()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert given["include_dashboard"] is False
+    assert Path(given["_temp_dir"]).parent.stat().st_mode & 0o077 == 0
+    assert token.stat().st_mode & 0o777 == 0o600
