@@ -15,6 +15,9 @@ from ffhqref.core.files import read_regular
 MAX_BYTES = 1 << 30
 """Of a file, unpacked."""
 
+MAX_NAME = 200
+"""Characters of a column's name."""
+
 
 @dataclass(frozen=True)
 class CsvRow:
@@ -59,6 +62,9 @@ def parse_csv(data: bytes, source: str) -> CsvTable:
     doubled = [column for index, column in enumerate(header) if column in header[:index]]
     if doubled:
         raise DatasetError(f"{source}, line {first}: the column '{doubled[0]}' occurs twice in {', '.join(header)}")
+    longest = max(header, key=len)
+    if len(longest) > MAX_NAME:
+        raise DatasetError(f"{source}, line {first}: the name of a column has {len(longest)} characters; is it a CSV?")
     rows = []
     for line, cells in records:
         if len(cells) != len(header):

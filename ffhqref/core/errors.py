@@ -10,9 +10,17 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+LONGEST = 1900
+"""Characters of an explanation."""
+
 
 class FfhqrefError(Exception):
     """Base of every error that has a one-line explanation for the user."""
+
+    def __str__(self) -> str:
+        """Return the explanation, cut where a damaged file brought a name of many kilobytes into it."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 
 class ConfigError(FfhqrefError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -59,4 +60,12 @@ def read_yaml(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> 
     import yaml
 
     with parsing(path, error, remedy):
-        return yaml.safe_load(read_regular(path).decode("utf-8-sig"))
+        text = read_regular(path).decode("utf-8-sig")
+        depth = max(itertools.accumulate(_BRACKETS.get(letter, 0) for letter in text), default=0)
+        if len(text) > MAX_YAML or depth > MAX_DEPTH:  # the parser would take minutes, libyaml's would crash
+            raise ValueError(f"{len(text)} characters, nested {depth} deep: more than a config has")
+        return yaml.safe_load(text)
+
+
+MAX_YAML, MAX_DEPTH = 1 << 20, 100
+_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}

@@ -15,6 +15,7 @@ import numpy as np
 
 from ffhqref.core.errors import DependencyError, WeightsError
 from ffhqref.core.hashing import sha256_bytes
+from ffhqref.core.parsing import parsing
 from ffhqref.weights.tensors import read_bytes
 
 if TYPE_CHECKING:
@@ -81,11 +82,8 @@ def _read(path: Path, data: bytes) -> InputRule:
             "an ONNX embedder needs the package onnx, to see whether the network normalises its own input: "
             "pip install 'ffhqref[faces]', or give mean and std"
         ) from None
-    try:
-        graph = onnx.load_model_from_string(data).graph
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
-        raise WeightsError(f"embedder: {path} cannot be read as ONNX ({str(error).splitlines()[0][:100]})") from None
-    rule = rule_of(graph)
+    with parsing(path, WeightsError, "embedder: expected an ONNX network"):
+        rule = rule_of(onnx.load_model_from_string(data).graph)
     if rule.found:
         _log.warning(
             "%s normalises its own input (%s): it is given levels of 0 to %g; the options mean and std overrule that",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.core.parsing import parsing
 from ffhqref.faces.onnx_input import rule_of
 from ffhqref.weights.tensors import read_bytes
 
@@ -81,17 +82,18 @@ class OnnxNetwork(torch.nn.Module):
         super().__init__()
         try:
             import onnx
-            from onnx import numpy_helper
         except ImportError:
             raise DependencyError(
                 "an identity loss from an ONNX file needs the package 'onnx': pip install onnx"
             ) from None
         if not Path(path).is_file():
             raise WeightsError(f"no such weight file: {path}")
-        try:
-            graph = onnx.load_model_from_string(read_bytes(path)).graph
-        except Exception as error:  # noqa: BLE001 - a damaged file fails in many ways
-            raise WeightsError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0][:100]}") from None
+        with parsing(path, WeightsError, "expected an ONNX network"):
+            self._read(onnx.load_model_from_string(read_bytes(path)).graph, path)
+
+    def _read(self, graph: Any, path: Weights | str | Path) -> None:
+        from onnx import helper, numpy_helper
+
         self._rule = rule_of(graph)
         unknown = sorted({node.op_type for node in graph.node} - set(OPERATORS))
         if unknown:
@@ -105,7 +107,7 @@ class OnnxNetwork(torch.nn.Module):
                 OPERATORS[node.op_type],
                 list(node.input),
                 node.output[0],
-                {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute},
+                {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute},
             )
             for node in graph.node
         ]
