@@ -39,6 +39,7 @@ PIPELINES = {
 }
 
 COMMANDS = {
+    "list": "every name that can be chosen, by kind: data sets, embedders, benchmarks, restorers, metrics, ...",
     "zoo": "every restorer: licence, references, weights, leak mark, proof, cost (options: ffhqref zoo --help)",
     "published": "numbers that papers print, set by set (options: ffhqref published --help)",
     "weights": "weight files: list, fetch, verify, path, convert (options: ffhqref weights --help)",
