@@ -59,7 +59,7 @@ def build(context: Context, plan: Plan) -> int:
         },
     )
     done = build_tables(plan, workspace, recorded, context.engine, context.reporter, context.map, say)
-    say(f"data card: {write_card(workspace.root, held=done.tables)[0]}")
+    say(f"data card: {write_card(workspace.root, held=done.tables, about=config.card)[0]}")
     if config.review:
         page = write_review(workspace, "test" if config.review is True else config.review)
         say(f"review page: {page}; save its verdicts and build again with exclusions=FILE")

@@ -77,6 +77,8 @@ def _folders(config: RunConfig) -> dict[str, Path]:
         found["to"] = config.to
     if "folder" in config.train.model_fields_set:
         found["train.folder"] = config.train.folder
+    if config.report.folder:
+        found["report.folder"] = Path(config.report.folder)
     for label, options in config.parts("restorer").items():
         if options.get("scratch"):
             found[f"restorer.{label}.scratch"] = Path(str(options["scratch"]))

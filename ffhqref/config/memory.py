@@ -20,7 +20,7 @@ from ffhqref.store.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
-_BUILD = ("seed", "dataset", "embedder", "ages", "balance", "exclusions", "release", "build")
+_BUILD = ("seed", "dataset", "embedder", "ages", "balance", "exclusions", "release", "build", "card")
 _SCORE = ("metric", "set_metric")
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {

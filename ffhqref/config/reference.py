@@ -16,7 +16,7 @@ from ffhqref.config.run import RunConfig
 from ffhqref.core.options import kind_at, model_in, named, told_kind, told_value
 
 COMMON = ("root", "device", "seed", "limit", "engine", "weights_dir", "retry_failed")
-BUILD = ("dataset", "embedder", "ages", "balance", "review", "exclusions", "release", "build")
+BUILD = ("dataset", "embedder", "ages", "balance", "review", "exclusions", "release", "build", "card")
 DEGRADE = ("benchmark", "age_sets", "exclusions")
 RESTORE = ("restorer", "dry_run")
 SCORE = ("metric", "set_metric", "download")

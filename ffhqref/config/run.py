@@ -15,6 +15,7 @@ from ffhqref.reference_sets.options import (
     AgeSetConfig,
     AuditOptions,
     BuildConfig,
+    CardOptions,
     ContaminationOptions,
     SplitSize,
     ValidateOptions,
@@ -170,6 +171,7 @@ class RunConfig(Options):
     release: Path | None = None
     """A published reference set, FFHQ-Ref's folder, that is imported in place of building one; `validate` checks it."""
     build: BuildConfig = BuildConfig()
+    card: CardOptions = CardOptions()
     age_sets: AgeSetConfig = AgeSetConfig()
     audit: AuditOptions = AuditOptions()
     validation: ValidateOptions = Field(default=ValidateOptions(), alias="validate")

@@ -38,6 +38,8 @@ class ReportOptions(Options):
     gate: IdentityGate | None = None
     quality: tuple[str, ...] = ("niqe",)
     """Metrics that rank the methods behind the gate."""
+    folder: str | None = None
+    """Where the files are written; null: the folder report of the workspace."""
     author: str = ""
     """Who answers for the numbers, as the page and the tables tell it."""
     order: str = "rank"

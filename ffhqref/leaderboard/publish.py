@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from ffhqref.leaderboard.formats import FORMATS, write_report
 from ffhqref.leaderboard.merge import merge_reports
 from ffhqref.leaderboard.origin import command_line, short_names, without_places
 from ffhqref.leaderboard.reading import read_facts, read_report
+from ffhqref.leaderboard.render import report_folder
 from ffhqref.store.tables import table_path
 
 if TYPE_CHECKING:
@@ -69,11 +71,11 @@ def publish(
         shown_as = without_places(
             replace(_named(report, reporter), command=command_line()), short_names([w.root for w in workspaces])
         )
-        written = write_report(shown_as, own.root / "report")
+        written = write_report(shown_as, report_folder(own, options))
         for line in written.warnings:
             reporter.say(line)
         files = {
-            path.relative_to(own.root).as_posix(): sha256_file(path)
+            Path(os.path.relpath(path, own.root)).as_posix(): sha256_file(path)
             for path in (table, *filter(None, made), *written.files)
         }
         journal.add({key: {"files": files}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffhqref.core.escape import csv_cell, latex, markdown
@@ -59,7 +60,7 @@ def markdown_tables(
     for table in views:
         seconds, failed = _extra_columns(table)
         head = ["Method", *(f"{markdown(metric)} {arrow(table.higher_is_better[metric])}" for metric in table.metrics)]
-        head += ["Failed"] * failed + ["s/image"] * seconds
+        head += ["Failed"] * failed + [markdown(table.seconds_title)] * seconds
         lines = [md_line(head), md_line([":--", *["--:"] * (len(head) - 1)])]
         for row in table.rows:
             if row.baseline and row is table.baselines[0]:
@@ -122,7 +123,7 @@ def latex_tables(
         seconds, failed = _extra_columns(table)
         ways = {True: r"$\uparrow$", False: r"$\downarrow$"}
         head = ["Method", *(f"{name(metric)} {ways[table.higher_is_better[metric]]}" for metric in table.metrics)]
-        head += ["Failed"] * failed + ["s/image"] * seconds
+        head += ["Failed"] * failed + [latex(table.seconds_title)] * seconds
         lines = []
         for row in table.rows:
             if row.baseline and row is table.baselines[0]:
@@ -223,7 +224,7 @@ def _rich_grid(table: BenchmarkTable, metrics: Sequence[str]) -> Table:
     grid.add_column("method")
     for metric in metrics:
         grid.add_column(Text(f"{metric} {arrow(table.higher_is_better[metric])}"), justify="right")
-    for title, on in (("failed", failed), ("s/image", seconds)):
+    for title, on in (("failed", failed), (table.seconds_title, seconds)):
         if on:
             grid.add_column(title, justify="right")
     for row in table.rows:
@@ -262,7 +263,12 @@ def print_leaderboard(workspace: Workspace, options: ReportOptions) -> None:
     show(terminal_tables(board, failures=options.failures, arrangement=arrangement), 160)
     sys.stdout.write(f"leaderboard: {workspace.root / 'tables' / 'leaderboard.parquet'}\n")
     if "html" in options.formats:
-        sys.stdout.write(f"page: {workspace.root / 'report' / 'report.html'}\n")
+        sys.stdout.write(f"page: {report_folder(workspace, options) / 'report.html'}\n")
+
+
+def report_folder(workspace: Workspace, options: ReportOptions) -> Path:
+    """Return where the files of a report are written."""
+    return Path(options.folder).expanduser().absolute() if options.folder else workspace.root / "report"
 
 
 def _extra_columns(table: BenchmarkTable) -> tuple[bool, bool]:
@@ -274,7 +280,7 @@ def _marks(row: MethodRow) -> str:
 
 
 def _seconds(row: MethodRow) -> str:
-    return "–" if row.seconds is None else f"{row.seconds:.3g}"
+    return "–" if row.seconds is None else f"{row.seconds:.3g} {row.device}".strip()
 
 
 def md_line(cells: list[str]) -> str:

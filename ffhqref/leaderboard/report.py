@@ -159,7 +159,14 @@ class Report:
             known = ", ".join(("rank", "name", *sorted(self.metrics)))
             raise ConfigError(f"report.order={order}: expected one of {known}")
         people = {block.benchmark: len(set(block.identities.tolist())) for block in self.blocks}
-        return Arrangement(self.baselines, people, order)
+        timed = self.restorations.dropna(subset=["seconds", "device"])
+        devices = timed.groupby("method", sort=True, observed=True)["device"].agg(
+            lambda found: " and ".join(sorted(set(map(str, found))))
+        )
+        systems = {f.get("platform") for f in self.provenance.values() if f.get("table") == "restorations"}
+        return Arrangement(
+            self.baselines, people, order, {str(k): str(v) for k, v in devices.items()}, len(systems) <= 1
+        )
 
     @cached_property
     def origin(self) -> list[tuple[str, str]]:

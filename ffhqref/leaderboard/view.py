@@ -31,16 +31,28 @@ class Arrangement:
     """Benchmark to people tested."""
     order: str = "rank"
     """``rank`` (mean rank over the metrics), ``name``, or a metric."""
+    devices: Mapping[str, str] = field(default_factory=dict)
+    """Method to the device that it ran on."""
+    one_machine: bool = True
+    """All methods ran on one machine; times of several are not set side by side."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the table's metadata keeps of it."""
-        return {"baselines": list(self.baselines), "people": dict(self.people), "order": self.order}
+        return {
+            "baselines": list(self.baselines),
+            "people": dict(self.people),
+            "order": self.order,
+            "devices": dict(self.devices),
+            "one_machine": self.one_machine,
+        }
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Arrangement:
         """Return the arrangement that a table's metadata keeps."""
-        return cls(tuple(facts["baselines"]), facts["people"], facts["order"])
+        return cls(
+            tuple(facts["baselines"]), facts["people"], facts["order"], facts["devices"], bool(facts["one_machine"])
+        )
 
     @property
     def order_words(self) -> str:
@@ -61,6 +73,8 @@ class MethodRow:
     """Was not run on every case: no ranks."""
     seconds: float | None
     leak: str | None
+    device: str = ""
+    """It ran on, where the methods ran on several."""
     baseline: bool = False
     """Stands in the block of baselines; the ground truth too."""
 
@@ -85,6 +99,13 @@ class BenchmarkTable:
     """Methods in the chosen order, those without a rank after the others; then the baselines, ground truth last."""
     people: int | None = None
     """People tested; None: not known."""
+    device: str = ""
+    """That all methods ran on; empty: several, or not known."""
+
+    @property
+    def seconds_title(self) -> str:
+        """Heading of the times."""
+        return f"s/image on {self.device}" if self.device else "s/image"
 
     @property
     def too_few(self) -> bool:
@@ -180,12 +201,16 @@ def tables(board: pd.DataFrame, arrangement: Arrangement | None = None) -> list[
     found = []
     arrangement = arrangement or Arrangement()
     apart = {GROUND_TRUTH, *arrangement.baselines}
+    devices = set(arrangement.devices.values())
     for benchmark, part in board.groupby("benchmark", sort=True):
         known = part[part["mean"].notna()]
         metrics = sorted(known["metric"].unique())
         absent = sorted(set(part["metric"]) - set(metrics))
         largest = known["mean"].abs().groupby(known["metric"]).max()
-        rows = [_method_row(str(method), of_method, apart) for method, of_method in part.groupby("method", sort=True)]
+        rows = [
+            _method_row(str(method), of_method, apart, arrangement)
+            for method, of_method in part.groupby("method", sort=True)
+        ]
         rows.sort(key=lambda row: _order(row, arrangement.order))
         found.append(
             BenchmarkTable(
@@ -196,18 +221,22 @@ def tables(board: pd.DataFrame, arrangement: Arrangement | None = None) -> list[
                 {metric: decimals(float(largest.get(metric, math.nan))) for metric in metrics},
                 rows,
                 arrangement.people.get(str(benchmark)),
+                next(iter(devices)) if len(devices) == 1 else "",
             )
         )
     return found
 
 
-def _method_row(method: str, part: pd.DataFrame, apart: set[str]) -> MethodRow:
+def _method_row(method: str, part: pd.DataFrame, apart: set[str], arrangement: Arrangement) -> MethodRow:
     rows = [BoardRow.of(record) for record in part.to_dict("records")]
     cells = {row.metric: row for row in rows if row.known}
     unranked = bool(cells) and method not in apart and all(cell.rank is None for cell in cells.values())
     leak = next((row.leak for row in rows if row.leak), None)
     failed = max(row.n_failed for row in rows)
-    return MethodRow(method, cells, failed, unranked, rows[0].seconds_per_image, leak, method in apart)
+    seconds = rows[0].seconds_per_image if arrangement.one_machine else None
+    several = len(set(arrangement.devices.values())) > 1
+    device = arrangement.devices.get(method, "") if several else ""
+    return MethodRow(method, cells, failed, unranked, seconds, leak, device, method in apart)
 
 
 def _order(row: MethodRow, order: str) -> tuple[bool, bool, bool, float, str]:

@@ -18,6 +18,7 @@ from ffhqref.core.errors import TableError
 from ffhqref.core.escape import markdown, markdown_code, markdown_link
 from ffhqref.core.files import write_atomic
 from ffhqref.reference_sets.croissant import croissant
+from ffhqref.reference_sets.options import CardOptions
 from ffhqref.reference_sets.splits import SPLITS
 from ffhqref.store import tables
 
@@ -47,9 +48,69 @@ class Histogram:
     summary: Mapping[str, str]
     """Split to mean and standard deviation, in words; empty for classes that are no numbers."""
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that have any value."""
+        return tuple(split for split in self.counts if self.total(split))
+
+    @property
+    def rows(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Class and its count in each of `splits`; classes before the first and after the last value are left out."""
+        rows = [(name, tuple(self.counts[split][at] for split in self.splits)) for at, name in enumerate(self.classes)]
+        there = [at for at, (_, counts) in enumerate(rows) if any(counts)]
+        return tuple(rows[there[0] : there[-1] + 1]) if there else ()
+
+    @property
+    def plot(self) -> Plot:
+        """The shares as bars."""
+        return Plot(self)
+
     def total(self, split: str) -> int:
         """Return the number of values of a split."""
         return sum(self.counts[split])
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a plot, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    split: str
+    told: str
+
+
+class Plot:
+    """Bars of a histogram: groups of classes, a bar a split, heights are shares of the split.
+
+    Args:
+        histogram: with at least one value.
+    """
+
+    width, height, left, base = 720, 200, 44, 150
+
+    def __init__(self, histogram: Histogram) -> None:
+        rows, splits = histogram.rows, histogram.splits
+        totals = [histogram.total(split) for split in splits]
+        shares = [[count / total for count, total in zip(counts, totals, strict=True)] for _, counts in rows]
+        self.most = max((share for group in shares for share in group), default=1.0)
+        step = (self.width - self.left) / max(1, len(rows))
+        wide = min(48.0, 0.8 * step / max(1, len(splits)))
+        self.bars: list[Bar] = []
+        self.labels: list[tuple[float, str]] = []
+        for at, (name, counts) in enumerate(rows):
+            middle = self.left + (at + 0.5) * step
+            self.labels.append((round(middle, 1), name))
+            for order, (split, count) in enumerate(zip(splits, counts, strict=True)):
+                tall = (self.base - 16) * shares[at][order] / self.most
+                x = middle + (order - len(splits) / 2) * wide
+                told = f"{name}: {count:,} of {split}, {100 * shares[at][order]:.1f} %"
+                self.bars.append(
+                    Bar(round(x, 1), round(self.base - tall, 1), round(wide - 1, 1), round(tall, 1), split, told)
+                )
+        self.steep = any(len(name) * 7 > step for _, name in self.labels)
 
 
 @dataclass(frozen=True)
@@ -82,19 +143,30 @@ class Card:
     settings: Mapping[str, str]
     """How it was made: the builder's choices and the embedder."""
     files: tuple[TableFacts, ...]
+    about: CardOptions
+    """What its makers say."""
+
+    @property
+    def told(self) -> tuple[tuple[str, str], ...]:
+        """What the makers say of purpose, consent and contact, and what they leave open."""
+        said = (("Purpose", self.about.purpose), ("Consent", self.about.consent), ("Contact", self.about.contact))
+        return tuple((what, text or "not stated") for what, text in said)
 
 
-def describe(root: str | Path, held: Mapping[str, pd.DataFrame] | None = None) -> Card:
+def describe(
+    root: str | Path, held: Mapping[str, pd.DataFrame] | None = None, about: CardOptions | None = None
+) -> Card:
     """Collect the card's numbers from the tables of a workspace.
 
     Args:
         root: the workspace; ``images``, ``identities`` and ``references`` must exist.
         held: tables that the caller has in memory, by name; others are read.
+        about: what no table knows.
 
     Raises:
         TableError: a table is missing or damaged.
     """
-    found = _Tables(root, held or {})
+    found, about = _Tables(root, held or {}), about or CardOptions()
     images, identities, references = (found.needed(name) for name in ("images", "identities", "references"))
     ages, licences = found.get("ages"), found.get("licences")
     origin = tables.read_metadata(root, "images").get("dataset", {})
@@ -103,8 +175,8 @@ def describe(root: str | Path, held: Mapping[str, pd.DataFrame] | None = None) -
     bad = images.loc[images["error"].notna(), "error"]
     reasons = bad.str.replace(r"\d+x\d+ pixels", "too small", regex=True).str.split(r"[,(:]", regex=True).str[0]
     return Card(
-        name=str(origin.get("name", "reference set")),
-        licence=str(origin.get("licence", "")) or "not stated",
+        name=about.title or str(origin.get("name", "reference set")),
+        licence=about.licence or str(origin.get("licence", "")) or "not stated",
         attribution=str(origin.get("attribution", "")),
         counts=_counts(known, references),
         left_out={str(reason): int(count) for reason, count in sorted(reasons.value_counts().items())},
@@ -114,11 +186,15 @@ def describe(root: str | Path, held: Mapping[str, pd.DataFrame] | None = None) -
         unknown_ages=int((~images.loc[images["error"].isna(), "image_id"].isin(list(years))).sum()),
         settings=_settings(root, found.get("embeddings")),
         files=tuple(_files(found)),
+        about=about,
     )
 
 
 def write_card(
-    root: str | Path, out: str | Path | None = None, held: Mapping[str, pd.DataFrame] | None = None
+    root: str | Path,
+    out: str | Path | None = None,
+    held: Mapping[str, pd.DataFrame] | None = None,
+    about: CardOptions | None = None,
 ) -> list[Path]:
     """Write ``datacard.md``, ``datacard.html`` and ``croissant.json`` and return their paths.
 
@@ -126,10 +202,11 @@ def write_card(
         root: the workspace.
         out: folder; the workspace itself by default, so that the Croissant file finds the tables beside it.
         held: see `describe`.
+        about: see `describe`.
     """
     import json
 
-    card = describe(root, held)
+    card = describe(root, held, about)
     folder = Path(out or root)
     described = croissant(
         root,

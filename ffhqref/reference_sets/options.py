@@ -19,6 +19,21 @@ SplitSize = Annotated[int | float, Field(ge=0)]
 """A number of identities (int), or a fraction of them (float below 1)."""
 
 
+class CardOptions(Options):
+    """What the data card says that no table knows."""
+
+    title: str = ""
+    """Of the reference set; empty: the data set's name."""
+    licence: str = ""
+    """Of the images; empty: as the data set's reader tells it."""
+    purpose: str = ""
+    """What the set is for, and what it must not be used for."""
+    consent: str = ""
+    """What the people shown have agreed to, and how they can withdraw it."""
+    contact: str = ""
+    """Who answers for the set."""
+
+
 class BuildConfig(Options):
     """Every choice of the builder. The defaults are ReF-LDM's, where it states one."""
 

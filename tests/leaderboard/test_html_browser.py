@@ -260,6 +260,37 @@ def test_labels_stand_at_their_own_dots(browser, tmp_path, make_report, width):
     assert seen >= 10
 
 
+def test_print_cuts_nothing_and_has_no_scroll_boxes(opened):
+    """On a sheet of A4 across, 273 mm between the margins, at 96 pixels an inch."""
+    _, page = opened
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 1032, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+    cut = page.evaluate("""() => [...document.querySelectorAll("main *")].filter((node) => {
+      const style = getComputedStyle(node), box = node.getBoundingClientRect();
+      if (!node.getClientRects().length || node.closest("svg, .ba, .strip, select")) return false;
+      const scrolls = ["auto", "scroll"].includes(style.overflowY) && node.scrollHeight > node.clientHeight + 1;
+      return scrolls || box.right > 1033;
+    }).map((node) => node.tagName + "." + node.className)""")
+    assert cut == []
+    page.emulate_media(media="screen")
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+def test_headings_stand_over_their_columns(opened, width):
+    _, page = opened
+    page.set_viewport_size({"width": width, "height": 900})
+    apart = page.evaluate("""() => [...document.querySelectorAll("table.board")].flatMap((table) => {
+      const heads = [...table.tHead.rows[0].cells], row = table.tBodies[0].rows[0].cells;
+      const text = (node) => { const range = document.createRange(); range.selectNodeContents(node); return range; };
+      return heads.map((head, at) => Math.abs(text(head.querySelector("button")).getBoundingClientRect().left
+        - text(row[at]).getBoundingClientRect().left));
+    }).filter((gap) => gap > 1.5)""")
+    assert apart == []
+    ends = page.eval_on_selector_all(".bar a, .bar button", "nodes => nodes.map(n => n.getBoundingClientRect().right)")
+    assert max(ends) <= width
+
+
 @pytest.mark.parametrize("width", [360, 768, 1600])
 def test_no_sideways_scrolling_of_the_page(opened, width):
     _, page = opened

@@ -92,3 +92,18 @@ def test_an_order_that_is_none_is_refused(report):
     wrong = dataclasses.replace(report, options=report.options.model_copy(update={"order": "pnsr"}))
     with pytest.raises(ConfigError, match=r"report\.order=pnsr: expected one of rank, name, lpips, musiq, niqe, psnr"):
         _ = wrong.arrangement
+
+
+def test_times_stand_with_their_device_and_not_across_machines(report):
+    (view, _) = report.tables
+    assert view.seconds_title == "s/image on cpu"
+    assert {row.device for row in view.rows} == {""}
+    cuda = report.restorations.assign(
+        device=report.restorations["device"].where(report.restorations["method"] != "good", "cuda")
+    )
+    (view, _) = dataclasses.replace(report, restorations=cuda).tables
+    assert view.seconds_title == "s/image"
+    assert {row.method: row.device for row in view.competing}["good"] == "cuda"
+    other = {**report.provenance["restorations"], "platform": "OtherOS"}
+    (view, _) = dataclasses.replace(report, provenance={**report.provenance, "more": other}).tables
+    assert {row.seconds for row in view.rows} == {None}

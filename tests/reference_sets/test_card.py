@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from ffhqref.core.errors import TableError
-from ffhqref.reference_sets.card import describe, to_markdown, write_card
+from ffhqref.reference_sets.card import describe, to_html, to_markdown, write_card
+from ffhqref.reference_sets.options import CardOptions
 from ffhqref.store import schemas, tables
 
 HOSTILE = '<img src=x onerror=alert(1)> | "q" & co'
@@ -103,6 +104,30 @@ def test_attributes_are_counted_unless_they_name_people(tmp_path, monkeypatch):
     assert counts_of(card, "Attribute: yaw", "train") == {"-40": 1, "-10": 1}
     assert counts_of(card, "Attribute: yaw", "test") == {"0": 2, "10": 1, "40": 1}
     assert not [histogram for histogram in card.histograms if "person" in histogram.title]
+
+
+def test_plots_have_a_bar_a_count_and_no_rows_of_zeros(tmp_path):
+    card = describe(workspace(tmp_path))
+    sizes = histogram_of(card, "References of a target")
+    assert sizes.splits == ("train", "test")
+    assert sizes.rows == (("1", (2, 1)), ("2", (0, 1)))
+    bars = {(bar.split, bar.told.split(":")[0]): bar.height for bar in sizes.plot.bars}
+    assert bars["train", "1"] == pytest.approx(2 * bars["test", "1"], abs=0.2)
+    assert bars["train", "2"] == 0
+    page, text = to_html(card), to_markdown(card)
+    assert page.count("<svg") == len(card.histograms)
+    assert "1: 2 of train, 100.0 %" in page
+    assert "10 and more" not in text
+
+
+def test_what_the_makers_say_is_told_and_what_they_leave_open_too(tmp_path):
+    about = CardOptions(title="Mine", licence="none", purpose="tests <b>", contact="me@e.org")
+    write_card(workspace(tmp_path), about=about)
+    text, page = ((tmp_path / name).read_text() for name in ("datacard.md", "datacard.html"))
+    for told in ("Mine", "none", "tests &lt;b", "me@e.org", "not stated", "report/report.html"):
+        assert told in text
+        assert told in page
+    assert json.loads((tmp_path / "croissant.json").read_text())["license"] == "none"
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 1.7, 1e-3])

@@ -110,6 +110,9 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         version=__version__,
         origin=report.origin,
         few_people=FEW_PEOPLE,
+        devices=", ".join(sorted(set(report.arrangement.devices.values()))) or "a device that was not recorded",
+        one_machine=report.arrangement.one_machine,
+        card="../datacard.html" if (Path(path).absolute().parent.parent / "datacard.html").is_file() else "",
         order=report.arrangement.order_words,
         summary=_summary(report, blocks),
         views=views,
@@ -190,7 +193,9 @@ def _album(report: Report, blocks: Sequence[CaseValues], workers: int, folder: P
 
 
 def _beside(file: str, folder: Path) -> str | None:
-    """Return the address of a file for a page in a folder; None where it does not lie beside that folder."""
+    """Return the address of a workspace's file for a page in its folder ``report``; None where it is elsewhere."""
+    if not (folder.parent / "tables").is_dir():
+        return None
     link = Path(os.path.relpath(file, folder)).as_posix()
     return None if link.startswith("../../") or Path(link).is_absolute() else quote(link)
 

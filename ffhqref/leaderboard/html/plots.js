@@ -69,7 +69,7 @@ function drawSpeed(node, b, my) {
   const points = b.competing.map((m) => [m, b.board[m]?.seconds, b.cell(m, my)]).filter(([, s, c]) => s > 0 && c).map(([m, s, c]) => ({
     ...look(m, Boolean(c.rank)), x: s, xl: null, xh: null, y: c.mean, yl: c.low, yh: c.high, lx: places[m]?.[0] ?? null, ly: places[m]?.[1] ?? null,
     front: null, told: `${m}: ${short(s)} s, ${titleOf(my)} ${show(c.mean, my)}` }));
-  if (!points.length) { empty(node, "No times were recorded."); return; }
+  if (!points.length) { empty(node, "No times of one machine were recorded."); return; }
   draw(node, "speed", `${titleOf(my)} against seconds an image`, { points },
     { xlow: b.plots.seconds[0], xhigh: b.plots.seconds[1], xtitle: "seconds an image", xreverse: "false", ...limits("y", my, b.plots.ranges[my]) });
 }
