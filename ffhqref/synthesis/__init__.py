@@ -7,7 +7,6 @@ FaceMe's authors published the images but not the code that made them. `ffhqref.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ffhqref.core.registry import Registry
 from ffhqref.synthesis.base import Renderer, as_renderer
@@ -23,7 +22,7 @@ RENDERERS: Registry[Callable[..., object]] = Registry(
 """Renderers by name. Other packages add theirs through the entry point group ``ffhqref.renderers``."""
 
 
-def make_renderer(name: str, **options: Any) -> Renderer:
+def make_renderer(name: str, **options: object) -> Renderer:
     """Return the renderer of that name.
 
     Args:

@@ -238,7 +238,7 @@ class Synthesis:
 
     def _settings(self, stage: RenderStage, poses: str) -> dict[str, str]:
         options, images = self.plan.options, self.images
-        origin: Mapping[str, Any] = tables.read_metadata(self.workspace.root, "images").get("dataset", {})
+        origin: Mapping[str, object] = tables.read_metadata(self.workspace.root, "images").get("dataset", {})
         more = f"{len(images.faces)}, of {images.faces_root.name}" if images.faces_root else "none"
         settings = {
             "data set": origin.get("name", ""),

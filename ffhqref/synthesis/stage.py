@@ -313,7 +313,7 @@ def _done(made: Sequence[Attempt]) -> bool:
     return bool(made) and made[-1].status == ACCEPTED
 
 
-def _reference(bucket: tuple[str, int, int], made: Sequence[Attempt], folder: str) -> dict[str, Any]:
+def _reference(bucket: tuple[str, int, int], made: Sequence[Attempt], folder: str) -> dict[str, object]:
     """Return the row of one bucket: its image, or why there is none."""
     last, found = made[-1], _done(made)
     similarities = [attempt.similarity for attempt in made if attempt.similarity is not None]

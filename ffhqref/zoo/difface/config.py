@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.zoo.shared.architecture import read_tree
 from ffhqref.zoo.shared.guided_diffusion.config import GuidedUNetConfig, changed, section, whole_number
 
 # What spandrel's class does not build otherwise, or what the published class is always given.
-_FIXED_SWINIR: dict[str, Any] = {
+_FIXED_SWINIR: dict[str, object] = {
     "patch_size": 1, "in_chans": 3, "upsampler": "nearest+conv", "resi_connection": "1conv", "unshuffle": True,
 }  # fmt: skip
 
@@ -49,7 +48,7 @@ class DifFaceConfig:
     steps: int = 1000
 
     @classmethod
-    def load(cls, source: DifFaceConfig | Mapping[str, Any] | str | Path | None) -> DifFaceConfig:
+    def load(cls, source: DifFaceConfig | Mapping[str, object] | str | Path | None) -> DifFaceConfig:
         """Return a config: as it is, or from a mapping or file in the published form; None: released.
 
         The published form has ``model``, ``model_ir`` and ``diffusion``, each with ``params``; what is left out is as

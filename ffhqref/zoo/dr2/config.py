@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.zoo.shared.architecture import read_tree
@@ -89,7 +88,7 @@ class DR2Config:
     """Side of the enhancement."""
 
     @classmethod
-    def load(cls, source: DR2Config | Mapping[str, Any] | str | Path | None) -> DR2Config:
+    def load(cls, source: DR2Config | Mapping[str, object] | str | Path | None) -> DR2Config:
         """Return a config: as it is, or from a mapping or file; None: released.
 
         A mapping has ``unet``, ``spar``, ``diffusion`` (steps, section) and ``inference`` (dr2_size, sr_size) with the

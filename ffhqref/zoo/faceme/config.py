@@ -64,7 +64,7 @@ class FaceMeConfig:
             )
 
     @classmethod
-    def load(cls, source: FaceMeConfig | Mapping[str, Any] | str | Path | None) -> FaceMeConfig:
+    def load(cls, source: FaceMeConfig | Mapping[str, object] | str | Path | None) -> FaceMeConfig:
         """Return ``source`` as a config: a config, a mapping, the path of a YAML or JSON file, or None (released).
 
         Raises:

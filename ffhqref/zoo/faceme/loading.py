@@ -22,7 +22,7 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 """Names of the VAE's attention layers before diffusers 0.12, which conversions still write."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """Return the mapping in a JSON file of a model folder.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ffhqref.core.errors import ConfigError
 
@@ -13,7 +13,7 @@ from ffhqref.core.errors import ConfigError
 class GFPGANConfig:
     """Widths of a GFPGAN, by the names of the published constructor. Defaults: all released files."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"input_is_latent": True, "different_w": True, "decoder_load_path": None}
+    FIXED: ClassVar[Mapping[str, object]] = {"input_is_latent": True, "different_w": True, "decoder_load_path": None}
     UNUSED: ClassVar[tuple[str, ...]] = ("fix_decoder",)
 
     out_size: int = 512

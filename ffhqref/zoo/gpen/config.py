@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ffhqref.core.errors import ConfigError
 
@@ -13,7 +13,7 @@ from ffhqref.core.errors import ConfigError
 class GPENConfig:
     """Arguments of the published ``FullGenerator``. Defaults: GPEN-BFR-512."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"blur_kernel": [1, 3, 3, 1], "isconcat": True}
+    FIXED: ClassVar[Mapping[str, object]] = {"blur_kernel": [1, 3, 3, 1], "isconcat": True}
 
     size: int = 512
     """Side of the picture in pixels, a power of two."""

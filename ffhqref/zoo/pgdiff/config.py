@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.zoo.shared.architecture import read_tree
@@ -46,7 +45,7 @@ class PGDiffConfig:
     """Side of the pictures in pixels."""
 
     @classmethod
-    def load(cls, source: PGDiffConfig | Mapping[str, Any] | str | Path | None) -> PGDiffConfig:
+    def load(cls, source: PGDiffConfig | Mapping[str, object] | str | Path | None) -> PGDiffConfig:
         """Return a config: as it is, or from a mapping or file; None: released.
 
         A mapping has ``model_and_diffusion`` and ``restorer`` with the published arguments, ``arcface`` (widths,

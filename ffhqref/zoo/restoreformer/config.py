@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ffhqref.core.errors import ConfigError
 
@@ -13,7 +13,7 @@ from ffhqref.core.errors import ConfigError
 class RestoreFormerConfig:
     """Widths of a RestoreFormer, by the names of the published constructor. Defaults: the released one."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"in_channels": 3, "out_ch": 3, "double_z": False, "enable_mid": True}
+    FIXED: ClassVar[Mapping[str, object]] = {"in_channels": 3, "out_ch": 3, "double_z": False, "enable_mid": True}
     UNUSED: ClassVar[tuple[str, ...]] = ("dropout", "fix_decoder", "fix_codebook", "fix_encoder")
 
     n_embed: int = 1024

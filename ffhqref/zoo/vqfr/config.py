@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ffhqref.core.errors import ConfigError
 
@@ -27,7 +27,7 @@ class AlignConfig:
 class QuantizerConfig:
     """Codebook of version 2."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"type": "L2VectorQuantizer"}
+    FIXED: ClassVar[Mapping[str, object]] = {"type": "L2VectorQuantizer"}
 
     num_code: int = 1024
     code_dim: int = 256
@@ -39,7 +39,7 @@ class QuantizerConfig:
 class VQFRConfig:
     """Version 2. Defaults: the published network."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {
+    FIXED: ClassVar[Mapping[str, object]] = {
         "use_enc_attention": True,
         "use_dec_attention": True,
         "code_selection_mode": "Predict",
@@ -90,7 +90,7 @@ class VQFRConfig:
 class InputFeatureConfig:
     """The convolution on the input picture (version 1)."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"in_dim": 3}
+    FIXED: ClassVar[Mapping[str, object]] = {"in_dim": 3}
 
     out_dim: int = 32
 
@@ -108,7 +108,7 @@ class LevelAlignConfig:
 class LevelQuantizerConfig:
     """Codebook of one level of version 1."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {"type": "L2VectorQuantizerKmeans"}
+    FIXED: ClassVar[Mapping[str, object]] = {"type": "L2VectorQuantizerKmeans"}
     UNUSED: ClassVar[frozenset[str]] = frozenset(
         {"reservoir_size", "reestimate_iters", "reestimate_maxiters", "warmup_iters"}
     )

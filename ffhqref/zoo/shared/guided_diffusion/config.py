@@ -16,7 +16,7 @@ GROUPS = 32
 
 # Arguments of the published constructors that change the network or the sampler, with the only value used by the
 # methods here. Another value describes something that is not built here, and is refused rather than misread.
-_FIXED: dict[str, Any] = {
+_FIXED: dict[str, object] = {
     "dims": 2,
     "conv_resample": True,
     "num_classes": None,
@@ -81,7 +81,7 @@ class GuidedUNetConfig:
         return self.num_heads if self.num_head_channels == -1 else width // self.num_head_channels
 
     def changed(
-        self, values: Mapping[str, Any], attention: Literal["sides", "factors"], where: str
+        self, values: Mapping[str, object], attention: Literal["sides", "factors"], where: str
     ) -> GuidedUNetConfig:
         """Return this config with the published arguments put in.
 
@@ -109,7 +109,7 @@ class GuidedUNetConfig:
         return changed(self, given, where, fixed=_FIXED, ignored=_IGNORED)
 
 
-def section(tree: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+def section(tree: Mapping[str, object], name: str, where: str) -> Mapping[str, object]:
     """Return a part of a config; an empty mapping where it is absent.
 
     Raises:
@@ -125,10 +125,10 @@ def section(tree: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]
 
 def changed(
     base: T,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     where: str,
     *,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: Mapping[str, object] | None = None,
     ignored: Collection[str] = (),
 ) -> T:
     """Return a frozen dataclass with some of its fields set from a config.
@@ -145,7 +145,7 @@ def changed(
     """
     fixed = fixed or {}
     kinds = {item.name: str(item.type) for item in dataclasses.fields(base)}  # type: ignore[arg-type]
-    typed: dict[str, Any] = {}
+    typed: dict[str, object] = {}
     for name, value in values.items():
         if name in fixed:
             if value != fixed[name]:
@@ -157,7 +157,7 @@ def changed(
     return dataclasses.replace(base, **typed)  # type: ignore[type-var]
 
 
-def whole_numbers(value: Any, what: str) -> tuple[int, ...]:
+def whole_numbers(value: object, what: str) -> tuple[int, ...]:
     """Return a list, or a text such as ``"32, 16, 8"``, as whole numbers.
 
     Raises:
@@ -170,7 +170,7 @@ def whole_numbers(value: Any, what: str) -> tuple[int, ...]:
     raise ConfigError(f"{what}={value!r}, expected whole numbers")
 
 
-def whole_number(value: Any, what: str) -> int:
+def whole_number(value: object, what: str) -> int:
     """Return a whole number.
 
     Raises:
@@ -179,7 +179,7 @@ def whole_number(value: Any, what: str) -> int:
     return whole_numbers([value], what)[0]
 
 
-def _typed(kind: str, value: Any, what: str) -> Any:
+def _typed(kind: str, value: object, what: str) -> Any:
     if kind.startswith("tuple"):
         return whole_numbers(value, what)
     if kind == "bool" and isinstance(value, bool):
