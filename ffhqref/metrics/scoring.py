@@ -76,6 +76,8 @@ class Scores:
     """Table ``scores``: method, benchmark, case_id, metric, value, status."""
     reasons: Mapping[tuple[str, str], int]
     """How often each (metric, reason) made a value fail."""
+    undefined: Mapping[tuple[str, str], int]
+    """How often each (metric, reason) left a value out because of the ground truth or a reference."""
     signatures: Mapping[str, str]
     """Of every available metric, with the image size where it is not 512 px."""
 
@@ -133,8 +135,9 @@ def score(
 
     Status: ``ok``: there is a value, which may be infinite (PSNR of an output equal to its target); ``failed``: the
     restoration failed, or the metric is undefined for this image; ``left_out``: the metric's definition leaves the
-    value out of its mean; ``unavailable``: the metric cannot run here, or the case lacks what it compares with. The
-    value is null unless ``ok``. Rows of the method `GROUND_TRUTH` get only the metrics that need no ground truth.
+    value out of its mean, or the metric is undefined for the ground truth or a reference, whatever the output;
+    ``unavailable``: the metric cannot run here, or the case lacks what it compares with. The value is null unless
+    ``ok``. Rows of the method `GROUND_TRUTH` get only the metrics that need no ground truth.
 
     Args:
         rows: the outputs; (method, benchmark, case_id) is unique.
@@ -161,13 +164,21 @@ def score(
             table.append(_Value(row.method, row.benchmark, row.case_id, name, None, status))
     results = run_stage(stage, [item for _, item in work], engine=engine, journal_dir=journal_dir, progress=progress)
     reasons: Counter[tuple[str, str]] = Counter()
+    undefined: Counter[tuple[str, str]] = Counter()
     for (position, item), result in zip(work, results, strict=True):
         table[position] = replace(table[position], value=result.value, status=result.status)
         if result.status == "failed":
             reasons[item.metric, str(result.error)] += 1
+        elif result.status == "left_out" and result.error:
+            undefined[item.metric, result.error] += 1
     frame = pd.DataFrame([astuple(value) for value in table], columns=[field.name for field in fields(_Value)])
     frame["value"] = frame["value"].astype("float64")
-    return Scores(frame, dict(reasons), {name: text + size_note(size) for name, text in metrics.signatures.items()})
+    return Scores(
+        frame,
+        dict(reasons),
+        dict(undefined),
+        {name: text + size_note(size) for name, text in metrics.signatures.items()},
+    )
 
 
 @dataclass(frozen=True)

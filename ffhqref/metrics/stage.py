@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 from ffhqref.core.errors import FfhqrefError, ImageError
@@ -51,6 +51,8 @@ class MetricResult:
     error: str | None = None
     retry: bool | None = None
     """True: failed for reasons outside the images, to be tried again."""
+    judged: bool | None = None
+    """True: failed, and it was looked into whether the output is to blame."""
 
 
 class _UnreadableError(ImageError):
@@ -116,7 +118,7 @@ class ScoreStage(Stage[MetricRow, MetricResult]):
 
     def intact(self, row: MetricRow, result: MetricResult) -> bool:  # noqa: ARG002
         """Return whether the result stands; what failed for reasons outside the images is tried again."""
-        return not result.retry
+        return not result.retry and (result.status != "failed" or bool(result.judged))
 
     def process(self, rows: Sequence[MetricRow]) -> list[MetricResult]:
         """Compute one value a row; images of later cases are decoded while earlier ones are computed."""
@@ -188,11 +190,38 @@ class ScoreStage(Stage[MetricRow, MetricResult]):
         return known
 
 
+BLAMELESS = "undefined for the ground truth or a reference, whatever the output"
+"""Why a value is left out that no method is to blame for."""
+
 _IMAGES_CACHED = 96
 """Decoded images a worker caches, 0.75 MiB each at 512x512."""
 
 
 def _value(metric: Metric, batch: MetricBatch) -> MetricResult:
+    """Return the value of a metric; one that has none even for a perfect output is left out, for all methods alike."""
+    found = _measured(metric, batch)
+    if found.status != "failed" or found.retry:
+        return found
+    perfect = _perfect(metric, batch)
+    other = None if perfect is None else _measured(metric, perfect)
+    if other is None or other.status != "failed" or other.retry:
+        return replace(found, judged=True)
+    return MetricResult(None, "left_out", f"{BLAMELESS}: {other.error}")
+
+
+def _perfect(metric: Metric, batch: MetricBatch) -> MetricBatch | None:
+    """Return the case with what the metric compares with as its output; None where it compares with nothing."""
+    if "gt" in metric.needs and batch.gt is not None:
+        return replace(batch, output=batch.gt, output_ids=batch.gt_ids)
+    if "references" in metric.needs and len(batch.references[0]):
+        try:
+            return replace(batch, output=batch.references[0][0][None], output_ids=batch.reference_ids[0][:1])
+        except _UnreadableError:
+            return None
+    return None
+
+
+def _measured(metric: Metric, batch: MetricBatch) -> MetricResult:
     try:
         values = metric(batch)[:1]
         value, left_out = float(values[0]), bool(metric.left_out(values)[0])

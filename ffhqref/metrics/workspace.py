@@ -37,6 +37,8 @@ class ScoreTable:
     """Benchmark to method to how many of its outputs are a ground truth or a reference."""
     reasons: Mapping[tuple[str, str], int]
     """How often each (metric, reason) made a value fail."""
+    undefined: Mapping[tuple[str, str], int]
+    """How often each (metric, reason) left a value out because of the ground truth or a reference."""
 
     def write(self, workspace: Workspace, config: Mapping[str, Any]) -> None:
         """Write the table with its metadata.
@@ -74,6 +76,7 @@ class ScoreTable:
             for method, told in copied.items()
         ]
         lines += [f"metric {name}: {count} values failed: {reason}" for (name, reason), count in self.reasons.items()]
+        lines += [f"metric {name}: {count} values left out: {told}" for (name, told), count in self.undefined.items()]
         count = self.frame["status"].value_counts()
         left_out = f", {count['left_out']} left out by rule" if "left_out" in count else ""
         return [*lines, f"scored: {count.get('ok', 0)} values, {count.get('failed', 0)} failed{left_out}"]
@@ -185,4 +188,4 @@ def score_workspace(
         unavailable |= dataset_reasons(whole)
         notes = dataset_notes(whole)
     copied = copied_outputs(rows, engine=engine, journal_dir=journals, progress=progress)
-    return ScoreTable(frame, signatures, directions, unavailable, notes, copied, found.reasons)
+    return ScoreTable(frame, signatures, directions, unavailable, notes, copied, found.reasons, found.undefined)

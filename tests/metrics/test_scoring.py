@@ -84,8 +84,8 @@ def test_pictures_of_another_size_are_brought_to_512(world, tmp_path):
     scores = score(world[:1], resolve_metrics(["ms_ssim"]), engine=LocalEngine(1), journal_dir=tmp_path / "journal")
     assert np.isfinite(scores.frame["value"]).all()  # at 64 px it has no value
     small = run(world[:1], resolve_metrics(["ms_ssim"]), tmp_path / "journal")
-    assert list(small.frame["status"]) == ["failed"]
-    assert small.reasons == {("ms_ssim", "the metric is undefined for this image"): 1}
+    assert list(small.frame["status"]) == ["left_out"], "nor has its ground truth"
+    assert [name for name, _ in small.undefined] == ["ms_ssim"]
 
 
 def test_failures_and_absences_are_rows(world, tmp_path, monkeypatch):
@@ -319,3 +319,50 @@ def test_requests_are_checked(world):
         resolve_metrics(["lpisp"])
     with pytest.raises(ConfigError, match="needs a name"):
         resolve_metrics([{"label": "x"}])
+
+
+class Picky(Mean):
+    """A metric that finds no face on bright images, whatever their part is."""
+
+    def __call__(self, batch: MetricBatch):
+        looked = [*batch.output]
+        looked += [*batch.gt] if "gt" in self.needs else []
+        looked += list(batch.references[0]) if "references" in self.needs else []
+        if any(float(picture.mean()) > 0.9 for picture in looked):
+            raise ImageError("no face")
+        return super().__call__(batch)
+
+
+@pytest.mark.parametrize("needs", ["gt", "references"])
+def test_nobody_fails_where_the_ground_truth_or_a_reference_has_no_value(world, tmp_path, needs):
+    """The output of one method is to blame on case 0, what it is compared with on case 1."""
+
+    def brighten(path):
+        save_png(path, np.full((64, 64, 3), 250, np.uint8))
+        return sha256_file(path)
+
+    rows = []
+    for row in world:
+        if row.case_id == "0" and row.method == "a":
+            row = replace(row, output_sha256=brighten(row.output_path))
+        if row.case_id == "1":
+            gt, last = brighten(row.gt_path), brighten(row.reference_paths[1])
+            row = replace(row, gt_sha256=gt, reference_sha256=(row.reference_sha256[0], last))
+        rows.append(row)
+    for _ in range(2):
+        scores = run(rows, MetricSet({"picky": Picky([needs])}), tmp_path / "journal")
+        found = scores.frame.set_index(["case_id", "method"])["status"]
+        assert set(found["0", "a"]) == {"failed"}
+        assert set(found["0", "b"]) == {"ok"}
+        assert set(found["1"]) == {"left_out"}
+        assert scores.reasons == {("picky", "no face"): 2}
+        assert list(scores.undefined.values()) == [4]
+
+
+def test_a_failure_of_an_earlier_release_is_looked_into_again(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "replace", lambda result, **changes: result)  # as results were before
+    monkeypatch.setattr(stage, "_perfect", lambda metric, batch: None)
+    run(world, MetricSet({"unfit": Mean(["gt"], error=ImageError("no face"))}), tmp_path / "journal")
+    monkeypatch.undo()
+    scores = run(world, MetricSet({"unfit": Mean(["gt"], error=ImageError("no face"))}), tmp_path / "journal")
+    assert set(scores.frame["status"]) == {"left_out"}
