@@ -325,8 +325,8 @@ class Picky(Mean):
     """A metric that finds no face on bright images, whatever their part is."""
 
     def __call__(self, batch: MetricBatch):
-        looked = [*batch.output]
-        looked += [*batch.gt] if "gt" in self.needs else []
+        looked = list(batch.output)
+        looked += list(batch.gt) if batch.gt is not None and "gt" in self.needs else []
         looked += list(batch.references[0]) if "references" in self.needs else []
         if any(float(picture.mean()) > 0.9 for picture in looked):
             raise ImageError("no face")
