@@ -11,6 +11,8 @@ from ffhqref.core.files import write_atomic
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.faces.stage import EmbedStage
 from ffhqref.reference_sets.audit import audit_identities, calibration, embed_again, worst_identities
+from ffhqref.reference_sets.contamination import true_people
+from ffhqref.reference_sets.threshold import advise
 
 if TYPE_CHECKING:
     from ffhqref.reference_sets.vectors import Embeddings
@@ -23,7 +25,7 @@ def execute(config: Any) -> int:
 
 
 def audit(context: Context) -> int:
-    """Write ``audit.csv`` and ``audit_worst.png``, and with a second network ``calibration.csv``."""
+    """Write ``audit.csv``, contact sheets and what helps to choose a threshold; see the docs of data sets."""
     workspace, options, say = context.workspace, context.config.audit, context.reporter.say
     identities, images, first = workspace.read("identities"), workspace.read("images"), embeddings_of(workspace)
     threshold, limit = context.config.build.max_distance, options.second.max_distance
@@ -42,6 +44,11 @@ def audit(context: Context) -> int:
     if sheet is not None:
         save_png(workspace.root / "audit_worst.png", sheet)
         say(f"the {len(worst)} worst to look at: {workspace.root / 'audit_worst.png'}")
+    people, build = true_people(workspace), context.config.build
+    for line in advise(
+        first, identities, people, build, workspace.root, lambda name: workspace.image(files[name]), options.near
+    ):
+        say(line)
     if second is not None and limit is not None:
         table = calibration(first, second, limit, threshold)
         write_atomic(workspace.root / "calibration.csv", table.to_csv(index=False, lineterminator="\n").encode())

@@ -37,6 +37,8 @@ class Dataset:
     """Unique id (file stem, or folders and stem) to path relative to the root, with forward slashes, sorted by id."""
     aligned: bool = True
     """Aligned the FFHQ way; otherwise faces are detected and aligned first."""
+    told_aligned: bool = True
+    """Somebody said so; otherwise some images are looked at first."""
     ages: Mapping[str, float] = field(default_factory=dict)
     """image_id to age in years, where an outside source tells it."""
     age_source: str = ""

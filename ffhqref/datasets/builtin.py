@@ -48,7 +48,7 @@ def folder(
     ages: GivenPath | None = None,
     attributes: GivenPath | None = None,
     truth: GivenPath | None = None,
-    aligned: bool = True,
+    aligned: bool | None = None,
     licence: str = "",
 ) -> Dataset:
     """Return every image below a folder as a data set.
@@ -59,7 +59,8 @@ def folder(
         attributes: see `ffhqref.datasets.attributes.read_attributes`.
         truth: who is on the images: a CSV with a column that names the image and one that names the person
             (``identity`` or ``person``), or `FOLDERS`: the folder that an image lies in names its person.
-        aligned: whether the images are aligned the FFHQ way already; otherwise faces are detected and aligned.
+        aligned: whether the images are aligned the FFHQ way already; otherwise faces are detected and aligned. None:
+            they are, which a build checks on a few.
         licence: recorded in the data card.
     """
     root = root_of(path, "folder", "the folder of images: dataset.path=/path/to/faces")
@@ -71,7 +72,8 @@ def folder(
         name="folder",
         root=root,
         files=listing.files,
-        aligned=aligned,
+        aligned=aligned is not False,
+        told_aligned=aligned is not None,
         ages=told.ages.years,
         age_source=told.ages.source,
         attributes=told.attributes.columns,

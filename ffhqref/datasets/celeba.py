@@ -56,7 +56,7 @@ def celebref_hq(
     path: GivenPath | None,
     ages: GivenPath | None = None,
     attributes: GivenPath | None = None,
-    aligned: bool = True,
+    aligned: bool | None = None,
 ) -> Dataset:
     """Return CelebRef-HQ: one folder of images for each person.
 
@@ -67,7 +67,8 @@ def celebref_hq(
         path: the folder that holds the folders.
         ages: see `ffhqref.datasets.ages.read_ages`; its table names images by id or path.
         attributes: see `ffhqref.datasets.attributes.read_attributes`.
-        aligned: whether the images are aligned the FFHQ way; otherwise faces are detected and aligned.
+        aligned: whether the images are aligned the FFHQ way; otherwise faces are detected and aligned. None: they
+            are, which a build checks on a few.
 
     Raises:
         DatasetError: an image outside a person's folder.
@@ -91,7 +92,8 @@ def celebref_hq(
         name="celebref_hq",
         root=root,
         files=files,
-        aligned=aligned,
+        aligned=aligned is not False,
+        told_aligned=aligned is not None,
         ages=told.ages.years,
         age_source=told.ages.source,
         attributes=told.attributes.columns,

@@ -16,6 +16,9 @@ from ffhqref.datasets.match import ImageMatcher, without_ending
 NAME_COLUMNS = ("image_id", "ffhq_id", "image_number", "file", "face_name_align", "img_path", "image")
 """Columns that name an image; the first one present is used, see `ffhqref.datasets.match.ImageMatcher`."""
 
+UNKNOWN = frozenset(("", "-", "–", "—", "NA", "N/A", "na", "n/a", "NaN", "nan"))
+"""Cells that say that something is not known; ``Na`` and ``Nan`` are names of people."""
+
 _FAIRFACE = re.compile(r"(.+)_face\d+")
 """FairFace's script cuts faces out of an image and numbers them."""
 
@@ -77,7 +80,7 @@ def read_user_table(
         raise DatasetError(f"{file}, line 1: columns {columns}, expected {expected}")
     matcher = ImageMatcher(files)
     lines = [
-        (row.line, row.cells[name], {column: row.cells[column] for column in columns if column != name})
+        (row.line, row.cells[name], {column: known(row.cells[column]) for column in columns if column != name})
         for row in table.rows
     ]
     found = [matcher.find(cell) for _, cell, _ in lines]
@@ -106,6 +109,15 @@ def read_user_table(
 def name_column(columns: Collection[str]) -> str | None:
     """Return the column that names an image, if there is one."""
     return next((column for column in NAME_COLUMNS if column in columns), None)
+
+
+def known(cell: str) -> str:
+    """Return a cell, empty where it says that something is not known.
+
+    >>> known("N/A"), known(" – "), known("Na"), known("none")
+    ('', '', 'Na', 'none')
+    """
+    return "" if cell.strip() in UNKNOWN else cell
 
 
 def _fairface(matcher: ImageMatcher, names: list[str], found: list[str | None]) -> list[str | None]:

@@ -137,6 +137,8 @@ class AuditOptions(Options):
 
     worst: int = Field(default=12, ge=0)
     """Identities on the contact sheet, the most suspicious first."""
+    near: int = Field(default=24, ge=0)
+    """Pairs just beyond the threshold on the contact sheet of near misses."""
     second: SecondNetwork = SecondNetwork()
 
 

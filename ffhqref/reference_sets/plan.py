@@ -13,6 +13,8 @@ from ffhqref.core.files import write_atomic
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
 from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
 from ffhqref.faces.ages import AgeStage
+from ffhqref.faces.aligned import check_aligned
+from ffhqref.faces.detect import make_detector
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import read_faces
 from ffhqref.reference_sets.agreement import disagreements
@@ -118,6 +120,8 @@ def open_plan(
         raise ConfigError("build.identity=truth builds a set, release=… imports one: leave one of them out")
     if settings.identity == "truth" and not dataset.truth:
         raise ConfigError(f"build.identity=truth: {NOBODY_KNOWN}")
+    if not dataset.told_aligned and not (workspace / "tables" / "images.parquet").exists():
+        check_aligned(dataset, make_detector(detector.name, **detector.options))
     image_stage: ImageStage | AlignStage
     if dataset.aligned:
         root = dataset.root

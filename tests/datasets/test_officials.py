@@ -14,15 +14,26 @@ import pytest
 from PIL import Image
 from sklearn.metrics import pair_confusion_matrix
 
+from ffhqref.core.errors import DatasetError
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.stage import ImageRow, file_rows
 from ffhqref.engine import LocalEngine, run_stage
+from ffhqref.faces.aligned import check_aligned
+from ffhqref.faces.detect import make_detector
 from ffhqref.faces.stage import AlignStage, EmbedStage
 from ffhqref.faces.store import embed_images
 from ffhqref.reference_sets.agesets import CROSS, SAME, build_age_sets
 from ffhqref.reference_sets.build import build_reference_set
 from ffhqref.reference_sets.options import AgeSetConfig, BuildConfig
 from ffhqref.reference_sets.references import candidates
+from ffhqref.reference_sets.threshold import (
+    advise,
+    best_of,
+    distance_histogram,
+    find_near_misses,
+    find_valley,
+    threshold_curve,
+)
 from ffhqref.reference_sets.vectors import Embeddings
 
 THRESHOLD = 0.63
@@ -35,6 +46,7 @@ class Officials:
     names: list[str]
     vectors: np.ndarray
     people: dict[str, dict[str, str]]
+    work: object
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +72,14 @@ def officials(shared, tmp_path_factory):
     assert not embedded.errors
     with table.open(newline="") as stream:
         people = {row["file"].removesuffix(".jpg"): row for row in csv.DictReader(stream)}
-    return Officials(data, images, embedded.image_ids, embedded.vectors, people)
+    return Officials(data, images, embedded.image_ids, embedded.vectors, people, work)
+
+
+def test_a_folder_that_is_not_aligned_is_refused_and_an_aligned_one_is_not(officials, shared):
+    detector = make_detector("yunet", path=str(shared / "models" / "yunet.onnx"))
+    with pytest.raises(DatasetError, match=r"of 20 images looked at .* dataset.aligned=false to detect and align"):
+        check_aligned(open_dataset("folder", path=shared / "faces" / "officials"), detector)
+    check_aligned(open_dataset("folder", path=officials.work / "aligned"), detector)
 
 
 def test_every_face_is_found_and_what_has_none_says_why(officials):
@@ -92,6 +111,53 @@ def test_identities_equal_the_truth_by_average_linkage_and_beat_the_published_ru
 @pytest.mark.parametrize("threshold", [0.60, 0.66])
 def test_the_threshold_is_no_knife_edge(officials, threshold):
     assert pairwise_f1(officials, max_distance=threshold, grouping="average")[0] >= 0.99
+
+
+def shares(officials, identities):
+    """Precision and recall over pairs of images, by scikit-learn."""
+    number = identities.set_index("image_id")["identity_id"]
+    labels = [f"alone {name}" if pd.isna(number[name]) else str(number[name]) for name in officials.names]
+    truth = [officials.people[name]["person"] for name in officials.names]
+    (_, wrong), (missed, right) = pair_confusion_matrix(truth, labels)
+    return right / (right + wrong), right / (right + missed)
+
+
+def test_known_people_and_the_threshold_assistant_find_the_pairs_without_a_wrong_one(officials, tmp_path):
+    config = BuildConfig(test=9, val=4, min_references=1)
+    truth = {name: person["person"] for name, person in officials.people.items()}
+
+    def built(**options):
+        return build_reference_set(
+            officials.names, officials.vectors, config.model_copy(update=options), people=truth
+        ).identities
+
+    assert shares(officials, built()) == (1.0, pytest.approx(0.79, abs=0.02))  # the default loses a fifth
+    assert shares(officials, built(identity="truth")) == (1.0, 1.0)
+
+    vectors = Embeddings.checked(officials.names, officials.vectors)
+    curve = threshold_curve(vectors, truth, "components")
+    precision, recall = shares(officials, built(max_distance=best_of(curve)["threshold"]))
+    assert precision == 1.0
+    assert recall >= 0.98
+
+    valley = find_valley(distance_histogram(vectors))  # nobody known
+    precision, recall = shares(officials, built(max_distance=valley, grouping="average"))
+    assert precision == 1.0
+    assert recall >= 0.98
+
+    alone = find_near_misses(vectors, built(), valley)
+    number = built().set_index("image_id")["identity_id"]
+    assert alone.images == number.isna().sum()
+    assert alone.near["distance"].min() >= 0.4
+    assert alone.near["distance"].max() < valley
+    assert all(truth[a] == truth[b] for a, b in zip(alone.near["image_id"], alone.near["other_id"], strict=True))
+    aligned = officials.work / "aligned"
+    lines = advise(vectors, built(), {}, config, tmp_path, lambda name: aligned / f"{name}.png", 3)
+    assert f"valley at embedder.max_distance={valley:.3g} (now 0.4)" in lines[0]
+    assert f"{alone.images} images without a partner, {alone.beyond} of them just beyond 0.4" in lines[1]
+    assert (tmp_path / "distances.csv").is_file()
+    with Image.open(tmp_path / "audit_near.png") as sheet:
+        assert sheet.height == 3 * (128 + 16)
 
 
 def test_ages_are_the_dates(officials):

@@ -34,6 +34,16 @@ def test_a_dot_in_an_id_is_part_of_it(table):
     assert read_truth(table("file,person\nkim.2010.png,K\n"), DOTTED)[0] == {"kim.2010": "K"}
 
 
+@pytest.mark.parametrize("unknown", ["NA", "n/a", "–", "-", "", "nan", " N/A "])
+def test_what_is_not_known_is_no_value_in_any_table(table, unknown):
+    path = table(f"file,age,gender,person\nkim.png,{unknown},{unknown},{unknown}\nkim.2010.png,20,male,Na\n")
+    assert read_ages(path, DOTTED).years == {"kim.2010": 20.0}
+    assert read_attributes(path, DOTTED).columns["gender"] == {"kim.2010": "male"}
+    assert read_truth(path, DOTTED)[0] == {"kim.2010": "Na"}
+    dates = table(f"file,date_of_birth,taken\nkim.png,1990,{unknown}\nkim.2010.png,1990,2010\n", "dates.csv")
+    assert set(read_ages(dates, DOTTED).years) == {"kim.2010"}
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

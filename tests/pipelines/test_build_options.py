@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from ffhqref.store import tables
 
@@ -118,3 +119,16 @@ def test_identity_truth_needs_people(ffhqref, few_faces):
     done = ffhqref("build", *SMALL, f"dataset.path={few_faces}", "build.identity=truth")
     assert done.returncode != 0
     assert "build.identity=truth: the data set tells nobody: give dataset.truth=FILE" in done.stderr
+
+
+def test_images_that_are_not_aligned_stop_the_build_unless_told(ffhqref, tmp_path):
+    (tmp_path / "walls").mkdir()
+    for number in range(4):
+        Image.new("RGB", (96, 96 if number else 120), (90, 40 * number, 90)).save(tmp_path / "walls" / f"{number}.png")
+    wrong = ("build", "dataset=folder", f"dataset.path={tmp_path / 'walls'}", "dataset.test=0", "dataset.val=0")
+    done = ffhqref(*wrong)
+    assert done.returncode == 2
+    assert "4 of 4 images looked at" in done.stderr
+    assert "first 0.png: 96x120 pixels; set dataset.aligned=false" in done.stderr
+    assert not (ffhqref.folder / "workspace" / "tables").exists()
+    assert "looked at" not in ffhqref(*wrong, "dataset.aligned=true").stderr
