@@ -236,6 +236,7 @@ class CaseMaker:
             )
         assert benchmark.split is not None
         exclusions = read_exclusions(self.exclusions, set(identities["image_id"])) if self.exclusions else Exclusions()
+        side = SAME if benchmark.ages == "same" else CROSS
         made = age_references(
             Embeddings.of_table(self.workspace.read("embeddings")),
             references=references,
@@ -247,13 +248,8 @@ class CaseMaker:
             min_distance=built["min_distance"],
             exclusions=exclusions.with_pairs(facts.get("copies", [])),
             config=self.age_sets,
-        )[SAME if benchmark.ages == "same" else CROSS]
-        if made.empty:
-            raise DatasetError(
-                f"benchmark '{benchmark.name}': no target has references at most {self.age_sets.same_max:g} and at "
-                f"least {self.age_sets.cross_min:g} years away; the ages of {len(ages)} of {len(identities)} images "
-                "are known: give dataset.ages=FILE or ages.model=NAME and build again, or change age_sets"
-            )
+            needed=side,
+        )[side]
         for row in summarise_age_sets(made.assign(benchmark=benchmark.name)).itertuples(index=False):
             self.say(
                 f"{row.benchmark}: {row.targets} targets with {row.references_per_target:.1f} references each, "

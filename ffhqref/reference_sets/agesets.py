@@ -11,17 +11,21 @@ age and not in how hard the targets are or how much the restorer is given.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffhqref.core.errors import DatasetError
+from ffhqref.core.options import told_value
 from ffhqref.reference_sets.options import AgeSetConfig
 from ffhqref.reference_sets.references import Exclusions, candidates, order_references
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from ffhqref.reference_sets.vectors import Embeddings
 
@@ -43,6 +47,7 @@ def age_references(
     min_distance: float,
     exclusions: Exclusions | None = None,
     config: AgeSetConfig | None = None,
+    needed: str | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return both sides of a built reference set's split, each in the form of the table ``references``.
 
@@ -61,9 +66,13 @@ def age_references(
         min_distance: of the set that was built.
         exclusions: verdicts it was built with.
         config: the definition of the sides.
+        needed: the side that must not be empty.
 
     Returns:
         `SAME` and `CROSS`, each target_id, reference_id, rank, distance, age_gap, split.
+
+    Raises:
+        DatasetError: the needed side is empty; with the gaps that there are and options that give targets.
     """
     import pandas as pd
 
@@ -80,8 +89,77 @@ def age_references(
         )
         chosen = chosen[chosen["target_id"].isin(set(mine["target_id"]))]
     sets = build_age_sets(embeddings, chosen, ages, config)
+    if needed is not None and not (sets["benchmark"] == needed).any():
+        raise DatasetError(f"{needed}: {explain_empty(chosen, ages, config or AgeSetConfig(), needed)}")
     sets["split"] = pd.Series([split] * len(sets), dtype="str")
     return {name: sets[sets["benchmark"] == name].drop(columns="benchmark") for name in (SAME, CROSS)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Gaps:
+    """Absolute age gaps of pairs whose ages are known, and the number of each pair's target."""
+
+    target: NDArray[np.intp]
+    years: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, chosen: pd.DataFrame, ages: Mapping[str, float]) -> _Gaps:
+        _, target = np.unique(chosen["target_id"].to_numpy(object), return_inverse=True)
+        pairs = zip(chosen["target_id"], chosen["reference_id"], strict=True)
+        years = np.abs([ages.get(r, np.nan) - ages.get(t, np.nan) for t, r in pairs])
+        known = np.isfinite(years)
+        return cls(target[known], years[known])
+
+
+def _targets(gaps: _Gaps, config: AgeSetConfig) -> NDArray[np.int64]:
+    """Return how many targets the same-age and the cross-age set have, int [2]."""
+    most = int(gaps.target.max(initial=-1)) + 1
+    same, cross = (
+        np.bincount(gaps.target[side], minlength=most) >= config.min_references
+        for side in (gaps.years <= config.same_max, gaps.years >= config.cross_min)
+    )
+    return np.array([(same & cross).sum()] * 2 if config.matched else [same.sum(), cross.sum()], np.int64)
+
+
+def explain_empty(chosen: pd.DataFrame, ages: Mapping[str, float], config: AgeSetConfig, side: str) -> str:
+    """Return why no target has references on the sides asked for, with what there is and options that give targets.
+
+    Args:
+        chosen: admissible target_id, reference_id.
+        ages: image id to years.
+        config: the definition that gives nothing.
+        side: `SAME` or `CROSS`.
+    """
+    gaps = _Gaps.of(chosen, ages)
+    sides = {SAME: f"at most {config.same_max:g}", CROSS: f"at least {config.cross_min:g}"}
+    asked = f"both {sides[SAME]} and {sides[CROSS]}" if config.matched else sides[side]
+    said = f"no target has references {asked} years away"
+    if not len(gaps.years):
+        return f"{said}: of no target and reference both ages are known; give dataset.ages=FILE or ages.model=NAME"
+    said += f"; gaps are {gaps.years.min():.0f} to {gaps.years.max():.0f} years"
+    index = (SAME, CROSS).index(side)
+    found: dict[bool, str] = {}
+    most = 0
+    for matched, options in _alternatives(gaps, config):
+        tried = [(int(_targets(gaps, config.model_copy(update=each))[index]), each) for each in options]
+        targets, best = max(tried, key=lambda entry: entry[0], default=(0, {}))
+        if matched not in found and targets > most:
+            words = " ".join(f"age_sets.{key}={told_value(value)}" for key, value in best.items())
+            found[matched], most = f"{words} gives {targets} target{'s' * (targets > 1)}", targets
+    return f"{said}: {', '.join(found.values()) or 'no age_sets.same_max and cross_min give targets'}"
+
+
+def _alternatives(gaps: _Gaps, config: AgeSetConfig) -> Iterator[tuple[bool, list[dict[str, float | bool]]]]:
+    """Yield options to try, and whether they match targets: groups of those that change less first."""
+    years = range(int(gaps.years.max()), 0, -1)
+    cross: list[dict[str, float | bool]] = [{"cross_min": year} for year in years if year > config.same_max]
+    yield config.matched, cross
+    yield config.matched, [{"same_max": year} for year in range(int(np.ceil(config.cross_min)))]
+    both: list[dict[str, float | bool]] = [{"same_max": s, "cross_min": c} for c in years for s in range(c)]
+    yield config.matched, both
+    if config.matched:
+        yield False, [{**options, "matched": False} for options in cross]
+        yield False, [{**options, "matched": False} for options in both]
 
 
 def build_age_sets(

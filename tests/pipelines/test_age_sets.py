@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -79,7 +80,14 @@ def test_limits_and_widths_of_the_config(workspace, ffhqref, sample_folder):
     assert len(cases) == 6
     assert set(cases["reference_paths"].map(len)) == {1}
     none = ffhqref("degrade", f"root={workspace}", SETS, "age_sets.cross_min=60")
-    assert "no target has references" in one_line(none)
+    said = re.search(
+        r"no target has references .*; gaps are \d+ to \d+ years: (age_sets.cross_min=\d+) gives (\d+)", one_line(none)
+    )
+    assert said
+    done = ffhqref("degrade", f"root={workspace}", SETS, said[1])
+    assert done.returncode == 0, done.stderr
+    cases = tables.read_table(workspace, "cases")
+    assert set(cases["benchmark"].value_counts()) == {int(said[2])}
 
 
 @pytest.mark.slow

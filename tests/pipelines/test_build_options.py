@@ -130,5 +130,5 @@ def test_images_that_are_not_aligned_stop_the_build_unless_told(ffhqref, tmp_pat
     assert done.returncode == 2
     assert "4 of 4 images looked at" in done.stderr
     assert "first 0.png: 96x120 pixels; set dataset.aligned=false" in done.stderr
-    assert not (ffhqref.folder / "workspace" / "tables").exists()
+    assert not (ffhqref.folder / "workspace" / "tables" / "images.parquet").exists()
     assert "looked at" not in ffhqref(*wrong, "dataset.aligned=true").stderr
