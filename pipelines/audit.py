@@ -15,6 +15,9 @@ from ffhqref.reference_sets.contamination import true_people
 from ffhqref.reference_sets.threshold import advise
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ffhqref.reference_sets.vectors import Embeddings
 
 
@@ -36,18 +39,16 @@ def audit(context: Context) -> int:
     say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} suspicious merges: {path}")
     files = images.set_index("image_id")
     worst = found.head(options.worst)
-    sheet = worst_identities(
-        identities,
-        worst,
-        lambda name: read_rgb(workspace.image(files["path"][name]), 128, sha256=files["sha256"][name]),
-    )
+
+    def image(name: str) -> NDArray[np.uint8]:
+        return read_rgb(workspace.image(files["path"][name]), 128, sha256=files["sha256"][name])
+
+    sheet = worst_identities(identities, worst, image)
     if sheet is not None:
         save_png(workspace.root / "audit_worst.png", sheet)
         say(f"the {len(worst)} worst to look at: {workspace.root / 'audit_worst.png'}")
     people, build = true_people(workspace), context.config.build
-    for line in advise(
-        first, identities, people, build, workspace.root, lambda name: workspace.image(files[name]), options.near
-    ):
+    for line in advise(first, identities, people, build, workspace.root, image, options.near):
         say(line)
     if second is not None and limit is not None:
         table = calibration(first, second, limit, threshold)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.files import write_atomic
-from ffhqref.core.images import read_rgb, save_png
+from ffhqref.core.images import save_png
 from ffhqref.reference_sets.agreement import agreement
 from ffhqref.reference_sets.audit import contact_sheet
 from ffhqref.reference_sets.groups import group_identities
@@ -175,11 +175,11 @@ def find_near_misses(embeddings: Embeddings, identities: pd.DataFrame, threshold
     return Alone(len(rows), beyond, near)
 
 
-def near_miss_sheet(near: pd.DataFrame, path_of: Callable[[str], Path]) -> NDArray[np.uint8] | None:
+def near_miss_sheet(near: pd.DataFrame, image_of: Callable[[str], NDArray[np.uint8]]) -> NDArray[np.uint8] | None:
     """Return a contact sheet of near misses, a pair a line; None without any."""
     rows, labels = [], []
     for first, second, distance in zip(near["image_id"], near["other_id"], near["distance"], strict=True):
-        rows.append([read_rgb(path_of(name), 128) for name in (first, second)])
+        rows.append([image_of(first), image_of(second)])
         labels.append(f"{distance:.3f}  {first} - {second}")
     return contact_sheet(rows, labels, columns=4) if rows else None
 
@@ -190,7 +190,7 @@ def advise(
     people: Mapping[str, str],
     config: BuildConfig,
     folder: Path,
-    path_of: Callable[[str], Path],
+    image_of: Callable[[str], NDArray[np.uint8]],
     most: int,
 ) -> list[str]:
     """Write what helps to choose a threshold; return what is told of it.
@@ -204,7 +204,7 @@ def advise(
         people: image id to person, where that is known.
         config: of the build.
         folder: of the files.
-        path_of: image id to its file.
+        image_of: image id to its pixels.
         most: pairs on the contact sheet.
     """
     curve = threshold_curve(embeddings, people, config.grouping)
@@ -228,7 +228,7 @@ def advise(
     present = config.max_distance
     alone = find_near_misses(embeddings, identities, proposed if proposed > present else BEYOND * present)
     told = f"{alone.images} images without a partner, {alone.beyond} of them just beyond {present:g}"
-    sheet = near_miss_sheet(alone.near.head(most), path_of)
+    sheet = near_miss_sheet(alone.near.head(most), image_of)
     if sheet is not None:
         path = folder / "audit_near.png"
         save_png(path, sheet)

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.metrics import pair_confusion_matrix
 
 from ffhqref.core.errors import DatasetError
+from ffhqref.core.images import read_rgb
 from ffhqref.datasets import open_dataset
 from ffhqref.datasets.stage import ImageRow, file_rows
 from ffhqref.engine import LocalEngine, run_stage
@@ -152,7 +153,7 @@ def test_known_people_and_the_threshold_assistant_find_the_pairs_without_a_wrong
     assert alone.near["distance"].max() < valley
     assert all(truth[a] == truth[b] for a, b in zip(alone.near["image_id"], alone.near["other_id"], strict=True))
     aligned = officials.work / "aligned"
-    lines = advise(vectors, built(), {}, config, tmp_path, lambda name: aligned / f"{name}.png", 3)
+    lines = advise(vectors, built(), {}, config, tmp_path, lambda name: read_rgb(aligned / f"{name}.png", 128), 3)
     assert f"valley at embedder.max_distance={valley:.3g} (now 0.4)" in lines[0]
     assert f"{alone.images} images without a partner, {alone.beyond} of them just beyond 0.4" in lines[1]
     assert (tmp_path / "distances.csv").is_file()
