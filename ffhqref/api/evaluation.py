@@ -44,6 +44,12 @@ class Evaluation:
         """Table ``leaderboard``: this method beside all others of the workspace."""
         return self._workspace.read("leaderboard")
 
+    @property
+    def rows(self) -> pd.DataFrame:
+        """This method's rows of the leaderboard: mean, interval and rank of each benchmark and metric."""
+        mine = self.leaderboard[self.leaderboard["method"] == self.name]
+        return mine[["benchmark", "method", "metric", "mean", "ci_low", "ci_high", "n", "n_failed", "rank"]]
+
     @cached_property
     def scores(self) -> pd.DataFrame:
         """This method's rows of table ``scores``: a value for each case and metric."""
@@ -56,9 +62,7 @@ class Evaluation:
 
     def mean(self, metric: str) -> pd.Series:
         """Return the mean of a metric by benchmark, as the leaderboard has it."""
-        board = self.leaderboard
-        mine = board[(board["method"] == self.name) & (board["metric"] == metric)]
-        return mine.set_index("benchmark")["mean"]
+        return self.rows[self.rows["metric"] == metric].set_index("benchmark")["mean"]
 
     def worst(self, metric: str, n: int = 10) -> pd.DataFrame:
         """Return the worst cases of a metric, failures first, with the path of each output.
