@@ -103,8 +103,8 @@ def test_rejected_pairs_stay_rejected(workspace, ffhqref, few_faces, sample_fold
     arguments = build_arguments(few_faces, sample_folder)
     done = ffhqref("build", f"root={workspace}", f"exclusions={verdicts}", *arguments)
     assert done.returncode == 0, done.stderr
-    assert "other exclusions" in one_line(ffhqref("degrade", f"root={workspace}", SETS))
-    done = ffhqref("degrade", f"root={workspace}", SETS, f"exclusions={verdicts}")
+    assert "other exclusions" in one_line(ffhqref("degrade", f"root={workspace}", SETS, "exclusions=null"))
+    done = ffhqref("degrade", f"root={workspace}", SETS)  # the workspace remembers them
     assert done.returncode == 0, done.stderr
     cases = tables.read_table(workspace, "cases").set_index(["benchmark", "case_id"])
     assert set(cases.loc[("cross_age", target), "reference_paths"]) == {f"{name}.jpg" for name in others[1:]}
