@@ -159,8 +159,8 @@ class Report:
             known = ", ".join(("rank", "name", *sorted(self.metrics)))
             raise ConfigError(f"report.order={order}: expected one of {known}")
         people = {block.benchmark: len(set(block.identities.tolist())) for block in self.blocks}
-        timed = self.restorations.dropna(subset=["seconds", "device"])
-        devices = timed.groupby("method", sort=True, observed=True)["device"].agg(
+        made = self.restorations.dropna(subset=["device"])
+        devices = made.groupby("method", sort=True, observed=True)["device"].agg(
             lambda found: " and ".join(sorted(set(map(str, found))))
         )
         systems = {f.get("platform") for f in self.provenance.values() if f.get("table") == "restorations"}

@@ -40,6 +40,7 @@ def stable_facts(root: Path, name: str) -> dict[str, Any]:
     """Return a table's metadata without times and places; of the inputs, only their names."""
     found = {key: value for key, value in facts(root, name).items() if key not in VOLATILE_FACTS}
     found["inputs"] = sorted(found["inputs"])
+    found.get("arrangement", {}).pop("devices", None)
     if "unavailable" in found:
         found["unavailable"] = sorted(found["unavailable"])  # the reasons name folders
     return found
