@@ -2,4 +2,4 @@
 
 
 def options(folder):
-    return {"path": folder, "info": {"licence": "MIT"}}
+    return {"path": folder, "info": {"licence": "MIT", "summary": "their images"}}
