@@ -3,7 +3,6 @@
 import dataclasses
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -185,10 +184,9 @@ def test_a_preset_over_other_pictures_is_not_the_published_set(tables, preset, d
     folder = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
     config = OmegaConf.to_container(OmegaConf.load(folder / f"{preset}.yaml"))
     cases = tables({"refldm": {"psnr": [20.0, 21]}}, benchmark=preset).cases
-    workspace = SimpleNamespace(picture_hashes=lambda: lambda path: path)
     release = {"config": {"release": "digest"}}
     facts = {"images": {"dataset": {"name": dataset}}, "cases": {"config": config}, "scores": {}, "identities": release}
-    (made,) = reading._benchmarks(workspace, cases, facts).values()
+    (made,) = reading._benchmarks(str, cases, facts).values()
     assert (made.dataset, made.people_from) == (expected, people)
 
 
