@@ -50,7 +50,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """A row of the table ``images``; size and time of a file that was written."""
+    """A row of the table ``images``; of an image that was aligned, its source and the file that was written."""
 
     image_id: str
     path: str
@@ -60,6 +60,12 @@ class ImageResult:
     error: str | None
     file_size: int | None = None
     file_mtime_ns: int | None = None
+    source_width: int | None = None
+    source_height: int | None = None
+    face: float | None = None
+    """Size of the face's FFHQ square in the source, in pixels."""
+    grey: bool | None = None
+    """Whether the source has no colour."""
 
 
 class ImageStage(Stage[FileRow, ImageResult]):
@@ -170,6 +176,22 @@ def ages_frame(dataset: Dataset, estimated: Mapping[str, float] | None = None, s
             "image_id": [image_id for image_id, _ in items],
             "age": pd.Series([age for _, (age, _) in items], dtype="float32"),
             "source": [source for _, (_, source) in items],
+        }
+    )
+
+
+def sources_frame(results: Sequence[ImageResult]) -> pd.DataFrame:
+    """Return the table ``sources``: what the usable images were aligned from; without any, an empty one."""
+    import pandas as pd
+
+    known = [found for found in results if found.error is None and found.face is not None]
+    return pd.DataFrame(
+        {
+            "image_id": pd.Series([found.image_id for found in known], dtype="str"),
+            "width": pd.Series([found.source_width for found in known], dtype="int32"),
+            "height": pd.Series([found.source_height for found in known], dtype="int32"),
+            "face": pd.Series([found.face for found in known], dtype="float32"),
+            "grey": pd.Series([found.grey for found in known], dtype="bool"),
         }
     )
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ffhqref.faces.detect import Detector
 
 
+GREY = 2.0
+"""Mean difference of the channels below which an image has no colour; JPEG leaves some."""
+
 BATCH = 32
 """Faces of one call of a network, and vectors lost at most when the process is killed."""
 
@@ -204,17 +207,20 @@ class AlignStage(Stage[FileRow, ImageResult]):
             self._detector = make_detector(self._name, **self._options)
 
     def intact(self, row: FileRow, result: ImageResult) -> bool:  # noqa: ARG002
-        """Return whether the aligned image is still the one written; what could not be hashed is tried again."""
+        """Return whether the aligned image is still the one written, and its source was recorded.
+
+        What could not be hashed is tried again.
+        """
         if result.error is not None:
             return bool(result.sha256)
-        return file_intact(self.out / result.path, result, result.sha256)
+        return result.face is not None and file_intact(self.out / result.path, result, result.sha256)
 
     def process(self, rows: Sequence[FileRow]) -> list[ImageResult]:
         """Detect and align."""
         return [self._align(row) for row in rows]
 
     def _align(self, row: FileRow) -> ImageResult:
-        from ffhqref.faces.align import align_ffhq, upright_face
+        from ffhqref.faces.align import align_ffhq, ffhq_square, upright_face
 
         assert self._detector is not None
         path, sha256 = self.root / row.path, ""
@@ -227,4 +233,17 @@ class AlignStage(Stage[FileRow, ImageResult]):
             return unusable(row, sha256, path, error)
         name = f"{row.image_id}.png"
         data = save_png(self.out / name, align_ffhq(image, face.points))
-        return ImageResult(row.image_id, name, SIZE, SIZE, sha256_bytes(data), None, **file_stamp(self.out / name))
+        square = ffhq_square(face.points)
+        return ImageResult(
+            row.image_id,
+            name,
+            SIZE,
+            SIZE,
+            sha256_bytes(data),
+            None,
+            **file_stamp(self.out / name),
+            source_width=image.shape[1],
+            source_height=image.shape[0],
+            face=float(np.hypot(*(square[3] - square[0]))),
+            grey=bool(np.ptp(image.astype(np.int16), axis=2).mean() < GREY),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TABLES = ("images", "embeddings", "identities", "references", "degradations", "cases", "restorations", "scores")
 """What a report is made of."""
-OPTIONAL = ("attributes", "imports")
+OPTIONAL = ("attributes", "imports", "sources")
 """What it shows too where it is there."""
 
 FOREIGN = "its tables are not as this release writes them: use the release that made it, or make it again"
@@ -145,12 +145,24 @@ def _report(workspace: Workspace, options: ReportOptions, seed: int) -> Report:
         age_pairs=_age_pairs(cases, config),
         references=workspace.read("references"),
         degradations=degradations,
-        attributes=workspace.read("attributes") if "attributes" in facts else None,
+        attributes=_attributes(workspace, facts),
         provenance=facts,
         options=options,
         seed=seed,
         sha256={path: str(sha256) for path, sha256 in hashes.items() if path},
     )
+
+
+def _attributes(workspace: Workspace, facts: Collection[str]) -> pd.DataFrame | None:
+    """Return the table ``attributes`` with ``source_face`` (pixels) and ``source_grey`` (1 or 0) of ``sources``."""
+    import pandas as pd
+
+    told = [workspace.read("attributes")] if "attributes" in facts else []
+    if "sources" in facts:
+        sources = workspace.read("sources")
+        for name, values in (("source_face", sources["face"]), ("source_grey", sources["grey"].astype(int))):
+            told.append(pd.DataFrame({"image_id": sources["image_id"], "attribute": name, "value": values.astype(str)}))
+    return pd.concat(told, ignore_index=True) if told else None
 
 
 def _metrics(facts: Mapping[str, Any]) -> dict[str, MetricFacts]:

@@ -51,6 +51,8 @@ class BuildConfig(Options):
     """Identities in test: a count (whole number) or a fraction (below 1)."""
     val: SplitSize = 300
     """Identities in val: a count (whole number) or a fraction (below 1)."""
+    min_face: int = Field(default=256, ge=0)
+    """A val or test target that is aligned here has a face of this size in its source (the FFHQ square, in pixels)."""
     min_references: int = Field(default=2, ge=1)
     """A val or test target has at least this many references."""
     max_references: int | None = Field(default=9, ge=1)

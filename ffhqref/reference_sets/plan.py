@@ -11,7 +11,7 @@ from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
 from ffhqref.datasets.attributes import attribute_of, attributes_frame
-from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame
+from ffhqref.datasets.stage import ImageRow, ImageStage, ages_frame, file_rows, licences_frame, sources_frame
 from ffhqref.faces.ages import AgeStage
 from ffhqref.faces.aligned import check_aligned
 from ffhqref.faces.detect import make_detector
@@ -29,6 +29,7 @@ from ffhqref.reference_sets.summary import (
     describe_known,
     describe_neighbours,
     describe_set,
+    describe_sources,
 )
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.schemas import SPECS
@@ -242,6 +243,14 @@ def build_tables(
     write("embeddings", embedded.frame(plan.embed_stage.signature), "images", config=recorded.embedder)
     ages = write("ages", known_ages(plan, good, run, say), "images", config=recorded.ages)
     years = dict(zip(ages["image_id"], ages["age"].astype(float), strict=True))
+    sources = sources_frame(results)
+    if not dataset.aligned or workspace.has("sources"):
+        write("sources", sources, "images")
+    small = _too_small(sources, embedded, plan)
+    for line in describe_sources(sources, len(small), plan.settings.min_face):
+        say(line)
+    if small:
+        plan = replace(plan, exclusions=(plan.exclusions or Exclusions()).with_targets(small))
     built, config, lists = _make_set(plan, embedded, years, workspace.root, recorded.build, say)
     copies = find_copies(built, images, workspace.image, run)
     if plan.settings.drop_copies and plan.release is None and _matter(copies, built, plan.settings):
@@ -276,6 +285,14 @@ def build_tables(
     for image_id, reason in list(embedded.errors.items())[:SHOWN]:
         say(f"left out: {image_id}: {reason}")
     return Built(tables, bool(images["error"].notna().any() or embedded.errors))
+
+
+def _too_small(sources: pd.DataFrame, embedded: Embedded, plan: Plan) -> list[str]:
+    """Return the images that are no targets for the size of their face in the source."""
+    if plan.release is not None:
+        return []
+    small = sources.loc[sources["face"] < plan.settings.min_face, "image_id"]
+    return sorted(set(small) & set(embedded.image_ids))
 
 
 def _matter(copies: Sequence[tuple[str, str]], built: ReferenceSet, settings: BuildConfig) -> bool:

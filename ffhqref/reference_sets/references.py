@@ -53,6 +53,10 @@ class Exclusions:
         """Return these exclusions and further pairs."""
         return Exclusions.of([*self.pairs, *pairs], self.targets)
 
+    def with_targets(self, targets: Iterable[str]) -> Exclusions:
+        """Return these exclusions and further targets."""
+        return Exclusions(self.pairs, self.targets | frozenset(targets))
+
     def check(self, image_ids: Iterable[str]) -> None:
         """Refuse verdicts on images that do not exist, which would otherwise do nothing unnoticed.
 

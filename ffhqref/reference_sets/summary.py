@@ -35,6 +35,26 @@ def describe_images(images: pd.DataFrame) -> list[str]:
     return lines + describe_small(dict(zip(good["path"], good["width"], strict=True)), "images")
 
 
+def describe_sources(sources: pd.DataFrame, small: int, min_face: int) -> list[str]:
+    """Return how large faces are in what images were aligned from, and how many are too small for targets.
+
+    Args:
+        sources: the table.
+        small: images that are no targets for it.
+        min_face: of the build.
+    """
+    if sources.empty:
+        return []
+    face, grey = sources["face"], int(sources["grey"].sum())
+    line = f"sources: faces of {face.min():.0f} to {face.max():.0f} pixels (median {face.median():.0f}), {grey} grey"
+    if small:
+        line += (
+            f"; {small} of {len(sources)} are smaller than build.min_face={min_face} and no targets in val and test, "
+            "but references"
+        )
+    return [line]
+
+
 def describe_set(
     built: ReferenceSet, truth: Mapping[str, str] | None = None, *, known_people: bool = False
 ) -> list[str]:

@@ -95,6 +95,11 @@ _TABLES = (
         licence_url="string: its address", source_url="string: address of the image",
     ),
     _table(
+        "sources", "build", "image_id", "What images were aligned from, with `dataset.aligned=false`.",
+        image_id=_IMAGE, width="int32: pixels of the source", height="int32: pixels of the source",
+        face="float32: size in the source, in pixels, of the square that became 512x512", grey="bool: it has no colour",
+    ),
+    _table(
         "truth", "build", "image_id",
         "True identities, where the data set tells them: the builder sees them with `build.identity=truth` only, "
         "the contamination guard always.",

@@ -17,7 +17,7 @@ from sklearn.metrics import pair_confusion_matrix
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.images import read_rgb
 from ffhqref.datasets import open_dataset
-from ffhqref.datasets.stage import ImageRow, file_rows
+from ffhqref.datasets.stage import ImageRow, file_rows, sources_frame
 from ffhqref.engine import LocalEngine, run_stage
 from ffhqref.faces.aligned import check_aligned
 from ffhqref.faces.detect import make_detector
@@ -48,6 +48,7 @@ class Officials:
     vectors: np.ndarray
     people: dict[str, dict[str, str]]
     work: object
+    sources: pd.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def officials(shared, tmp_path_factory):
     detector = {"path": str(shared / "models" / "yunet.onnx")}
     align = AlignStage(data.root, work / "aligned", "yunet", detector)
     rows = file_rows(data.root, data.files)
-    images = pd.DataFrame(run_stage(align, rows, engine=LocalEngine(1), journal_dir=work / "journal"))
+    results = run_stage(align, rows, engine=LocalEngine(1), journal_dir=work / "journal")
+    images = pd.DataFrame(results)
     network = {"path": str(shared / "models" / "edgeface_xs.onnx"), "threads": 2}
     stage = EmbedStage(work / "aligned", "onnx", network, "ffhq_template")
     usable = images[images["error"].isna()][["image_id", "path", "sha256"]]
@@ -73,7 +75,7 @@ def officials(shared, tmp_path_factory):
     assert not embedded.errors
     with table.open(newline="") as stream:
         people = {row["file"].removesuffix(".jpg"): row for row in csv.DictReader(stream)}
-    return Officials(data, images, embedded.image_ids, embedded.vectors, people, work)
+    return Officials(data, images, embedded.image_ids, embedded.vectors, people, work, sources_frame(results))
 
 
 def test_a_folder_that_is_not_aligned_is_refused_and_an_aligned_one_is_not(officials, shared):
@@ -81,6 +83,14 @@ def test_a_folder_that_is_not_aligned_is_refused_and_an_aligned_one_is_not(offic
     with pytest.raises(DatasetError, match=r"of 20 images looked at .* dataset.aligned=false to detect and align"):
         check_aligned(open_dataset("folder", path=shared / "faces" / "officials"), detector)
     check_aligned(open_dataset("folder", path=officials.work / "aligned"), detector)
+
+
+def test_small_grey_sources_are_recorded(officials):
+    sources = officials.sources.set_index("image_id")
+    assert set(sources.index) == set(officials.people)
+    for name, person in officials.people.items():
+        assert sources.loc[name, "grey"] == (person["grey"] == "grey")
+        assert (sources.loc[name, "face"] < 256) == (sources.loc[name, "width"] == 200)
 
 
 def test_every_face_is_found_and_what_has_none_says_why(officials):
