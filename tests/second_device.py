@@ -442,7 +442,9 @@ def second_device(capacity: int = 80 * 2**30) -> Iterator[SecondDevice]:
         stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", _keeping_parameters(torch.nn.Module._apply)))
         stack.enter_context(
             mock.patch.object(
-                torch.autograd, "_engine_run_backward", backward(torch.autograd._engine_run_backward, SecondTensor)
+                torch.autograd,
+                "_engine_run_backward",
+                backward(torch.autograd._engine_run_backward, SecondTensor),  # type: ignore[attr-defined]
             )
         )
         before = torch._C._only_lift_cpu_tensors()

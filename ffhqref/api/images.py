@@ -72,7 +72,8 @@ def as_image(given: Any, what: str, size: int | None = None) -> NDArray[np.uint8
     if image.dtype == np.uint8:
         return np.ascontiguousarray(image)
     check_floats(image, what)
-    return to_uint8(_tensor(image)[None])[0]
+    made: NDArray[np.uint8] = to_uint8(_tensor(image)[None])[0]
+    return made
 
 
 def check_floats(image: NDArray[Any], what: str) -> None:

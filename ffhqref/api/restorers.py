@@ -79,7 +79,8 @@ class RestorerFunction:
                 ages=None if age is None else [_of(age, index)],
             )
             outcomes += run_cases(self.restorer.restore, batch)
-        return as_given(_images(outcomes), lq, self.restorer.quantization)
+        made: torch.Tensor | NDArray[np.uint8] = as_given(_images(outcomes), lq, self.restorer.quantization)
+        return made
 
 
 def restorer(name: str, *, device: str = "cpu", **options: Any) -> RestorerFunction:

@@ -58,7 +58,7 @@ def _kind() -> Any:
         ) from None
     import torch
 
-    class CaseMean(torchmetrics.Metric):
+    class CaseMean(torchmetrics.Metric):  # type: ignore[misc] # found at run time
         """Mean over cases. The state is one value a case, so that the sum does not depend on processes or order."""
 
         is_differentiable = False

@@ -88,7 +88,7 @@ def _file(config: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-class PartSource(ConfigSource):
+class PartSource(ConfigSource):  # type: ignore[misc] # Hydra has no types
     """The parts of a config for Hydra; other configs come from its own sources."""
 
     @staticmethod
@@ -136,7 +136,7 @@ class PartSource(ConfigSource):
         )
 
 
-class PartSearchPath(SearchPathPlugin):
+class PartSearchPath(SearchPathPlugin):  # type: ignore[misc]
     """Puts `PartSource` before Hydra's own sources."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:

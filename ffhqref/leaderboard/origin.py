@@ -84,7 +84,8 @@ def without_places(report: Report, names: Mapping[str, str]) -> Report:
     """
 
     def public(value: T) -> T:
-        return _public(value, names)
+        made: T = _public(value, names)
+        return made
 
     restorations: pd.DataFrame = report.restorations.assign(error=report.restorations["error"].map(public))
     return replace(

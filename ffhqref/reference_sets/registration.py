@@ -75,7 +75,8 @@ class Photograph:
         import cv2
 
         grey = self.grey.astype(np.float32)
-        return cv2.GaussianBlur(grey, (0, 0), 1.2) - cv2.GaussianBlur(grey, (0, 0), 4.0)
+        details: NDArray[np.float32] = cv2.GaussianBlur(grey, (0, 0), 1.2) - cv2.GaussianBlur(grey, (0, 0), 4.0)
+        return details
 
 
 def are_one_photograph(first: Photograph, second: Photograph) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ffhqref.training.augment import augment_reference, vary_person
 from ffhqref.training.faces import TrainingItem
-from ffhqref.training.refldm.data import FaceBatches, augment_reference, vary_person
+from ffhqref.training.refldm.data import FaceBatches
 
 from .training_tools import smooth, source
 
