@@ -94,6 +94,7 @@ def restorer(name: str, *, device: str = "cpu", **options: Any) -> RestorerFunct
     Raises:
         FfhqrefError: unknown name or option, or missing weights; one line.
 
+    >>> import numpy as np
     >>> bicubic = restorer("bicubic", factor=2)
     >>> bicubic(np.full((16, 16, 3), 7, np.uint8))[0, 0].tolist()
     [7, 7, 7]

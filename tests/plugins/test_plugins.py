@@ -107,5 +107,7 @@ def test_a_mistake_in_an_own_benchmark_is_one_line(toys):
     )
     assert "benchmark.mine.split" in one_line(toys("degrade", "root=w", "+benchmark.mine={degradation:severe}"))
     assert "different degradations of the name 'severe'" in one_line(
-        toys("degrade", "root=w", "+benchmark.mine=" + OWN.replace("sigma", "name:severe,sigma", 1))
+        toys(
+            "degrade", "root=w", "benchmark=[severe]", "+benchmark.mine=" + OWN.replace("sigma", "name:severe,sigma", 1)
+        )
     )
