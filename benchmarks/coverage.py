@@ -1,8 +1,8 @@
-"""How often a 95 % interval contains the mean of the population, beside a bootstrap over single pictures.
+"""How often a 95 % interval contains the mean of the population, beside a bootstrap over single images.
 
     python benchmarks/coverage.py [--sizes 100] [--columns 200] [--save benchmarks/results/coverage.json]
 
-Values are simulated with half of their variance belonging to the person, one to nine pictures each, in the three shapes
+Values are simulated with half of their variance belonging to the person, one to nine images each, in the three shapes
 of tests/leaderboard/test_statistics.py: normal, skewed as LPIPS, bounded as cosines. False positives: rounds in which
 any of six equally good methods "beats" another at 5 %, corrected.
 """
@@ -35,7 +35,7 @@ def simulation() -> Any:
 
 
 def coverage(world: Any, shape: str, people: int, sizes: int, columns: int) -> dict[str, Any]:
-    """Return the shares of intervals that contain the truth, over many draws of pictures per person and of values."""
+    """Return the shares of intervals that contain the truth, over many draws of images per person and of values."""
     rng = np.random.default_rng(people)
     transform, truth = world.SHAPES[shape]
     ours, naive = 0, 0

@@ -1,8 +1,8 @@
-"""Pictures degraded per second: ffhqref against a straight transcription of the published steps, in one run.
+"""Images degraded per second: ffhqref against a straight transcription of the published steps, in one run.
 
     python benchmarks/degradation.py [--images 40] [--repeats 5] [--save]
 
-Both sides do the same work on the same 512x512 pictures in memory and give the same pictures (checked). Then the
+Both sides do the same work on the same 512x512 images in memory and give the same images (checked). Then the
 whole stage, files included, is timed with one and with two worker processes.
 """
 
@@ -52,7 +52,7 @@ def transcription(image: np.ndarray, drawn: Parameters) -> np.ndarray:
 
 
 def pictures(count: int) -> list[np.ndarray]:
-    """Return random smooth pictures with texture, uint8 RGB [512, 512, 3]."""
+    """Return random smooth images with texture, uint8 RGB [512, 512, 3]."""
     rng = np.random.default_rng(1)
     made = []
     for _ in range(count):
@@ -62,9 +62,9 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def compare(images: list[np.ndarray], level: str, repeats: int) -> dict[str, float]:
-    """Time both ways on the same pictures and parameters, picture by picture in turn.
+    """Time both ways on the same images and parameters, image by image in turn.
 
-    Ours includes drawing the parameters and seeding the noise of each picture; the transcription gets the
+    Ours includes drawing the parameters and seeding the noise of each image; the transcription gets the
     parameters for nothing.
     """
     worst = 0

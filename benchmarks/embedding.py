@@ -1,9 +1,9 @@
-"""Pictures a second from files to stored vectors: one after the other against ffhqref's overlapped reading.
+"""Images a second from files to stored vectors: one after the other against ffhqref's overlapped reading.
 
     python benchmarks/embedding.py --network edgeface_xs.onnx [--pictures 1000] [--threads 2] [--save]
 
 Both sides do the same work with the same network: read, resize to 512, crop, embed, keep the vector. The loop is what
-a user writes: batches of 32, network and reading in turn. Pictures are copies of the embedded sample, as 512 JPEG or,
+a user writes: batches of 32, network and reading in turn. Images are copies of the embedded sample, as 512 JPEG or,
 with --png1024, as 1024 PNG like FFHQ's own files. The vectors of both sides are compared.
 """
 
@@ -94,7 +94,7 @@ def serial(root: Path, rows: list[ImageRow], embedder: OnnxEmbedder) -> np.ndarr
 
 
 def copies(root: Path, count: int, png: bool) -> list[ImageRow]:
-    """Fill a folder with copies of the sample; every copy counts as a picture of its own."""
+    """Fill a folder with copies of the sample; every copy counts as an image of its own."""
     sources = sorted(SAMPLE_ROOT.glob("*.jpg"))
     if png:
         for source in sources[:40]:

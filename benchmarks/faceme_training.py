@@ -1,11 +1,11 @@
 """Steps a second and peak memory of FaceMe's training against a bare transcription of the published loop.
 
-Both train the same small networks on the same pictures, on this machine, in turns, each in a process of its own:
+Both train the same small networks on the same images, on this machine, in turns, each in a process of its own:
 
     python benchmarks/faceme_training.py [--steps 12] [--rounds 3] [--side 128] [--json FILE]
 
 ``loop``: the published loop written out with the libraries: features and text states ready (as in the published run),
-pictures read and degraded in the main process (its default), an encoding of the target by the VAE in each step.
+images read and degraded in the main process (its default), an encoding of the target by the VAE in each step.
 ``ours``: the same work by `ffhqref.training.loop`. ``ours cached``: latent distributions kept (``cached_latents``).
 ``loop uncached``: what the loop costs when features and text states are computed in each step, for somebody without
 a preparation. Seconds are those of the clock and, for machines that are busy with other things, of the processor; the
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def make_world(folder: Path, side: int) -> None:
-    """Write base, CLIP tower, pictures and features."""
+    """Write base, CLIP tower, images and features."""
     from ffhqref.core.images import save_png
     from ffhqref.training.faceme.features import write_feature
     from ffhqref.training.faceme.lists import Sample, feature_of, write_samples
@@ -104,7 +104,7 @@ def make_world(folder: Path, side: int) -> None:
 
 
 def tower() -> dict[str, int]:
-    """Widths of the CLIP tower: small, with the real picture size."""
+    """Widths of the CLIP tower: small, with the real image size."""
     return {
         "hidden_size": 192,
         "intermediate_size": 768,

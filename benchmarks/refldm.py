@@ -82,7 +82,7 @@ class Naive:
     def restore(
         self, lq: Tensor, references: Tensor, x: Tensor, steps: int, scale: float, spacing: str
     ) -> tuple[Tensor, Tensor]:
-        """Return latent and picture of one case: lq [1, 3, H, W], references [N, 3, H, W], x [1, C, h, w]."""
+        """Return latent and image of one case: lq [1, 3, H, W], references [N, 3, H, W], x [1, C, h, w]."""
         lq, references, x = (item.to(self.device) for item in (lq, references, x))
         condition = self._encode(lq)
         strip = self._encode(torch.cat(list(references), dim=2)[None])
@@ -116,14 +116,14 @@ def networks(config: RefLDMConfig, seed: int = 0) -> tuple[UNet, FirstStage]:
     for parameter in unet.parameters():
         if parameter.dim() > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-        elif not parameter.any():  # a norm without shift would hold constant pictures at rounding noise
+        elif not parameter.any():  # a norm without shift would hold constant images at rounding noise
             torch.nn.init.normal_(parameter, std=0.1)
     torch.nn.init.normal_(first_stage.quantize.embedding.weight)
     return unet, first_stage
 
 
 def inputs(config: RefLDMConfig, size: int, cases: int, references: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return smooth random pictures and start noise."""
+    """Return smooth random images and start noise."""
     generator = torch.Generator().manual_seed(1)
     small = torch.rand((cases * (references + 1), 3, 16, 16), generator=generator) * 2 - 1
     faces = torch.nn.functional.interpolate(small, size=(size, size), mode="bilinear")

@@ -3,8 +3,8 @@
 Run: python benchmarks/scoring.py [--cases 12] [--methods 5] [--threads 2] [--save benchmarks/results/scoring.json]
 
 The other side is what a user would write, and what ReF-LDM's scripts/eval.py does: read output and ground truth, call
-pyiqa's psnr, ssim and niqe, embed both pictures and take the cosine. Both sides read the same PNG files and embed with
-the same network (dlib). Everything is timed in one run, after one picture of warm-up on each side.
+pyiqa's psnr, ssim and niqe, embed both images and take the cosine. Both sides read the same PNG files and embed with
+the same network (dlib). Everything is timed in one run, after one image of warm-up on each side.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     python benchmarks/zoo.py --device cuda --steps 10 --save benchmarks/results/zoo.json
 
 Each method has a process of its own. It writes random weights of the published architecture in the published layout,
-makes the restorer from them and restores one 512x512 picture. The arguments of every outermost call of a network are
+makes the restorer from them and restores one 512x512 image. The arguments of every outermost call of a network are
 stored during the first run; the bare side is exactly these calls, without anything between them: no resizing, ranges,
 sampler or noise. Both sides run alternately. `outside` is the time that the restorer's own runs spent outside these
 calls, in percent of the time inside: the figure to trust, since both come from the same run. `overhead` compares the

@@ -99,7 +99,7 @@ def golden() -> Path:
 
 @pytest.fixture(scope="session")
 def sample_folder() -> Path:
-    """The embedded sample's pictures."""
+    """The embedded sample's images."""
     return REPOSITORY / "ffhqref" / "datasets" / "sample"
 
 

@@ -39,7 +39,7 @@ def pick_targets(references: pd.DataFrame, identities: pd.DataFrame, split: str,
 def draw_people(references: pd.DataFrame, identities: pd.DataFrame, split: str, people: int, seed: int) -> list[str]:
     """Return one target each of some people of a split, sorted.
 
-    The draw is keyed by the seed and the person's pictures, so that other people in the split do not change a
+    The draw is keyed by the seed and the person's images, so that other people in the split do not change a
     person's target.
 
     Args:
@@ -107,7 +107,7 @@ def make_cases(
         references: table ``references``, or one side of the age sets; a case takes the first ``max_references`` of
             a target by rank.
         ages: image id to years.
-        lq_paths: target id to the low-quality picture, relative to the workspace.
+        lq_paths: target id to the low-quality image, relative to the workspace.
         max_references: at most this many; None: all.
 
     Returns:
@@ -156,8 +156,8 @@ def make_blind_cases(
 
     Args:
         benchmark: its name.
-        lq_paths: case id to the low-quality picture, relative to the workspace.
-        references: case id to pictures of the person, best first, each relative to the workspace; none by default.
+        lq_paths: case id to the low-quality image, relative to the workspace.
+        references: case id to images of the person, best first, each relative to the workspace; none by default.
         max_references: a case takes at most so many; None: all.
         truths: case id to its ground truth, relative to the workspace; none by default.
         people: case id to the person shown; None: those of shared references.

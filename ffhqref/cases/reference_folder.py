@@ -1,4 +1,4 @@
-"""Which pictures of a folder are references of which low-quality picture: the layout is found out and told.
+"""Which images of a folder are references of which low-quality image: the layout is found out and told.
 
 FaceMe's real-world sets (LFW-Test-Ref, WebPhoto-Test-Ref, Wider-Test-Ref of ``thomas2modyu/FaceMe`` on the hub) are
 three archives whose inner layout is written down nowhere that could be found, and the published ``infer.py`` takes one
@@ -22,37 +22,37 @@ LAYOUTS = {
     "names": "files called as the picture, <stem>.png, in folders of any name",
     "prefixes": "files that begin with the picture's name, <stem>_….png",
 }
-"""Layouts of a folder, and what each looks like; ``<stem>`` is the low-quality picture's file name less its ending."""
+"""Layouts of a folder, and what each looks like; ``<stem>`` is the low-quality image's file name less its ending."""
 
 _BUCKET = re.compile(r"target_pose_(\d)/target_pose_\1_\d")
 
 
 @dataclass(frozen=True)
 class GivenReferences:
-    """References from outside, by low-quality picture."""
+    """References from outside, by low-quality image."""
 
     layout: str
     """In words, for the log."""
     root: Path
     paths: Mapping[str, tuple[str, ...]]
-    """Every low-quality picture's name to paths relative to ``root``, rank order; empty where it has none."""
+    """Every low-quality image's name to paths relative to ``root``, rank order; empty where it has none."""
     remarks: tuple[str, ...] = field(default=())
     """One line each: what has no counterpart on the other side."""
 
     @property
     def without(self) -> list[str]:
-        """Low-quality pictures that have no reference."""
+        """Low-quality images that have no reference."""
         return [name for name, paths in self.paths.items() if not paths]
 
 
 def match_folder(
     benchmark: str, names: Collection[str], lq_folder: Path, folder: Path, layout: str | None
 ) -> GivenReferences:
-    """Match the pictures below a folder to low-quality pictures.
+    """Match the images below a folder to low-quality images.
 
     Args:
         benchmark: its name, for messages.
-        names: stems of the low-quality pictures.
+        names: stems of the low-quality images.
         lq_folder: where those lie, for messages.
         folder: of references.
         layout: a key of `LAYOUTS`, or None: the one that fits.
@@ -61,7 +61,7 @@ def match_folder(
         References in the order of their paths, numbers in them by value.
 
     Raises:
-        DatasetError: no such folder, an empty one, no match at all, two layouts that fit differently, or pictures that
+        DatasetError: no such folder, an empty one, no match at all, two layouts that fit differently, or images that
             could belong to several low-quality ones.
     """
     what, key = f"benchmark '{benchmark}'", f"benchmark.{benchmark}"
@@ -118,7 +118,7 @@ def _some(names: list[str]) -> str:
 
 
 Claims = Mapping[str, frozenset[str]]
-"""Path of a reference to the low-quality pictures that it may belong to; paths without any are left out."""
+"""Path of a reference to the low-quality images that it may belong to; paths without any are left out."""
 
 
 def _claims(
@@ -150,7 +150,7 @@ _CLAIMANTS = {"buckets": _in_bucket, "folders": _in_folder, "names": _same_name,
 
 
 def _fitting(claims: Mapping[str, Claims], what: str, key: str) -> str:
-    """Return the layout that explains the pictures: the most special of file names, unless folders explain them."""
+    """Return the layout that explains the images: the most special of file names, unless folders explain them."""
     files = next(name for name in ("buckets", "names", "prefixes") if len(claims[name]) == len(claims["prefixes"]))
     by_file, by_folder = claims[files], claims["folders"]
     both = [path for path in by_file if path in by_folder]

@@ -1,4 +1,4 @@
-"""References of low-quality pictures from a CSV: pairs of pictures, or pictures and the person they show."""
+"""References of low-quality images from a CSV: pairs of images, or images and the person they show."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ PEOPLE = ("file", "person")
 
 
 def match_list(benchmark: str, names: Collection[str], lq_folder: Path, folder: Path, file: Path) -> GivenReferences:
-    """Match low-quality pictures to references by a CSV.
+    """Match low-quality images to references by a CSV.
 
     Two forms, told by their columns: ``lq, reference``, a line for each pair, in the order of the ranks; or
-    ``file, person``, a line for each low-quality picture, whose references are all pictures below
-    ``<folder>/<person>``, so that several pictures share one person's. A low-quality picture is named by its file name
+    ``file, person``, a line for each low-quality image, whose references are all images below
+    ``<folder>/<person>``, so that several images share one person's. A low-quality image is named by its file name
     or its stem, a reference or a person by its path below ``folder``.
 
     Args:
         benchmark: its name, for messages.
-        names: stems of the low-quality pictures.
+        names: stems of the low-quality images.
         lq_folder: where those lie, for messages.
         folder: of references.
         file: the CSV.
 
     Raises:
         DatasetError: no such file or folder, other columns, an empty or doubled line, a path that leaves the folder, or
-            a list that names none of the low-quality pictures or none of the references.
+            a list that names none of the low-quality images or none of the references.
     """
     if not file.is_file():
         raise DatasetError(f"benchmark '{benchmark}': no such file: {file}; set benchmark.{benchmark}.reference_list")
@@ -62,7 +62,7 @@ def match_list(benchmark: str, names: Collection[str], lq_folder: Path, folder: 
 
 
 Line = tuple[int, str, str]
-"""Number, low-quality picture, and the other cell."""
+"""Number, low-quality image, and the other cell."""
 
 
 def _pairs(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tuple[dict[str, list[str]], list[str]]:

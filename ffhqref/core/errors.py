@@ -32,7 +32,7 @@ class DatasetError(FfhqrefError):
 
 
 class ImageError(FfhqrefError):
-    """One picture that cannot be used."""
+    """One image that cannot be used."""
 
 
 class TableError(FfhqrefError):
@@ -77,8 +77,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     r"""Return an error as one line for a result: ours explain themselves, others are named.
 
-    >>> one_line(ValueError("no\nway")), one_line(ImageError("not a picture: x.png"))
-    ('ValueError: no', 'not a picture: x.png')
+    >>> one_line(ValueError("no\nway")), one_line(ImageError("not an image: x.png"))
+    ('ValueError: no', 'not an image: x.png')
     """
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, FfhqrefError) and text:

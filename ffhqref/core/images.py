@@ -144,7 +144,7 @@ _TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF orientation to what makes the picture upright."""
+"""EXIF orientation to what makes the image upright."""
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -166,7 +166,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 RGB [H, W, 3] as PNG bytes; the same picture gives the same bytes in one environment."""
+    """Encode uint8 RGB [H, W, 3] as PNG bytes; the same image gives the same bytes in one environment."""
     import cv2
 
     ok, data = cv2.imencode(".png", image[..., ::-1])
@@ -190,7 +190,7 @@ def save_png(path: str | Path, image: NDArray[np.uint8]) -> bytes:
 
 
 def to_tensor(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> torch.Tensor:
-    """Return float32 [B, 3, H, W] in 0..1 from uint8 RGB pictures [H, W, 3] of one size."""
+    """Return float32 [B, 3, H, W] in 0..1 from uint8 RGB images [H, W, 3] of one size."""
     import torch
 
     stack = np.ascontiguousarray(np.stack(list(images)).transpose(0, 3, 1, 2))
@@ -201,7 +201,7 @@ def to_uint8(tensor: Any, rule: str = "round") -> NDArray[np.uint8]:
     """Return uint8 RGB [B, H, W, 3] from float [B, 3, H, W] in 0..1, clamped.
 
     Args:
-        tensor: the pictures.
+        tensor: the images.
         rule: ``"round"`` (most scripts) or ``"truncate"`` (ReF-LDM, GPEN: restorers.md section 2, hazard 7).
     """
     # in float32, as the published scripts compute: truncation can land a level lower than in double

@@ -1,4 +1,4 @@
-"""FFHQ's own metadata, ``ffhq-dataset-v2.json``: who took each picture, and under which licence."""
+"""FFHQ's own metadata, ``ffhq-dataset-v2.json``: who took each image, and under which licence."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ffhqref.datasets.base import Credit, GivenPath, given_path
 
 
 def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Credit]:
-    """Read author and licence of FFHQ's pictures.
+    """Read author and licence of FFHQ's images.
 
-    The file is one object, keyed by the number of the picture without leading zeros; its form is told in the README
+    The file is one object, keyed by the number of the image without leading zeros; its form is told in the README
     of FFHQ's repository. Of its 255 MB only the credits are kept while it is parsed.
 
     Args:
         path: the file.
-        image_ids: the pictures wanted, ``"00000"`` and so on.
+        image_ids: the images wanted, ``"00000"`` and so on.
 
     Raises:
-        DatasetError: no such file, no JSON, another form, or a picture that it does not know.
+        DatasetError: no such file, no JSON, another form, or an image that it does not know.
     """
     file = given_path(path, "dataset.json")
     if not file.is_file():
@@ -44,7 +44,7 @@ def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Cre
 
 
 def _slim(found: dict[str, Any]) -> Any:
-    """Keep the credits of one picture's metadata and drop its landmarks and checksums as soon as they are parsed."""
+    """Keep the credits of one image's metadata and drop its landmarks and checksums as soon as they are parsed."""
     if "license" in found and "author" in found:
         return Credit(*(str(found.get(key) or "") for key in ("author", "license", "license_url", "photo_url")))
     return None if "file_md5" in found else found

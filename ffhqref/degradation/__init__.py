@@ -1,4 +1,4 @@
-"""Synthetic low-quality pictures: parameters drawn first, then applied."""
+"""Synthetic low-quality images: parameters drawn first, then applied."""
 
 from ffhqref.degradation.legacy import legacy_sequence
 from ffhqref.degradation.model import DEGRADATIONS, Degradation, get_degradation

@@ -1,4 +1,4 @@
-"""The published generators' own order of draws, for whoever must follow a seeded script picture by picture."""
+"""The published generators' own order of draws, for whoever must follow a seeded script image by image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def legacy_sequence(
     images: Iterable[NDArray[np.uint8]], preset: str | Degradation, seed: int
 ) -> Iterator[tuple[NDArray[np.uint8], Parameters]]:
-    """Degrade pictures one after another, drawing as the published code does.
+    """Degrade images one after another, drawing as the published code does.
 
     Python's generator chooses the kernel type; NumPy's gives sigma (sigma_x, sigma_y and rotation of an
     anisotropic kernel), scale, noise level, the grey-noise test, the noise itself, JPEG quality. Both start from
-    ``seed`` once, before the first picture, so a picture's parameters depend on its place and on the sizes of
+    ``seed`` once, before the first image, so an image's parameters depend on its place and on the sizes of
     those before. The global generators are not touched.
 
     Args:
@@ -33,11 +33,11 @@ def legacy_sequence(
         seed: what the script gave to ``random.seed`` and ``numpy.random.seed``, 0..2**32 - 1.
 
     Yields:
-        The LQ picture, uint8 RGB [H, W, 3], and its parameters, which rebuild it alone through `apply`.
+        The LQ image, uint8 RGB [H, W, 3], and its parameters, which rebuild it alone through `apply`.
 
     Raises:
         ConfigError: unknown preset, a seed NumPy would refuse, a preset whose order of draws cannot be followed, or
-            more pictures than a grid has cells.
+            more images than a grid has cells.
     """
     preset = get_degradation(preset)
     if not preset.legacy:

@@ -1,4 +1,4 @@
-"""Parameters of one degraded picture: drawn first, recorded, and enough to rebuild the picture."""
+"""Parameters of one degraded image: drawn first, recorded, and enough to rebuild the image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ffhqref.degradation.model import Degradation, get_degradation
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything random about one LQ picture.
+    """Everything random about one LQ image.
 
-    Together with the preset's fixed rules this rebuilds the picture bit for bit: see `ffhqref.degradation.apply`.
+    Together with the preset's fixed rules this rebuilds the image bit for bit: see `ffhqref.degradation.apply`.
     """
 
     preset: str
@@ -42,13 +42,13 @@ class Parameters:
     noise_skip: int
     """How many uniform values of that stream come before the noise."""
     noise_carry: float | None = None
-    """Normal value left over by the noise of the picture before (NumPy's legacy generator makes them in pairs)."""
+    """Normal value left over by the noise of the image before (NumPy's legacy generator makes them in pairs)."""
     grey_noise_draw: float | None = None
     """Uniform draw in 0..1 that decides on grey noise; None where the preset makes none."""
     colour_shift: tuple[float, float, float] | None = None
     """Shift of each channel in 0..1, in the preset's colour order."""
     grey: bool = False
-    """The picture loses its colour."""
+    """The image loses its colour."""
 
     def to_row(self) -> dict[str, Any]:
         """Return the columns of table ``degradations`` that these parameters fill."""
@@ -82,12 +82,12 @@ def _optional(value: Any) -> float | None:
 
 
 def draw(preset: str | Degradation, seed: int, image_id: str) -> Parameters:
-    """Draw the parameters of one picture, keyed by (seed, preset, image) and by nothing else.
+    """Draw the parameters of one image, keyed by (seed, preset, image) and by nothing else.
 
     Args:
         preset: a name of `DEGRADATIONS`, or an own degradation.
         seed: the run's seed.
-        image_id: names the picture.
+        image_id: names the image.
 
     Raises:
         ConfigError: unknown preset.

@@ -27,7 +27,7 @@ SMALLEST_SIGMA = 1e-6
 
 
 def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Degradation | None = None) -> NDArray[np.uint8]:
-    """Return the LQ picture that the parameters describe: the same bits each time.
+    """Return the LQ image that the parameters describe: the same bits each time.
 
     Args:
         image: uint8 RGB [H, W, 3].
@@ -47,7 +47,7 @@ def apply(image: NDArray[np.uint8], parameters: Parameters, preset: Degradation 
 
 
 def reduced_size(image: NDArray[np.uint8], parameters: Parameters) -> tuple[int, int]:
-    """Return (height, width) of the downsampled picture, each side at least one pixel."""
+    """Return (height, width) of the downsampled image, each side at least one pixel."""
     height, width = image.shape[:2]
     return max(1, int(height // parameters.scale)), max(1, int(width // parameters.scale))
 

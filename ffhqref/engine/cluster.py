@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ffhqref.engine.base import Results, ResultT, RowT, Stage
 
 OBJECT_STORE = 128 * 2**20
-"""Bytes of shared memory of a cluster that is started here: rows and results are small, pictures travel as files."""
+"""Bytes of shared memory of a cluster that is started here: rows and results are small, images travel as files."""
 
 _MARKER = ".ray-sees-"
 

@@ -1,4 +1,4 @@
-"""Ages estimated by a network, for pictures whose age no table tells.
+"""Ages estimated by a network, for images whose age no table tells.
 
 An estimate is off by years (insightface states a mean error of several), and by more for children and the old: it is
 good for order and for wide gaps. The source is recorded with every age, so that a table's ages and a network's are
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ALIGNED_BOX = (73.0, 97.0, 439.0, 463.0)
 """Where a detector's box lies in an aligned 512 px face: left, top, right, bottom; a square because genderage looks
-at the longer side only. Rounded from YuNet and CenterFace on FFHQ's and London's pictures: centre (256, 280), longer
+at the longer side only. Rounded from YuNet and CenterFace on FFHQ's and London's images: centre (256, 280), longer
 side 350 to 390 px, mostly its height."""
 
 
@@ -48,7 +48,7 @@ class AgeModel(Protocol):
 class InsightfaceAge:
     """The genderage network of an insightface pack (96 px faces; weights for non-commercial research only).
 
-    insightface's own reading of it, on the fixed box `ALIGNED_BOX`: pictures here are aligned, so no detector is run.
+    insightface's own reading of it, on the fixed box `ALIGNED_BOX`: images here are aligned, so no detector is run.
     Ages are whole years.
 
     Args:

@@ -38,7 +38,7 @@ ARCFACE_POINTS = np.array(
 
 FFHQ_DLIB_POINTS = np.array([[343.0, 244.0], [292.2, 245.7], [167.2, 244.0], [217.5, 245.7], [255.5, 332.3]])
 """Mean position at 512 px of the five points of dlib's landmark model (outer and inner eye corners of the left and
-right eye, base of the nose), measured with that model on 164 FFHQ-aligned pictures."""
+right eye, base of the nose), measured with that model on 164 FFHQ-aligned images."""
 
 DLIB_POINTS = (
     150.0

@@ -119,7 +119,7 @@ class OnnxEmbedder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or _environment_threads()
         options.log_severity_level = 3
-        # Spinning threads would take the cores from those that read pictures meanwhile (ffhqref.faces.store).
+        # Spinning threads would take the cores from those that read images meanwhile (ffhqref.faces.store).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         content = read_bytes(path)
         providers = _providers(device, onnxruntime.get_available_providers(), fall_back)

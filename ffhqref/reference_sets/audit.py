@@ -220,7 +220,7 @@ def contact_sheet(
     """Draw identities one below the other, each over as many lines as it needs.
 
     Args:
-        rows: for each identity its pictures, uint8 RGB [H, W, 3] of any size.
+        rows: for each identity its images, uint8 RGB [H, W, 3] of any size.
         labels: one line of text for each identity, drawn above it.
         side: pixels of a thumbnail.
         columns: thumbnails a line.

@@ -18,7 +18,7 @@ PICTURES = {
     ("references", "target_id"), ("references", "reference_id"), ("identities", "image_id"), ("ages", "image_id"),
     ("licences", "image_id"), ("attributes", "image_id"), ("pairs", "image_a"), ("pairs", "image_b"),
 }  # fmt: skip
-"""Columns that name a picture of the table ``images``."""
+"""Columns that name an image of the table ``images``."""
 
 CONTEXT = {
     "@language": "en", "@vocab": "https://schema.org/", "citeAs": "cr:citeAs", "column": "cr:column",

@@ -310,7 +310,7 @@ def with_unlisted(identities: pd.DataFrame, image_ids: Collection[str]) -> pd.Da
 
     Args:
         identities: from `release_tables`.
-        image_ids: every picture of the data set; those that the release does not name get neither identity nor split.
+        image_ids: every image of the data set; those that the release does not name get neither identity nor split.
     """
     import pandas as pd
 
@@ -325,16 +325,16 @@ def with_unlisted(identities: pd.DataFrame, image_ids: Collection[str]) -> pd.Da
 def imported(
     release: Release, built: ReferenceSet, embeddings: Embeddings, ages: Mapping[str, float]
 ) -> tuple[ReferenceSet, pd.DataFrame]:
-    """Put a release in the place of the set that was built from the same pictures.
+    """Put a release in the place of the set that was built from the same images.
 
     Args:
         release: from `read_release`.
-        built: what our builder makes of the pictures; its pairs are kept, its audit is not, which is of our groups.
-        embeddings: of all pictures.
+        built: what our builder makes of the images; its pairs are kept, its audit is not, which is of our groups.
+        embeddings: of all images.
         ages: years by image id.
 
     Returns:
-        The release as a reference set over all pictures, and `compare_references` of the built one and it.
+        The release as a reference set over all images, and `compare_references` of the built one and it.
 
     Raises:
         DatasetError: see `release_tables`.

@@ -2,7 +2,7 @@
 
 ReF-LDM had every reference of its test set verified by a person (its paper). The page does the same work with
 one key a target: it is one HTML file without a server, keeps verdicts in the browser and saves them as a CSV, which the
-builder reads (``exclusions=FILE``). It holds small pictures of real people: it is for the person who checks, not for
+builder reads (``exclusions=FILE``). It holds small images of real people: it is for the person who checks, not for
 publication.
 """
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 COLUMNS = ("target_id", "reference_id", "verdict")
 VERDICTS = ("accept", "reject")
 THUMBNAIL = 224
-"""Side of a picture on the page in pixels; about 7 kB each, 6 MB for FFHQ-Ref's test set."""
+"""Side of an image on the page in pixels; about 7 kB each, 6 MB for FFHQ-Ref's test set."""
 
 
 def write_review(workspace: Workspace, split: str = "test", out: str | Path | None = None) -> Path:
     """Write the page and return its path.
 
-    Targets come person by person. A picture that cannot be read is shown as a gap with its id.
+    Targets come person by person. An image that cannot be read is shown as a gap with its id.
 
     Args:
         workspace: with the tables images, identities and references.
@@ -65,7 +65,7 @@ def write_review(workspace: Workspace, split: str = "test", out: str | Path | No
     data = {
         "name": str(origin.get("name", "")),
         "split": split,
-        # Verdicts are about pictures, not about thresholds: they are found again after another build of this set.
+        # Verdicts are about images, not about thresholds: they are found again after another build of this set.
         "key": "ffhqref-review-" + content_key(tables.table_hash(workspace.root, "images"))[:16],
         "pictures": thumbnails,
         "targets": _targets(references, person, _years(workspace)),

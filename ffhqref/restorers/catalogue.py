@@ -46,7 +46,7 @@ def zoo_frame(
 
     ``leak`` tells whether the published weights have seen the people of FFHQ-Ref's test split. ``here`` is ``ready``,
     the command that fetches what is missing, or why it cannot start on this machine. ``seconds`` (of one 512x512
-    picture, the first call not counted) and ``memory_mb`` (most that its process held beyond torch itself, or on the
+    image, the first call not counted) and ``memory_mb`` (most that its process held beyond torch itself, or on the
     GPU) are null unless ``cost`` is asked for.
 
     Args:
@@ -118,7 +118,7 @@ def _measured(name: str, device: str) -> dict[str, Any]:
 
 
 def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, float]:
-    """Return ``seconds`` of one picture and the peak ``memory_mb``.
+    """Return ``seconds`` of one image and the peak ``memory_mb``.
 
     The time is the median of the calls after the first, which loads and warms up; one is enough where it takes long.
     On a GPU the memory is what torch had allocated there; on the CPU it is how far this process's peak rose, weights

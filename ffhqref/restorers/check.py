@@ -46,7 +46,7 @@ def checked_batch(output: Any, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def check_values(picture: torch.Tensor) -> None:
-    """Check one restored picture [3, H, W].
+    """Check one restored image [3, H, W].
 
     Raises:
         WrongOutputError: NaN, infinity, or values of another range than 0..1.
@@ -63,13 +63,13 @@ def check_restorer(restorer: Any, size: int | None = None) -> list[str]:
     """Run a restorer on synthetic cases and return what is wrong with it; an empty list when nothing is.
 
     Checked: it runs with as many references as it says, from the fewest to the most; type, shape, number type and
-    range of the output, on textured, constant and black-and-white pictures; the same result for the same seed where
+    range of the output, on textured, constant and black-and-white images; the same result for the same seed where
     it says so, other results for other seeds where it says so; a batch equal to its cases one by one; inputs left as
     they were; a description that does not change.
 
     Args:
         restorer: a `Restorer`, or a plug-in with its members.
-        size: side of the synthetic pictures; the restorer's own, or 64 where it takes any.
+        size: side of the synthetic images; the restorer's own, or 64 where it takes any.
     """
     import torch
 
@@ -150,7 +150,7 @@ def _run(restorer: Restorer, batch: RestorationBatch) -> torch.Tensor:
 
 
 def _synthetic(info: RestorerInfo, side: int, seed: int = 1, references: int | None = None) -> RestorationBatch:
-    """Return four cases: two textured pictures, mid-grey, black and white; references from the most to the fewest."""
+    """Return four cases: two textured images, mid-grey, black and white; references from the most to the fewest."""
     import torch
 
     rng = np.random.default_rng(0)

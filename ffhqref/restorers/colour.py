@@ -1,4 +1,4 @@
-"""Taking the colours of one picture over to another, as diffusion restorers do with those of their input.
+"""Taking the colours of one image over to another, as diffusion restorers do with those of their input.
 
 Both ways come with StableSR (Wang et al., 2023, ``scripts/wavelet_color_fix.py``); DiffBIR, FaceMe, MeInTime and
 RestorerID use them in the same form.
@@ -15,11 +15,11 @@ LEVELS = 5
 """Of the wavelet transfer, in all of these methods."""
 
 EPSILON = 1e-5
-"""Added to the variances of the AdaIN transfer, on pictures of −1..1."""
+"""Added to the variances of the AdaIN transfer, on images of −1..1."""
 
 
 def wavelet_transfer(pictures: torch.Tensor, colours: torch.Tensor, levels: int = LEVELS) -> torch.Tensor:
-    """Return pictures with their own details and the low frequencies of others.
+    """Return images with their own details and the low frequencies of others.
 
     Each level blurs with the kernel [1 2 1]⊗[1 2 1] / 16, its taps 2^level pixels apart, borders repeated; what the
     levels take away is the detail, what is left after the last the low frequencies.
@@ -36,7 +36,7 @@ def wavelet_transfer(pictures: torch.Tensor, colours: torch.Tensor, levels: int 
 
 
 def adain_transfer(pictures: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    """Return pictures whose channels have the mean and the standard deviation (unbiased) of others'.
+    """Return images whose channels have the mean and the standard deviation (unbiased) of others'.
 
     Args:
         pictures: float [B, 3, H, W] in 0..1.
@@ -52,7 +52,7 @@ def adain_transfer(pictures: torch.Tensor, colours: torch.Tensor) -> torch.Tenso
 
 
 def _split(pictures: torch.Tensor, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return details and low frequencies, which add up to the pictures.
+    """Return details and low frequencies, which add up to the images.
 
     Details are summed level by level as in the published code: its callers cut off to 8 bit, and the last bit counts.
     """

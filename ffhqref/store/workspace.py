@@ -1,4 +1,4 @@
-"""The workspace: one folder that holds the tables, the journals and the pictures of a run."""
+"""The workspace: one folder that holds the tables, the journals and the images of a run."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ WRITTEN = (
 class Workspace:
     """Paths and tables under one root.
 
-    Paths in tables are relative: pictures of the data set to the data set's root, which the ``images`` table
+    Paths in tables are relative: images of the data set to the data set's root, which the ``images`` table
     records, and everything that ffhqref wrote to the workspace. Where both can stand (a case's references), the
     latter begin with `OWN`.
 
     Args:
         root: the folder; made when absent.
-        read_only: only tables and pictures are read; nothing is made.
+        read_only: only tables and images are read; nothing is made.
 
     Raises:
         ConfigError: the folder cannot be made or written, or is not there to be read.
@@ -158,7 +158,7 @@ class Workspace:
         return self._dataset_root
 
     def image(self, relative: str) -> Path:
-        """Return where a picture of the data set, or of the workspace if its path says so, lies."""
+        """Return where an image of the data set, or of the workspace if its path says so, lies."""
         if relative.startswith(OWN):
             return self.file(relative.removeprefix(OWN))
         return inside(self.dataset_root, relative)
@@ -168,7 +168,7 @@ class Workspace:
         return owned(self.root, relative)
 
     def picture_hashes(self) -> Callable[[str], str]:
-        """Return a function from a path of the tables to the picture's SHA-256: the recorded one where there is one."""
+        """Return a function from a path of the tables to the image's SHA-256: the recorded one where there is one."""
         images, made = self.read("images"), self.read("degradations").dropna(subset=["lq_path"])
         known = dict(zip(images["path"], images["sha256"], strict=True))
         known.update(zip(made["lq_path"], made["lq_sha256"], strict=True))

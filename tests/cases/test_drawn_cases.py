@@ -36,7 +36,7 @@ def test_one_target_each_of_that_many_people():
     assert len({person[target] for target in drawn}) == 12
     assert drawn == draw_people(references.sample(frac=1, random_state=3), identities, "test", 12, 2024)
     assert drawn != draw_people(references, identities, "test", 12, 2025)
-    # Everybody comes in sooner or later, with any of the pictures.
+    # Everybody comes in sooner or later, with any of the images.
     often = Counter(target for seed in range(200) for target in draw_people(references, identities, "test", 12, seed))
     assert {person[target] for target in often} == set(range(30))
     assert len(often) > 200

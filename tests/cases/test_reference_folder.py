@@ -1,4 +1,4 @@
-"""Which reference belongs to which low-quality picture: every layout, what is in doubt, and every complaint."""
+"""Which reference belongs to which low-quality image: every layout, what is in doubt, and every complaint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: every kind that people have is read as the field's code would, and bad ones say why."""
+"""Images: every kind that people have is read as the field's code would, and bad ones say why."""
 
 from __future__ import annotations
 

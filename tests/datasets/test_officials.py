@@ -53,7 +53,7 @@ class Officials:
 
 @pytest.fixture(scope="module")
 def officials(shared, tmp_path_factory):
-    """Everything up to the vectors, with yunet and edgeface_xs; two pictures without a face are among the files."""
+    """Everything up to the vectors, with yunet and edgeface_xs; two images without a face are among the files."""
     source, folder = shared / "faces" / "officials", tmp_path_factory.mktemp("officials")
     for path in source.glob("*.jpg"):
         (folder / path.name).symlink_to(path.resolve())

@@ -67,7 +67,7 @@ def test_celebref_hq_refuses_pictures_of_nobody_and_clashing_ids(tmp_path):
 
 
 def ffhq_entry(author, licence):
-    """One picture of ffhq-dataset-v2.json, in the form its README tells."""
+    """One image of ffhq-dataset-v2.json, in the form its README tells."""
     file = {"file_url": "u", "file_path": "p", "file_size": 1, "file_md5": "0", "pixel_md5": "1"}
     return {
         "category": "training",

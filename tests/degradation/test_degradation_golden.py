@@ -1,4 +1,4 @@
-"""Equality with pictures made by the published code."""
+"""Equality with images made by the published code."""
 
 import json
 

@@ -185,7 +185,7 @@ def test_any_size_gives_a_picture_that_its_row_rebuilds(seed, image_id, name, he
 @pytest.mark.parametrize("name", ["gfpgan", "gpen", "severe", "codeformer-s2", "difface-test"])
 def test_the_table_alone_rebuilds_keyed_and_legacy_pictures(tmp_path, name):
     rng = np.random.default_rng(5)
-    # odd sides leave a normal value over for the next picture
+    # odd sides leave a normal value over for the next image
     images = [rng.integers(0, 256, (53 + 2 * number, 51, 3), dtype=np.uint8) for number in range(12)]
     made = dict(enumerate(legacy_sequence(images, name, 11)))
     assert name == "difface-test" or any(one.noise_carry is not None for _, one in made.values())

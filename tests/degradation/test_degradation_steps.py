@@ -14,7 +14,7 @@ from ffhqref.degradation.steps import blur_kernel, recorded_noise, reduced_size
 
 
 def face(height=72, width=60, seed=3):
-    """A smooth coloured picture with some texture."""
+    """A smooth coloured image with some texture."""
     rng = np.random.default_rng(seed)
     low = Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)).resize((width, height), 3)
     return np.clip(np.array(low, int) + rng.integers(-12, 13, (height, width, 3)), 0, 255).astype(np.uint8)

@@ -87,7 +87,7 @@ def test_square_turns_and_grows_with_the_face(angle, scale):
 
 @pytest.mark.parametrize("name", ["yunet", "centerface", "dlib68"])
 def test_detectors_find_real_faces_and_their_ffhq_frame(shared, name):
-    """FFHQ's own pictures are aligned: the square of their face is nearly the whole picture."""
+    """FFHQ's own images are aligned: the square of their face is nearly the whole image."""
     detector = make_detector(name, path=shared / "models" / "yunet.onnx" if name == "yunet" else None)
     for path in sorted((shared / "ffhq").glob("*.png")):
         image = read_rgb(path, 512)

@@ -55,7 +55,7 @@ def tiny_network(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, sample_folder):
-    """A folder of pictures of the sample and its rows, three and a half batches."""
+    """A folder of images of the sample and its rows, three and a half batches."""
     root = tmp_path_factory.mktemp("pictures")
     rows = []
     for path in sorted(sample_folder.glob("*.jpg"))[: ONNX_BATCHES * BATCH + BATCH // 2]:

@@ -78,7 +78,7 @@ def evil():
 
 
 def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
-    """A small report with real pictures under ``root``."""
+    """A small report with real images under ``root``."""
     from ffhqref.core.images import save_png
     from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.options import ReportOptions

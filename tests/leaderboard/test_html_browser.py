@@ -1,4 +1,4 @@
-"""The page in a real browser: no console errors, sorting, slider, filters, theme, and pictures only when shown."""
+"""The page in a real browser: no console errors, sorting, slider, filters, theme, and images only when shown."""
 
 import dataclasses
 import json

@@ -52,7 +52,7 @@ def test_the_signature_names_the_file_and_workers_load_their_own(network):
 
 
 class Mean:
-    """What another package would register: the mean of a picture as its age."""
+    """What another package would register: the mean of an image as its age."""
 
     signature, calls = "mean:1", 0
 

@@ -58,7 +58,7 @@ def pyiqa_metric(name, **options):
     [(name, size) for name in PYIQA for size in ((None, None), (201, 333), (96, 192))][:-1],  # ms_ssim needs 161 pixels
 )
 def test_values_equal_those_of_pyiqa(faces, outputs, name, size):
-    if size == (None, None):  # theirs takes seconds a picture
+    if size == (None, None):  # theirs takes seconds an image
         faces, outputs = faces[1:4], outputs[1:4]
     pairs = batch(outputs, faces, *size)
     theirs = pyiqa_metric(PYIQA[name])(pairs.output, pairs.gt).double().numpy().reshape(-1)
@@ -141,7 +141,7 @@ def test_halving_is_matlabs_bicubic_imresize():
 
 
 def test_niqe_prefers_photographs_to_damaged_ones(faces):
-    """Lower is better: for each face, blur and coarse JPEG are worse than the picture itself."""
+    """Lower is better: for each face, blur and coarse JPEG are worse than the image itself."""
     niqe = make_metric("niqe")
     assert not niqe.higher_is_better
     assert niqe.needs == frozenset()

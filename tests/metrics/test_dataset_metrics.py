@@ -213,7 +213,7 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     Colour.calls = 0
     options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
     frame = score_datasets(rows, DATASET_METRICS.names(), **options)
-    assert Colour.calls == 17  # every picture once
+    assert Colour.calls == 17  # every image once
     found = {(row.method, row.metric): row for row in frame.itertuples()}
     vectors = {name: Colour()([pictures[name, case] for case in range(6)]) for name in ("gt", "a", "b")}
     assert found["a", "fid"].value == pytest.approx(dataset_metrics.fid(vectors["a"], vectors["gt"]).value, rel=1e-4)

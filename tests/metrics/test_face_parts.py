@@ -89,7 +89,7 @@ def test_face_lpips_looks_at_the_face_of_the_ground_truth_only(pairs, caches):
                 state[f"features.{at}.bias"] = torch.zeros(width)
                 before = width
             at += 2 if width else 1
-        with torch.no_grad():  # let the classes compete, or one of them takes the whole picture
+        with torch.no_grad():  # let the classes compete, or one of them takes the whole image
             last = parser.out_mask_conv.conv2d
             last.bias -= parser(pairs.gt[:1] * 2 - 1)[0].mean(dim=(0, 2, 3))
     torch.save(parser.state_dict(), caches / "facexlib" / "parsing_parsenet.pth")

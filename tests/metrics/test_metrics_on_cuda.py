@@ -19,7 +19,7 @@ from ffhqref.metrics.grey_arcface import grey_resnet18
 
 @pytest.fixture(scope="module")
 def batch(sample_folder):
-    """A noisy picture, a constant one, an identical one; two references each."""
+    """A noisy image, a constant one, an identical one; two references each."""
     pictures = to_tensor([read_rgb(file) for file in sorted(sample_folder.glob("*.jpg"))[:3]])
     noise = torch.randn(pictures.shape[1:], generator=torch.Generator().manual_seed(0))
     outputs = torch.stack([(pictures[0] + 0.1 * noise).clamp(0, 1), torch.full_like(pictures[1], 0.5), pictures[2]])

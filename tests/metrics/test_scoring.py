@@ -39,7 +39,7 @@ class Mean(Metric):
 
 @pytest.fixture
 def world(tmp_path):
-    """Two methods, two benchmarks, three cases, each with a ground truth and two references; 64 px pictures."""
+    """Two methods, two benchmarks, three cases, each with a ground truth and two references; 64 px images."""
     generator = np.random.default_rng(0)
 
     def picture(name):

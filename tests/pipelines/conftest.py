@@ -21,7 +21,7 @@ def ffhqref(tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def few_faces(tmp_path_factory: pytest.TempPathFactory, sample_folder: Path) -> Path:
-    """A folder with all pictures of six identities of the sample."""
+    """A folder with all images of six identities of the sample."""
     folder = tmp_path_factory.mktemp("few")
     with (sample_folder / "metadata.csv").open() as stream:
         rows = list(csv.DictReader(stream))

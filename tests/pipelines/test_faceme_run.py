@@ -1,4 +1,4 @@
-"""``ffhqref faceme``: from pictures to a trained and scored FaceMe, killed anywhere, ends as an unbroken run does."""
+"""``ffhqref faceme``: from images to a trained and scored FaceMe, killed anywhere, ends as an unbroken run does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TIMES = ["seconds", "peak_memory_bytes"]
 
 @pytest.fixture(scope="module")
 def arguments(few_faces, sample_folder, tmp_path_factory):
-    """What the command is given for a root: the set, and two pictures of somebody who is not in it."""
+    """What the command is given for a root: the set, and two images of somebody who is not in it."""
     faces = tmp_path_factory.mktemp("faces")
     with (sample_folder / "metadata.csv").open() as stream:
         files = [row["file"] for row in csv.DictReader(stream) if row["identity"] == "p36"][:2]

@@ -75,7 +75,7 @@ def test_a_second_merge_does_nothing_and_the_order_does_not_matter(scored, ffhqr
 @pytest.mark.slow
 @pytest.mark.parametrize("change", ["benchmark.severe.references=1", "seed=1"])
 def test_other_cases_under_the_same_name_are_refused(scored, ffhqref, tmp_path, change):
-    """The same targets with fewer references, or with other low-quality pictures, are another benchmark."""
+    """The same targets with fewer references, or with other low-quality images, are another benchmark."""
     other = tmp_path / "other"
     shutil.copytree(scored[1], other)
     work(ffhqref.folder, other, "lq", change, stages=("degrade", "restore", "score"))

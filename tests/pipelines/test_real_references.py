@@ -20,12 +20,12 @@ PLACES = {
     "lfw_test_ref": "{stem}/{k}.{ext}", "names": "kind{k}/{stem}.{ext}", "prefixes": "{stem}_{k}.{ext}",
     "buckets": "target_pose_0/target_pose_0_{k}/{stem}.{ext}", "pairs": "{stem}-of-{k}/x.{ext}",
 }  # fmt: skip
-"""Where the k-th reference of a picture lies, by benchmark; ``people`` has a list and folders of people."""
+"""Where the k-th reference of an image lies, by benchmark; ``people`` has a list and folders of people."""
 STRANGER = {"buckets": "target_pose_0/target_pose_0_1/nobody.jpg", "names": "kind1/nobody.jpg"}
 
 
 class World:
-    """Four low-quality pictures, one that cannot be read, and references in every layout; every picture's pixels."""
+    """Four low-quality images, one that cannot be read, and references in every layout; every image's pixels."""
 
     def __init__(self, folder, sample_folder):
         self.folder = folder
@@ -67,7 +67,7 @@ class World:
         (self.folder / path).write_bytes(data)
 
     def usable(self, benchmark):
-        """Pixels of the references by case, read by hand; a broken one and the picture itself are left out."""
+        """Pixels of the references by case, read by hand; a broken one and the image itself are left out."""
         if benchmark == "people":
             ann = [data for _, data in self.references["face_0"][:2]]
             return {stem: [pixels(data) for data in (ann if stem in ("face_0", "face_3") else [])] for stem in self.lq}
@@ -123,7 +123,7 @@ def whole(tmp_path_factory, built, few_faces, sample_folder):
         "restorer=[reference,refldm-tiny]", "restorer.refldm-tiny.steps=2", "metric=[niqe,ids_ref]", "engine.workers=1",
     )  # fmt: skip
     done = Command(folder)(*arguments)
-    assert done.returncode == 1, done.stderr  # a picture cannot be read, and two cases have no reference
+    assert done.returncode == 1, done.stderr  # an image cannot be read, and two cases have no reference
     return folder / "w", world, arguments, done
 
 

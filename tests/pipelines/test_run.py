@@ -45,7 +45,7 @@ def stable_metadata(root: Path) -> dict[str, str]:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    """Compare two workspaces, tables and pictures."""
+    """Compare two workspaces, tables and images."""
     ours, theirs = stable_tables(first), stable_tables(second)
     assert set(ours) == set(theirs)
     for name in ours:

@@ -208,7 +208,7 @@ def test_a_table_of_vectors_takes_the_place_of_landmarks(ffhqref, workspace, tmp
 
 @pytest.mark.slow
 def test_arc2face_runs_from_normal_maps_with_small_random_networks(ffhqref, workspace, tmp_path):
-    """The whole way of the other renderer: plan, maps, pictures. The released weights were never run."""
+    """The whole way of the other renderer: plan, maps, images. The released weights were never run."""
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
     pytest.importorskip("onnx")

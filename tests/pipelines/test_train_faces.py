@@ -48,7 +48,7 @@ def write_faces(folder, sample_folder, rows):
 
 @pytest.fixture
 def faces(tmp_path, sample_folder, people):
-    """Two pictures each of three people who are not in the set."""
+    """Two images each of three people who are not in the set."""
     rows = []
     for person in NEW:
         files = sorted(file for file, who in people.items() if who == person)[:2]
@@ -57,7 +57,7 @@ def faces(tmp_path, sample_folder, people):
 
 
 def picture_of_the_tested_and_of_another(workspace, people):
-    """A picture of the set's test split, and one of somebody who is not in the set."""
+    """An image of the set's test split, and one of somebody who is not in the set."""
     identities = tables.read_table(workspace, "identities")
     tested = identities.loc[identities["split"] == "test", "image_id"].iloc[0]
     return next(file for file in people if file.startswith(tested)), next(
@@ -88,7 +88,7 @@ def test_the_plan_has_targets_and_poses_of_both_sources(workspace, faces):
         own = plan.images.own["image_id"]
     drawn = tables.read_table(workspace, "synthesis_plan")
     added = [f"faces-{person}_{k}" for person in NEW for k in (0, 1)]
-    # limit=3: three targets of each source; every picture may lend its pose.
+    # limit=3: three targets of each source; every image may lend its pose.
     assert set(drawn["target_id"]) == {*sorted(own)[:3], *added[:3]}
     assert set(tables.read_table(workspace, "poses")["image_id"]) == {*own, *added}
     poses = set(drawn["pose_id"].dropna())

@@ -73,7 +73,7 @@ def test_a_lost_file_is_found(workspace, ffhqref, few_faces, tmp_path):
 
 
 def test_a_downloaded_release(built, ffhqref, few_faces, tmp_path):
-    """Alone (its pictures are the sample's), then with pictures, then with embeddings, then with faults."""
+    """Alone (its images are the sample's), then with images, then with embeddings, then with faults."""
     release = tmp_path / "FFHQ-Ref"
     shutil.copytree(built / "FFHQ-Ref", release)
     alone = ffhqref("validate", f"release={release}")

@@ -1,4 +1,4 @@
-"""The data card: its numbers are the tables', it shows no picture, and Croissant's own tool loads it."""
+"""The data card: its numbers are the tables', it shows no image, and Croissant's own tool loads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOSTILE = '<img src=x onerror=alert(1)> | "q" & co'
 
 
 def workspace(root, *, licence="CC BY 4.0", distances=1.0):
-    """Six pictures of two people and one alone, one broken; numbers chosen so that all counts differ."""
+    """Six images of two people and one alone, one broken; numbers chosen so that all counts differ."""
     names = list("abcdef")
     images = pd.DataFrame({"image_id": [*names, "g", "x", "y"]})
     images = images.assign(path=images["image_id"] + ".png", width=512, height=512, sha256="0" * 64, error=None)
@@ -97,7 +97,7 @@ def test_histograms_are_counted_by_hand(tmp_path):
 
 
 def test_attributes_are_counted_unless_they_name_people(tmp_path, monkeypatch):
-    monkeypatch.setattr("ffhqref.reference_sets.card.MOST_KINDS", 4)  # six pictures: fewer kinds than numbers and names
+    monkeypatch.setattr("ffhqref.reference_sets.card.MOST_KINDS", 4)  # six images: fewer kinds than numbers and names
     card = describe(workspace(tmp_path))
     assert counts_of(card, "Attribute: gender", "train") == {"f": 2}
     assert counts_of(card, "Attribute: gender", "test") == {"f": 1, "m": 3}

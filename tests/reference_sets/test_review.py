@@ -30,7 +30,7 @@ HOSTILE = 'b,"</script><script>document.title="broken"</script>'
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Two people: three pictures in test (one with a hostile id, one unreadable), two in val."""
+    """Two people: three images in test (one with a hostile id, one unreadable), two in val."""
     root = tmp_path / "pictures"
     names = ["a", HOSTILE, "c", "v", "w"]
     rng = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def test_an_absent_or_binary_file_is_told(tmp_path):
 
 
 def test_the_builder_obeys_the_verdicts(tmp_path):
-    """One person with four pictures in test: a rejected pair and a rejected target are gone, nothing else."""
+    """One person with four images in test: a rejected pair and a rejected target are gone, nothing else."""
     rng = np.random.default_rng(2)
     centre = rng.normal(size=16)
     vectors = centre + 0.35 * rng.normal(size=(4, 16))

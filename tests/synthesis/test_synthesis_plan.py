@@ -1,4 +1,4 @@
-"""The plan of poses: deterministic, every bucket once, never the own picture or person."""
+"""The plan of poses: deterministic, every bucket once, never the own image or person."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CLUSTERS = (2, 2)
 
 
 class StubRenderer:
-    """Grey pictures whose level says how similar they are: 200 is the same person, 0 is nobody like it."""
+    """Grey images whose level says how similar they are: 200 is the same person, 0 is nobody like it."""
 
     info = RendererInfo("stub", "grey pictures")
     signature = "stub:1"
@@ -60,7 +60,7 @@ class StubEmbedder:
 
 
 class Room:
-    """A folder of pictures, a plan over them, and a stage with stubs."""
+    """A folder of images, a plan over them, and a stage with stubs."""
 
     def __init__(self, folder, monkeypatch, tries=3):
         self.folder, self.pictures = folder, folder / "pictures"

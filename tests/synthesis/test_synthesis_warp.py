@@ -33,7 +33,7 @@ def test_no_change_leaves_every_pixel(faces):
     "change", [Change(yaw=15), Change(yaw=-10, pitch=8), Change(pitch=-8), Change(smile=0.1), Change(smile=-0.1, yaw=5)]
 )
 def test_a_dot_lands_where_its_displacement_takes_it(change):
-    """The picture is warped backwards; the dots check that this inverts the forward displacement."""
+    """The image is warped backwards; the dots check that this inverts the forward displacement."""
     for place in ([256, 314], [193, 240], [313, 371], [150, 320], [256, 150], [90, 90]):
         picture = np.zeros((512, 512, 3), np.uint8)
         picture[place[1] - 2 : place[1] + 3, place[0] - 2 : place[0] + 3] = 255

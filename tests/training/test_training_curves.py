@@ -1,4 +1,4 @@
-"""The picture of a training's losses against its file of numbers."""
+"""The image of a training's losses against its file of numbers."""
 
 import csv
 

@@ -25,7 +25,7 @@ def recorded_steps(restorer):
 
 
 def recorded_chain(restorer, batch, draws):
-    """Run the restorer; return the picture at its own side, the one at the input's, and the steps in between."""
+    """Run the restorer; return the image at its own side, the one at the input's, and the steps in between."""
     made, restored, steps = [], restorer.restored, recorded_steps(restorer)
 
     def keep_picture(*given):

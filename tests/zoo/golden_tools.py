@@ -136,7 +136,7 @@ def off(ours, stored):
 
 
 def check_levels(ours, stored, share=1e-3):
-    """Compare 8-bit pictures [H, W, 3]: rounding may turn a share of the values by one level."""
+    """Compare 8-bit images [H, W, 3]: rounding may turn a share of the values by one level."""
     step = math.ceil(ours.shape[0] / stored.shape[0])
     difference = np.abs(ours[::step, ::step].astype(int) - stored.numpy().astype(int))
     assert difference.max() <= 1
@@ -146,7 +146,7 @@ def check_levels(ours, stored, share=1e-3):
 def share_over_edges(ours, stored):
     """Return the share of values in -1..1 that a difference as found moves over an 8-bit rounding edge, and half more.
 
-    A value moved by d of 255 levels crosses an edge with probability 255 d / 2, whatever the picture.
+    A value moved by d of 255 levels crosses an edge with probability 255 d / 2, whatever the image.
     """
     step = math.ceil(ours.shape[-1] / stored.shape[-1])
     moved = (ours[..., ::step, ::step] - stored).abs().mean()
@@ -166,5 +166,5 @@ def close(stored, name, ours, tolerance=TOLERANCE):
 
 
 def same_levels(stored, name, ours):
-    """Assert that an 8-bit picture equals the stored one of that name as `check_levels` does."""
+    """Assert that an 8-bit image equals the stored one of that name as `check_levels` does."""
     check_levels(ours, stored_as(stored, name))

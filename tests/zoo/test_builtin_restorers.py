@@ -48,7 +48,7 @@ def test_bicubic_is_opencv_on_the_small_picture(lows, factor):
 
 
 def test_bicubic_nearly_undoes_a_bilinear_enlargement(faces):
-    """The reason for its factor: little is lost where the picture was enlarged by it, and noise goes."""
+    """The reason for its factor: little is lost where the image was enlarged by it, and noise goes."""
     small = cv2.resize(faces[0], (128, 128), interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(small, (512, 512), interpolation=cv2.INTER_LINEAR)
     made = restored("bicubic", [enlarged])[0]

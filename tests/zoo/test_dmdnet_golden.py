@@ -43,7 +43,7 @@ def digest(picture):
 
 
 def remembering(forward):
-    """The generic and the specific pass encode the same picture; once is enough for a test."""
+    """The generic and the specific pass encode the same image; once is enough for a test."""
     known = []
 
     def once(x):

@@ -1,4 +1,4 @@
-"""Preparation of FaceMe's training: features of real pictures, and rows for those that have none."""
+"""Preparation of FaceMe's training: features of real images, and rows for those that have none."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def layer_of(tap):
 
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
 def run(request, golden, tmp_path_factory):
-    """A case, the outputs of its layers, and what the restorer makes of its picture."""
+    """A case, the outputs of its layers, and what the restorer makes of its image."""
     folder, case = folder_of(golden, "gpen"), request.param
     temporary = tmp_path_factory.mktemp("gpen")
     config, stored = read_json(folder / "config.json"), case_tensors(folder, case)

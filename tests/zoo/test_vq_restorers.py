@@ -151,7 +151,7 @@ def test_fidelity_ratio_weighs_the_branch_that_sees_the_picture(tmp_path):
 
 
 def landmarks_or_not(picture):
-    """No face in grey pictures, landmarks in the corner of black ones."""
+    """No face in grey images, landmarks in the corner of black ones."""
     if (picture == picture[0, 0]).all():
         if picture[0, 0, 0]:
             raise ImageError("no face found")

@@ -55,7 +55,7 @@ def layer_of(method, tap):
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda item: f"{item[0]}-{case_id(item[1])}")
 def run(request, golden, tmp_path_factory):
-    """A case, the outputs of its layers, and what the restorer makes of its picture."""
+    """A case, the outputs of its layers, and what the restorer makes of its image."""
     method, case = request.param
     folder = folder_of(golden, method)
     config, stored = read_json(folder / "config.json"), case_tensors(folder, case)

@@ -1,4 +1,4 @@
-"""Which pictures travel inside the page: small WebP copies, chosen and encoded within a budget."""
+"""Which images travel inside the page: small WebP copies, chosen and encoded within a budget."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class CasePictures:
 
 @dataclass
 class Album:
-    """Encoded pictures, each once however many cases show it."""
+    """Encoded images, each once however many cases show it."""
 
     data: list[str] = field(default_factory=list)
-    """Base64 WebP; the place in the list is the picture's number."""
+    """Base64 WebP; the place in the list is the image's number."""
     cases: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
     """(benchmark, case) to ``{"lq", "gt", "refs": [...], "out": {method: number}}``."""
     unreadable: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Album:
 
 
 def selection(keys: Sequence[tuple[str, str]], badness: NDArray[np.float64]) -> list[int]:
-    """Return the order in which cases get pictures: in turn worst, best and evenly spread, benchmark by benchmark.
+    """Return the order in which cases get images: in turn worst, best and evenly spread, benchmark by benchmark.
 
     Args:
         keys: (benchmark, case) of each case.
@@ -77,11 +77,11 @@ def build_album(
     sha256: Mapping[str, str],
     workers: int = 2,
 ) -> Album:
-    """Encode the pictures of as many cases as fit.
+    """Encode the images of as many cases as fit.
 
     Args:
         cases: in order of importance.
-        size: side in pixels of LQ, outputs and ground truth; smaller pictures stay as they are.
+        size: side in pixels of LQ, outputs and ground truth; smaller images stay as they are.
         reference_size: side in pixels of references.
         max_cases: at most this many cases.
         sha256: path to the hash that the file must have; others are not checked.
@@ -134,7 +134,7 @@ def _unique(items: Iterable[T]) -> Iterator[T]:
 
 
 def _encode(path: str, size: int, sha256: str | None) -> str | None:
-    """Return a picture as base64 WebP of at most ``size`` pixels a side, or None where it cannot be read."""
+    """Return an image as base64 WebP of at most ``size`` pixels a side, or None where it cannot be read."""
     import cv2
 
     from ffhqref.core.images import encode_webp, read_rgb

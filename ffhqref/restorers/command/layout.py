@@ -46,7 +46,7 @@ def name_of(position: int) -> str:
 
 
 def lay_out(recipe: Recipe, cases: Sequence[Case], folder: Path, values: Mapping[str, str]) -> Call:
-    """Write pictures and lists into the folder of a call.
+    """Write images and lists into the folder of a call.
 
     Args:
         recipe: says where.

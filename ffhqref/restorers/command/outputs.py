@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def collect(recipe: Recipe, call: Call, sizes: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8] | str]:
-    """Return for each case its picture, uint8 RGB [H, W, 3], or why there is none, one line.
+    """Return for each case its image, uint8 RGB [H, W, 3], or why there is none, one line.
 
     Args:
         recipe: says where outputs are.

@@ -37,9 +37,9 @@ class Recipe:
     """Programs with their arguments, run one after the other without a shell. An argument that is just
     ``{references}`` becomes one argument for each reference."""
     lq: tuple[str, ...]
-    """Where the LQ picture of a case is written, as PNG; ``{id}`` is a number of five digits."""
+    """Where the LQ image of a case is written, as PNG; ``{id}`` is a number of five digits."""
     output: str
-    """Where the program writes a case's picture, with ``{id}``; ``*`` stands for what is not known."""
+    """Where the program writes a case's image, with ``{id}``; ``*`` stands for what is not known."""
     references: str | None = None
     """Where references are written, with ``{rank}`` (two digits, 00 first) and ``{id}``; without the latter for a
     group of an identity."""
@@ -50,7 +50,7 @@ class Recipe:
     group: str = "run"
     """``run``: many cases a call; ``identity``: cases that have the same references; ``image``: one case a call."""
     crop: tuple[int, int, int, int] | None = None
-    """Left, top, width and height in pixels of what is cut out of the output, where several pictures are in one."""
+    """Left, top, width and height in pixels of what is cut out of the output, where several images are in one."""
     cwd: str = "{checkout}"
     """Working directory."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class BestOf(Composed):
     """The best of ``n`` results of a restorer that draws, by a metric of the output alone or against the references.
 
-    The first is what the restorer makes of the case's own seed. Candidates are judged as 8-bit pictures, which is
+    The first is what the restorer makes of the case's own seed. Candidates are judged as 8-bit images, which is
     how they are written and scored. The metric that picks is flattered by it in the leaderboard, and others that
     correlate with it too.
 

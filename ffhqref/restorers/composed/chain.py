@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Chain(Composed):
     """Restorers one after the other. Every step sees the case's references, seed and age.
 
-    Between steps pictures are floats, clamped to 0..1: nothing is rounded before the end, but by steps that work
+    Between steps images are floats, clamped to 0..1: nothing is rounded before the end, but by steps that work
     with files (`command`).
 
     Args:

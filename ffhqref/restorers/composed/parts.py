@@ -124,7 +124,7 @@ def _joint_weights(parts: Sequence[Part]) -> dict[str, str]:
 
 
 def result(pictures: torch.Tensor, reasons: Mapping[int, str]) -> torch.Tensor | PartialResult:
-    """Return what `Restorer.restore` returns for these pictures and failures."""
+    """Return what `Restorer.restore` returns for these images and failures."""
     return PartialResult(pictures, reasons) if reasons else pictures
 
 
@@ -132,7 +132,7 @@ def joint_info(name: str, summary: str, parts: Sequence[Part]) -> RestorerInfo:
     """Return the description of a whole that consists of these parts.
 
     Raises:
-        ConfigError: two parts take pictures of different sizes.
+        ConfigError: two parts take images of different sizes.
     """
     infos = [part.info for part in parts]
     sizes = sorted({info.input_size for info in infos if info.input_size is not None})

@@ -1,4 +1,4 @@
-"""The restorer `tiled`: another applied to overlapping tiles, for pictures that memory does not take whole."""
+"""The restorer `tiled`: another applied to overlapping tiles, for images that memory does not take whole."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Tiled(Composed):
 
     Args:
         of: the restorer: its name, or options with ``name``.
-        size: side of a tile in pixels; None: the whole picture at once.
+        size: side of a tile in pixels; None: the whole image at once.
         overlap: of neighbouring tiles in pixels, less than ``size``; at the last tile of a row it may be more.
         device: handed to the restorer.
         batch_size: see `Composed`.
 
     Raises:
-        ConfigError: wrong numbers, or a restorer that takes pictures of another size.
+        ConfigError: wrong numbers, or a restorer that takes images of another size.
     """
 
     info = RestorerInfo(

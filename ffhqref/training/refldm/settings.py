@@ -51,7 +51,7 @@ class DiffusionSettings:
         augment: whether references are augmented, as published.
         vary: whether target and references of a case are changed alike (`data.vary_person`); not published.
         weighting: how much a case's latent loss counts. ``noise``: all alike, as published. ``min_snr``: 1/SNR where
-            the signal-to-noise ratio is above 1, else 1 (Hang et al. 2023, gamma 1). ``picture``: 1/SNR, which is the
+            the signal-to-noise ratio is above 1, else 1 (Hang et al. 2023, gamma 1). ``image``: 1/SNR, which is the
             squared error of the latent itself, at most 20; a small network otherwise learns the first, noisiest steps
             of sampling last.
     """

@@ -1,7 +1,7 @@
 """Classical denoisers from libraries: what can be had without learning.
 
 Both were chosen over Wiener filtering and Richardson-Lucy deconvolution with a Gaussian of 2 or 4 pixels, which
-lose 0.1 to 6 dB against the unrestored LQ picture on FFHQ-Ref-Moderate and -Severe: blur is unknown there, and
+lose 0.1 to 6 dB against the unrestored LQ image on FFHQ-Ref-Moderate and -Severe: blur is unknown there, and
 JPEG's blocks are what they sharpen. Non-local means and total variation gain a little on both.
 """
 

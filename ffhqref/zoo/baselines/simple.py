@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LowQuality(Restorer):
-    """Returns the LQ picture: the floor that every method has to beat."""
+    """Returns the LQ image: the floor that every method has to beat."""
 
     info = RestorerInfo(
         name="lq", summary="the low-quality input, unchanged", input_size=None, passthrough=True,
@@ -29,16 +29,16 @@ class LowQuality(Restorer):
 
 
 class Bicubic(Restorer):
-    """Bicubic enlargement of a small picture, as the baseline of super-resolution papers.
+    """Bicubic enlargement of a small image, as the baseline of super-resolution papers.
 
     An LQ file is already 512x512: the degradation enlarged it bilinearly from 1/r of that, and r
-    is unknown to a blind method. So the picture is averaged down by a fixed ``factor`` first, which nearly undoes
+    is unknown to a blind method. So the image is averaged down by a fixed ``factor`` first, which nearly undoes
     the enlargement where r >= factor (about 0.3 dB are lost on a clean face) and takes noise and JPEG blocks away,
     then enlarged with OpenCV's bicubic filter (a = -0.75). The default 4 is the factor of the usual x4 networks
-    (`realesrgan` starts from the same small picture) and the middle of FFHQ-Ref-Moderate (r 1-8).
+    (`realesrgan` starts from the same small image) and the middle of FFHQ-Ref-Moderate (r 1-8).
 
     Args:
-        factor: how many times smaller the picture is made, at least 1.
+        factor: how many times smaller the image is made, at least 1.
     """
 
     info = RestorerInfo(

@@ -24,7 +24,7 @@ class CodeFormerConfig:
     connect_list: tuple[str, ...] = ("32", "64", "128", "256")
     """Sides at which the encoder's maps are fused into the generator."""
     img_size: int = 512
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
     nf: int = 64
     """Width of the first level of the auto-encoder, a multiple of 32."""
     ch_mult: tuple[int, ...] = (1, 2, 2, 4, 4, 8)

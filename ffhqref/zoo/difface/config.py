@@ -21,7 +21,7 @@ class SwinIRConfig:
     """The network of the first estimate. Defaults: the released one."""
 
     img_size: int = 64
-    """Nominal side after the entrance, which takes the picture down by `unshuffle_scale`."""
+    """Nominal side after the entrance, which takes the image down by `unshuffle_scale`."""
     embed_dim: int = 180
     depths: tuple[int, ...] = (6,) * 8
     num_heads: tuple[int, ...] = (6,) * 8

@@ -45,7 +45,7 @@ class DifFace(DiffusionRestorer):
     """DifFace as a restorer. Weights are loaded on the first call.
 
     The published script seeds once a run, before it builds its networks, so its noise depends on how torch
-    initialises them and on the order of the pictures; here each case has its own noise, from its seed. Single
+    initialises them and on the order of the images; here each case has its own noise, from its seed. Single
     precision throughout, as its default; its README passes ``--use_fp16``.
 
     Args:
@@ -106,7 +106,7 @@ class DifFace(DiffusionRestorer):
 
     @cached_property
     def swinir(self) -> torch.nn.Module:
-        """The network of the first estimate: pictures of 0..1 to the same, not clamped."""
+        """The network of the first estimate: images of 0..1 to the same, not clamped."""
         network = build_swinir(self.config.swinir)
         path = self.files["difface-swinir"]
         tensors = load_tensors(path, wrappers=("state_dict",), prefix="module.")
@@ -114,7 +114,7 @@ class DifFace(DiffusionRestorer):
         return network.eval().requires_grad_(False).to(self.device)
 
     def estimate(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the first estimate, 0..1, of pictures [B, 3, S, S]."""
+        """Return the first estimate, 0..1, of images [B, 3, S, S]."""
         return (self.swinir(pictures) if self.need_restoration else pictures).clamp(0.0, 1.0)
 
     def sample(self, estimate: torch.Tensor, draws: Draws) -> Iterator[Step]:

@@ -23,16 +23,16 @@ _MOUTH = slice(48, 68)
 def part_boxes(landmarks: NDArray[np.floating], height: int = 512, width: int = 512) -> dict[str, tuple[int, ...]]:
     """Return the boxes (x1, y1, x2, y2) of `PARTS` in pixels.
 
-    The published ``get_component_location``: landmarks are held within 8..504 whatever the picture's size, an eye's
+    The published ``get_component_location``: landmarks are held within 8..504 whatever the image's size, an eye's
     box reaches up to the brow, results are truncated towards zero.
 
     Args:
-        landmarks: [68, 2] (x, y) in the 300-W order, in pixels of the picture.
-        height: of the picture.
-        width: of the picture.
+        landmarks: [68, 2] (x, y) in the 300-W order, in pixels of the image.
+        height: of the image.
+        width: of the image.
 
     Raises:
-        ImageError: the landmarks are not 68 finite points, or a box leaves the picture or is too small to cut out
+        ImageError: the landmarks are not 68 finite points, or a box leaves the image or is too small to cut out
             of the coarsest map; the published code then stops, or cuts out something else.
     """
     points = np.asarray(landmarks, dtype=np.float64)

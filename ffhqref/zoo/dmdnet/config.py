@@ -10,10 +10,10 @@ class DMDNetConfig:
     """The numbers of the published class. Defaults: the published network."""
 
     ngf: int = 64
-    """Channels of the finest maps, at half the picture's side; doubled twice below."""
+    """Channels of the finest maps, at half the image's side; doubled twice below."""
     banks_num: int = 128
     """Slots of the generic memory."""
 
     def channels(self, scale: int) -> int:
-        """Return the channels of the maps that are 256, 128 or 64 wide in a picture of 512."""
+        """Return the channels of the maps that are 256, 128 or 64 wide in an image of 512."""
         return self.ngf * 256 // scale

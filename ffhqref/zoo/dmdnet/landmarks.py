@@ -27,10 +27,10 @@ SCORE = 0.8
 
 
 class FacexlibLandmarks:
-    """Landmarks of pictures that hold one aligned face.
+    """Landmarks of images that hold one aligned face.
 
     The published script takes the package face-alignment (68 points of another network), which may differ by some
-    pixels. AWing places its points in any picture, so what shows whether there is a face at all is the detector.
+    pixels. AWing places its points in any image, so what shows whether there is a face at all is the detector.
 
     Args:
         files: paths of `ALIGNMENT` and `DETECTOR`.

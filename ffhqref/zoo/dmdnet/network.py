@@ -1,6 +1,6 @@
 """The network of DMDNet (Li et al., TPAMI 2022, arXiv 2210.08160), in the published file's layout.
 
-It works on one picture at a time, since every picture has boxes of its own.
+It works on one image at a time, since every image has boxes of its own.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 Boxes = Mapping[str, tuple[int, ...]]
 
 SCALES = (256, 128, 64)
-"""Sides of the encoder's maps in a picture of 512, by which the file names them."""
+"""Sides of the encoder's maps in an image of 512, by which the file names them."""
 
 _SIDES = {"LE": (40, 20, 10), "RE": (40, 20, 10), "MO": (55, 27, 13)}
 _NAMES = [(part, scale) for part in PARTS for scale in SCALES]
 
 
 class Encoder(nn.Module):
-    """Picture to maps at three scales, and the queries of its parts."""
+    """Image to maps at three scales, and the queries of its parts."""
 
     def __init__(self, config: DMDNetConfig) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class DMDNet(nn.Module):
         Args:
             lq: RGB [1, 3, H, W] in −1..1, sides divisible by 8.
             boxes: of its parts, in pixels.
-            references: pictures like ``lq`` with their boxes; none: the generic result.
+            references: images like ``lq`` with their boxes; none: the generic result.
         """
         maps = self.E_lq(lq)
         specific = self.specific_memory(references) if references else {}
@@ -142,7 +142,7 @@ class DMDNet(nn.Module):
 
 
 def _scaled(box: tuple[int, ...], scale: int) -> tuple[int, int, int, int]:
-    """Return a box of the picture in pixels of the map of that scale."""
+    """Return a box of the image in pixels of the map of that scale."""
     left, top, right, bottom = (value // (512 // scale) for value in box)
     return left, top, right, bottom
 

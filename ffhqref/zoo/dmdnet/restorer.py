@@ -49,7 +49,7 @@ INFO = RestorerInfo(
 class DMDNetRestorer(NetworkRestorer):
     """DMDNet as the published script runs it, with landmarks found by facexlib.
 
-    A case whose face is not found, in the LQ picture or in one of its references, or whose landmarks cannot be
+    A case whose face is not found, in the LQ image or in one of its references, or whose landmarks cannot be
     right, fails with that reason. The published script prints such cases and leaves them out (a quarter of
     ReF-LDM's severe benchmark), which flatters its figures.
 
@@ -124,14 +124,14 @@ class DMDNetRestorer(NetworkRestorer):
         """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU, resized back where the batch is smaller than 512.
 
         Raises:
-            ImageError: a case cannot be done; the message says which of its pictures, and why.
+            ImageError: a case cannot be done; the message says which of its images, and why.
         """
         return resized(self.restore_faces(batch.lq, batch.references), batch.lq.shape[-2:])
 
     def restore_faces(self, lq: torch.Tensor, references: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return what the published script writes for LQ pictures of any size.
+        """Return what the published script writes for LQ images of any size.
 
-        Pictures with a side under 512, references too, are made 8 bit and resized to 512x512 by area with OpenCV;
+        Images with a side under 512, references too, are made 8 bit and resized to 512x512 by area with OpenCV;
         larger ones stay as they are.
 
         Args:
@@ -178,7 +178,7 @@ class DMDNetRestorer(NetworkRestorer):
 
 
 def _fitted(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures [N, 3, H, W] in 0..1 as the published reader makes them: 512x512 where a side is shorter."""
+    """Return images [N, 3, H, W] in 0..1 as the published reader makes them: 512x512 where a side is shorter."""
     if not len(pictures) or min(pictures.shape[2:]) >= SIZE:
         return pictures
     import cv2

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def low_pass(pictures: torch.Tensor, factor: int) -> torch.Tensor:
-    """Return the low frequencies of pictures [B, 3, S, S]; the factor must divide S."""
+    """Return the low frequencies of images [B, 3, S, S]; the factor must divide S."""
     side = pictures.shape[-1]
     down = _on(pictures, imresize_weights(side, side // factor))
     up = _on(pictures, imresize_weights(side // factor, side))

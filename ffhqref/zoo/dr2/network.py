@@ -53,7 +53,7 @@ class _Conv(nn.Module):
 
 
 class _Hourglass(nn.Module):
-    """The picture's features times a map of one channel in 0..1, made at several scales."""
+    """The image's features times a map of one channel in 0..1, made at several scales."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Block(nn.Module):
 
 
 class SPARNetHD(nn.Module):
-    """Enhanced pictures [B, 3, S, S], −1..1 but not clamped, from pictures [B, 3, S, S] in −1..1."""
+    """Enhanced images [B, 3, S, S], −1..1 but not clamped, from images [B, 3, S, S] in −1..1."""
 
     def __init__(self, config: SPARNetConfig) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class SPARNetHD(nn.Module):
         self.out_conv = _Conv(clip(width), 3, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the enhanced pictures."""
+        """Return the enhanced images."""
         return cast("Tensor", self.out_conv(self.decoder(self.res_layers(self.encoder(x)))))
 
 

@@ -1,4 +1,4 @@
-"""DR2: a diffusion chain that keeps the picture's low frequencies removes its degradation, and an enhancer follows.
+"""DR2: a diffusion chain that keeps the image's low frequencies removes its degradation, and an enhancer follows.
 
 Wang et al., "DR2: Diffusion-based Robust Degradation Remover for Blind Face Restoration" (arXiv 2303.06885).
 Behaviour: the published dr2e.py and demo.py.
@@ -58,7 +58,7 @@ class DR2(DiffusionRestorer):
             state. Must divide the side, 256.
         tau: step at which the chain stops. The demo has (N, tau) = (4, 22), (8, 35) and (16, 35) from mild to severe
             degradation; the default is the one in the middle.
-        enhancer: ``sparnethd`` (published), or a name of `ffhqref.restorers.RESTORERS`, which gets the picture at
+        enhancer: ``sparnethd`` (published), or a name of `ffhqref.restorers.RESTORERS`, which gets the image at
             `sr_size` in place of the LQ one, and the case's references and seed.
         enhancer_options: of that restorer's constructor.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
@@ -153,7 +153,7 @@ class DR2(DiffusionRestorer):
         return network
 
     def prepared(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return pictures [B, 3, H, W] of 0..1 as the denoiser takes them, [B, 3, 256, 256] in −1..1.
+        """Return images [B, 3, H, W] of 0..1 as the denoiser takes them, [B, 3, 256, 256] in −1..1.
 
         They go through 8 bits and PIL's bicubic filter, as files do in the published script.
         """
@@ -180,7 +180,7 @@ class DR2(DiffusionRestorer):
                 x = kept if self.N == 1 else state - low_pass(state, self.N) + low_pass(kept, self.N)
 
     def removed(self, pictures: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Return pictures [B, 3, H, W] of 0..1 without their degradation: [B, 3, 256, 256] in −1..1."""
+        """Return images [B, 3, H, W] of 0..1 without their degradation: [B, 3, 256, 256] in −1..1."""
         x0 = picture = self.prepared(pictures)
         for step in self.sample(picture, draws):
             x0 = step.x0

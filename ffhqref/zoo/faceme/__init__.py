@@ -1,1 +1,1 @@
-"""FaceMe: SDXL with a ControlNet for the LQ picture, and identity tokens of the references in the prompt."""
+"""FaceMe: SDXL with a ControlNet for the LQ image, and identity tokens of the references in the prompt."""

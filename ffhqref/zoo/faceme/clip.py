@@ -1,7 +1,7 @@
 """FaceMe's CLIP identity encoder, which is PhotoMaker v1's: a vision tower with two projections.
 
 Public names: `IdentityEncoder` (the network), `load_identity_encoder` (from ``photomaker-v1.bin``), `cut_face` and
-`clip_pixels` (from a picture and a face's box to what the network eats), `unit_length` (for ArcFace vectors).
+`clip_pixels` (from an image and a face's box to what the network eats), `unit_length` (for ArcFace vectors).
 
 Source: FaceMe, published code (commit 8973f65): arch/idencoder.py, infer.py; PhotoMaker v1. Nothing here was trained
 by FaceMe.
@@ -36,7 +36,7 @@ __all__ = [
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
-"""Statistics of CLIP's training pictures, RGB."""
+"""Statistics of CLIP's training images, RGB."""
 
 
 class IdentityEncoder(nn.Module):
@@ -98,7 +98,7 @@ def load_identity_encoder(path: str | Path, config: IdentityEncoderConfig | None
 
 
 def cut_face(picture: NDArray[np.uint8], box: Sequence[float]) -> NDArray[np.uint8]:
-    """Return the pixels in a face's box, uint8 RGB; black where it reaches beyond the picture.
+    """Return the pixels in a face's box, uint8 RGB; black where it reaches beyond the image.
 
     Args:
         picture: uint8 RGB [H, W, 3].

@@ -1,4 +1,4 @@
-"""Faces of reference pictures as FaceMe sees them: a box for CLIP and an ArcFace vector.
+"""Faces of reference images as FaceMe sees them: a box for CLIP and an ArcFace vector.
 
 Source: FaceMe, published code (commit 8973f65): infer.py with insightface's pack antelopev2; utils/preprocess.py for
 training.
@@ -27,10 +27,10 @@ SIZES = (512, 640, 576, 448, 384, 320, 256)
 
 @dataclass(frozen=True)
 class ReferenceFace:
-    """The face of a reference picture."""
+    """The face of a reference image."""
 
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels; may reach beyond the picture."""
+    """Left, top, right, bottom in pixels; may reach beyond the image."""
     embedding: NDArray[np.float32]
     """[d], of any length: it is divided by its norm before use."""
 
@@ -47,7 +47,7 @@ class FaceFinder(Protocol):
     dim: int
 
     def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
-        """Return the face of a picture, uint8 RGB [H, W, 3], or None."""
+        """Return the face of an image, uint8 RGB [H, W, 3], or None."""
         ...
 
 
@@ -57,7 +57,7 @@ class InsightFaces:
     Two habits of the published code are kept, since the released weights were trained with them: insightface is
     given RGB where it expects BGR, in training as at inference, so detector and ArcFace see red and blue swapped;
     and of several faces inference takes the one with the best score, training the largest. One is not: there, a
-    picture whose face was found at a smaller size lowers the size that the *next* picture is tried at first.
+    image whose face was found at a smaller size lowers the size that the *next* image is tried at first.
 
     Args:
         detector: ``scrfd_10g_bnkps.onnx`` of the pack antelopev2.
@@ -83,7 +83,7 @@ class InsightFaces:
         self.signature = f"{self._detector(SIZES[0]).signature}+{self._embedder.signature}"
 
     def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
-        """Return the face of a picture, uint8 RGB [H, W, 3], or None where none is found at any size."""
+        """Return the face of an image, uint8 RGB [H, W, 3], or None where none is found at any size."""
         swapped = np.ascontiguousarray(picture[..., ::-1])
         for size in SIZES:
             faces = self._detector(size)(swapped)
@@ -117,10 +117,10 @@ ALIGNED_BOX = (0.19, 0.24, 0.81, 0.95)
 
 
 class AlignedFaces:
-    """Faces of pictures that are aligned the FFHQ way, without a detector, embedded by any registered network.
+    """Faces of images that are aligned the FFHQ way, without a detector, embedded by any registered network.
 
     For trying the chain without insightface's non-commercial files, and for training a FaceMe of one's own on another
-    embedder. Every picture has a face; the box is a fixed one.
+    embedder. Every image has a face; the box is a fixed one.
 
     Args:
         embedder: name in `ffhqref.faces.EMBEDDERS`.
@@ -139,7 +139,7 @@ class AlignedFaces:
         self.signature = f"aligned:{self._embedder.signature}|{crop}"
 
     def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
-        """Return the face of a square picture, uint8 RGB [S, S, 3]."""
+        """Return the face of a square image, uint8 RGB [S, S, 3]."""
         from ffhqref.core.images import SIZE as IMAGE_SIZE
         from ffhqref.core.images import resize
         from ffhqref.faces.crops import crop_faces

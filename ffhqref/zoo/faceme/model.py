@@ -1,4 +1,4 @@
-"""FaceMe put together: references to identity tokens, LQ picture to latents and back to a picture.
+"""FaceMe put together: references to identity tokens, LQ image to latents and back to an image.
 
 Facts: FaceMe, published code (commit 8973f65), infer.py.
 """
@@ -63,7 +63,7 @@ class Conditions:
     added: dict[str, torch.Tensor]
     """``text_embeds`` [2, P] and ``time_ids`` [2, 6]."""
     control: torch.Tensor
-    """[2, 3, H, W] in −1..1: the LQ picture, twice."""
+    """[2, 3, H, W] in −1..1: the LQ image, twice."""
 
 
 class FaceMe:
@@ -103,7 +103,7 @@ class FaceMe:
         self.positive, self.negative, self.position = _encoded(files.base, prompts, device)
         self.vae = moved(load_vae(files.base), device, torch.float32)
         self.reduction: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        """Side of a picture in sides of its latent: 8."""
+        """Side of an image in sides of its latent: 8."""
         unet = load_unet(files.base)
         if lora:
             merge_lora(unet, load_tensors(files.photomaker, wrappers=("lora_weights",)), files.photomaker)
@@ -140,7 +140,7 @@ class FaceMe:
         """Return what U-Net and ControlNet are told besides latent and time.
 
         Args:
-            control: the LQ picture, [1, 3, H, W] in −1..1.
+            control: the LQ image, [1, 3, H, W] in −1..1.
             identity: [n, C], one token for each reference.
         """
         positive = insert_identity(self.positive.states, self.position, identity[None])
@@ -159,7 +159,7 @@ class FaceMe:
         """Return the noised latent that sampling starts from, float32 [1, 4, H/8, W/8].
 
         Args:
-            control: the LQ picture, [1, 3, H, W] in −1..1.
+            control: the LQ image, [1, 3, H, W] in −1..1.
             draws: of the case.
         """
         posterior = self.vae.encode(control.to(self.device)).latent_dist
@@ -202,7 +202,7 @@ class FaceMe:
         """Return the denoised latent, float32 [1, 4, H/8, W/8].
 
         Args:
-            control: the LQ picture, [1, 3, H, W] in −1..1.
+            control: the LQ image, [1, 3, H, W] in −1..1.
             identity: [n, C], one token for each reference.
             draws: of the case; their number of steps is the number of steps.
             guidance_scale: 1 switches guidance off.
@@ -217,7 +217,7 @@ class FaceMe:
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return the picture of a latent, float32 [1, 3, H, W], nominally −1..1, not clamped."""
+        """Return the image of a latent, float32 [1, 3, H, W], nominally −1..1, not clamped."""
         decoded: torch.Tensor = self.vae.decode(latent / self.vae.config.scaling_factor, return_dict=False)[0]
         return decoded
 
@@ -229,14 +229,14 @@ def guided(predicted: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def finish(decoded: torch.Tensor, control: torch.Tensor | None) -> NDArray[np.uint8]:
-    """Return the picture as published code writes it, uint8 RGB [H, W, 3].
+    """Return the image as published code writes it, uint8 RGB [H, W, 3].
 
     It goes through 8 bit twice: rounded, back to −1..1, colours corrected, then cut off. Without the correction
     the way there and back can lower a value by one level.
 
     Args:
         decoded: of `FaceMe.decode`, [1, 3, H, W].
-        control: the LQ picture whose colours are taken, [1, 3, H, W] in −1..1; None: no correction.
+        control: the LQ image whose colours are taken, [1, 3, H, W] in −1..1; None: no correction.
     """
     unit = (decoded / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).float().cpu().numpy()
     levels = (unit * 255).round().astype(np.uint8)

@@ -83,7 +83,7 @@ class FaceMeRestorer(NetworkRestorer):
         preset: ``published`` (PhotoMaker's LoRA is not applied, as in training) or ``lora`` (applied).
         steps: DDPM steps.
         guidance_scale: 1 switches guidance off.
-        color_correction: wavelet transfer of the LQ picture's colours; on in the published command, off in its code.
+        color_correction: wavelet transfer of the LQ image's colours; on in the published command, off in its code.
         prompt: positive prompt, with the key word once.
         negative_prompt: the published one equals the positive one.
         key_word: its token gives way to the references' tokens.
@@ -222,7 +222,7 @@ class FaceMeRestorer(NetworkRestorer):
         return self._model
 
     def draws(self, seed: int, height: int, width: int) -> SamplerDraws:
-        """Return the randomness of a case with that seed and a picture of that size."""
+        """Return the randomness of a case with that seed and an image of that size."""
         from ffhqref.zoo.faceme.schedule import SamplerDraws
 
         shape = (
@@ -273,7 +273,7 @@ class FaceMeRestorer(NetworkRestorer):
 
 
 def _signed(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures of 0..1 in −1..1, those on 8-bit levels as the published script computes: in double.
+    """Return images of 0..1 in −1..1, those on 8-bit levels as the published script computes: in double.
 
     The last bit matters, since the result is cut off to 8 bit.
     """

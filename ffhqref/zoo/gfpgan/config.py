@@ -17,7 +17,7 @@ class GFPGANConfig:
     UNUSED: ClassVar[tuple[str, ...]] = ("fix_decoder",)
 
     out_size: int = 512
-    """Side of the pictures in pixels: a power of two, at least 16."""
+    """Side of the images in pixels: a power of two, at least 16."""
     num_style_feat: int = 512
     """Length of a style code."""
     channel_multiplier: int = 2

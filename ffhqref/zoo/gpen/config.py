@@ -16,7 +16,7 @@ class GPENConfig:
     FIXED: ClassVar[Mapping[str, object]] = {"blur_kernel": [1, 3, 3, 1], "isconcat": True}
 
     size: int = 512
-    """Side of the picture in pixels, a power of two."""
+    """Side of the image in pixels, a power of two."""
     style_dim: int = 512
     n_mlp: int = 8
     channel_multiplier: int = 2

@@ -166,7 +166,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Features to a picture, added to the enlarged picture of the level below."""
+    """Features to an image, added to the enlarged image of the level below."""
 
     def __init__(self, channels: int, style_dim: int, *, upsample: bool = True) -> None:
         super().__init__()

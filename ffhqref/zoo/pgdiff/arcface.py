@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ffhqref.zoo.pgdiff.config import ArcFaceConfig
 
 SIDE = 112
-"""Side in pixels of the pictures the network takes."""
+"""Side in pixels of the images the network takes."""
 
 
 class _Block(nn.Module):
@@ -37,7 +37,7 @@ class _Block(nn.Module):
 
 
 class ArcFace(nn.Module):
-    """Identity vectors [B, F], not normalised, of pictures [B, 3, 112, 112] RGB in −1..1."""
+    """Identity vectors [B, F], not normalised, of images [B, 3, 112, 112] RGB in −1..1."""
 
     def __init__(self, config: ArcFaceConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ArcFace(nn.Module):
 
 
 def shrunk(pictures: Tensor) -> Tensor:
-    """Return pictures [B, 3, S, S] at 112x112, bilinear with antialiasing; the whole picture, not aligned."""
+    """Return images [B, 3, S, S] at 112x112, bilinear with antialiasing; the whole image, not aligned."""
     size = (SIDE, SIDE)
     return F.interpolate(pictures, size=size, mode="bilinear", antialias=True, align_corners=False)
 
@@ -73,7 +73,7 @@ def identity_gradient(network: ArcFace, x0: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         network: in evaluation mode.
-        x0: pictures [B, 3, S, S] in −1..1.
+        x0: images [B, 3, S, S] in −1..1.
         wanted: vectors of the references, [B, F].
     """
     with torch.enable_grad():

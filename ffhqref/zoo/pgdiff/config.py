@@ -42,7 +42,7 @@ class PGDiffConfig:
     arcface: ArcFaceConfig = field(default_factory=ArcFaceConfig)
     steps: int = 1000
     size: int = 512
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
 
     @classmethod
     def load(cls, source: PGDiffConfig | Mapping[str, object] | str | Path | None) -> PGDiffConfig:

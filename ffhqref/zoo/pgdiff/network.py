@@ -70,7 +70,7 @@ class _Generator(nn.Module):
 
 
 class SmoothSemantics(nn.Module):
-    """A blurred guess [B, 3, S, S] in −1..1 (not clamped) of the clean picture; 4 must divide S."""
+    """A blurred guess [B, 3, S, S] in −1..1 (not clamped) of the clean image; 4 must divide S."""
 
     def __init__(self, config: RRDBConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class SmoothSemantics(nn.Module):
 
         Args:
             x: state of the chain, [B, 3, S, S].
-            y: the low-quality picture, [B, 3, S, S] in −1..1.
+            y: the low-quality image, [B, 3, S, S] in −1..1.
             time: original time of the state, 0..999.
         """
         emb = self.time_embed(timestep_embedding(torch.full((1,), time, device=x.device), _TIME_WIDTH))

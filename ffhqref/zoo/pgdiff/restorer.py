@@ -1,4 +1,4 @@
-"""PGDiff: a whole diffusion chain from pure noise, each step pulled towards what the picture should look like.
+"""PGDiff: a whole diffusion chain from pure noise, each step pulled towards what the image should look like.
 
 Yang et al., "PGDiff: Guiding Diffusion Models for Versatile Face Restoration via Partial Guidance" (arXiv
 2309.10810). Behaviour: the published inference_pgdiff.py, tasks ``restoration`` and ``ref_restoration``. The U-Net
@@ -67,7 +67,7 @@ class PGDiff(DiffusionRestorer):
         s_start: upper end of those indices, as a part of the full chain.
         s_end: lower end. Both count full-chain steps but are compared with respaced indices, as published: with few
             steps and the default ends no index is passed twice.
-        noise: ``case``: from each case's seed; ``shared``: the same for all pictures, from `seed`, as published
+        noise: ``case``: from each case's seed; ``shared``: the same for all images, from `seed`, as published
             (whose numbers they are on the CPU).
         seed: of the shared noise.
         device: ``auto`` takes CUDA, then MPS, then the CPU.
@@ -141,7 +141,7 @@ class PGDiff(DiffusionRestorer):
 
     @cached_property
     def smooth_semantics(self) -> SmoothSemantics:
-        """The network that guesses the blurred clean picture."""
+        """The network that guesses the blurred clean image."""
         from ffhqref.zoo.pgdiff.network import SmoothSemantics
 
         path = self.files["pgdiff-restorer"]
@@ -170,7 +170,7 @@ class PGDiff(DiffusionRestorer):
         return SeededDraws([self.seed] * len(batch), shape, self.device)
 
     def prepared(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return pictures [B, 3, H, W] of 0..1 as the networks take them, [B, 3, S, S] in −1..1.
+        """Return images [B, 3, H, W] of 0..1 as the networks take them, [B, 3, S, S] in −1..1.
 
         They go through 8 bits and OpenCV's bilinear resize, as files do in the published script.
         """
@@ -186,8 +186,8 @@ class PGDiff(DiffusionRestorer):
         """Yield the steps of the chain; the last one's state is the result.
 
         Args:
-            y: low-quality pictures, [B, 3, S, S] in −1..1.
-            references: one a picture, [B, 3, S, S] in −1..1; None: blind.
+            y: low-quality images, [B, 3, S, S] in −1..1.
+            references: one an image, [B, 3, S, S] in −1..1; None: blind.
             draws: the first is the start, and each pass takes one more, used or not.
         """
         from ffhqref.zoo.pgdiff.arcface import shrunk

@@ -33,9 +33,9 @@ SCALE = 4
 
 
 class RealESRGAN(Restorer):
-    """The LQ picture averaged down by 4 and enlarged by 4 with Real-ESRGAN; 3 to 10 s a 512x512 face on two cores.
+    """The LQ image averaged down by 4 and enlarged by 4 with Real-ESRGAN; 3 to 10 s a 512x512 face on two cores.
 
-    The network was made for small sharp pictures, and an LQ file is a small picture enlarged bilinearly; averaging
+    The network was made for small sharp images, and an LQ file is a small image enlarged bilinearly; averaging
     down by 4 first gives it what it was trained on, and an output of the right size.
 
     Args:

@@ -53,7 +53,7 @@ class FirstStageConfig:
     """Number of codes."""
     z_channels: int = 8
     resolution: int = 512
-    """Side of the pictures in pixels; decides, with `attn_resolutions`, at which levels attention sits."""
+    """Side of the images in pixels; decides, with `attn_resolutions`, at which levels attention sits."""
     in_channels: int = 3
     out_ch: int = 3
     ch: int = 128
@@ -67,7 +67,7 @@ class FirstStageConfig:
 
     @property
     def downscale(self) -> int:
-        """Return picture side divided by latent side."""
+        """Return image side divided by latent side."""
         return int(2 ** (len(self.ch_mult) - 1))
 
 
@@ -136,7 +136,7 @@ class RefLDMConfig:
 
     @property
     def picture_size(self) -> int:
-        """Return the side in pixels of the pictures the model was trained at."""
+        """Return the side in pixels of the images the model was trained at."""
         return self.first_stage.resolution
 
     @classmethod

@@ -180,7 +180,7 @@ class Codebook(nn.Module):
         return squares - 2.0 * torch.einsum("bd,dn->bn", flat, codes.t())
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Return the index of the nearest code, int64 [B, H, W]; one picture at a time, to bound memory."""
+        """Return the index of the nearest code, int64 [B, H, W]; one image at a time, to bound memory."""
         with torch.no_grad():
             found = [self.distances(item.unsqueeze(0)).argmin(dim=1) for item in z]
         return torch.stack(found).reshape(z.shape[0], z.shape[2], z.shape[3])
@@ -196,7 +196,7 @@ class Codebook(nn.Module):
 
 
 class FirstStage(nn.Module):
-    """VQ auto-encoder: pictures [B, 3, H, W] in −1..1 to latents [B, C, H/f, W/f] and back."""
+    """VQ auto-encoder: images [B, 3, H, W] in −1..1 to latents [B, C, H/f, W/f] and back."""
 
     def __init__(self, config: FirstStageConfig) -> None:
         super().__init__()
@@ -218,10 +218,10 @@ class FirstStage(nn.Module):
         return cast("Tensor", self.quant_conv(self.encoder(x))).float()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Quantise latents and return pictures, float32 in about −1..1, not clamped."""
+        """Quantise latents and return images, float32 in about −1..1, not clamped."""
         return self.decode_codes(self.quantize(latents))
 
     def decode_codes(self, codes: Tensor) -> Tensor:
-        """Return the pictures of latents that are quantised already."""
+        """Return the images of latents that are quantised already."""
         z = codes.to(self.dtype).contiguous(memory_format=torch.channels_last)
         return cast("Tensor", self.decoder(self.post_quant_conv(z))).float()

@@ -29,7 +29,7 @@ class Attend(Protocol):
 
 
 class SelfOnly:
-    """Attention over the picture's own tokens."""
+    """Attention over the image's own tokens."""
 
     rows: int | None = None
 

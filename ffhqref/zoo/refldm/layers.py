@@ -18,7 +18,7 @@ class Norm(nn.GroupNorm):
     """Group norm whose statistics are as exact in the channels_last layout as in the plain one.
 
     For channels_last on the CPU torch adds up squares in float32 without pairing, which loses two digits on smooth
-    pictures and all of them on constant ones (the null references of guidance are constant). There, and where no
+    images and all of them on constant ones (the null references of guidance are constant). There, and where no
     gradient is wanted, deviations from the first rows' mean are summed in double instead.
     """
 

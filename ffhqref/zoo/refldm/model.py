@@ -63,7 +63,7 @@ class RefLDM:
         compile_mode: mode of `torch.compile` for the U-Net ("default", "reduce-overhead", "max-autotune");
             None: not compiled.
         latent_store_bytes: memory for the latents of references already seen, on the CPU. With it, the same
-            references in a later call (the other degradation level of a picture, another seed) cost nothing.
+            references in a later call (the other degradation level of an image, another seed) cost nothing.
         keys_store_bytes: memory for their keys and values, on the device.
     """
 
@@ -155,12 +155,12 @@ class RefLDM:
 
     @property
     def latent_factor(self) -> int:
-        """Return picture side divided by latent side."""
+        """Return image side divided by latent side."""
         return self.config.first_stage.downscale
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents before quantisation, float32 [B, C, H/f, W/f], of pictures [B, 3, H, W] in −1..1."""
+        """Return latents before quantisation, float32 [B, C, H/f, W/f], of images [B, 3, H, W] in −1..1."""
         images = images.to(self.device, torch.float32)
         size = self._first_stage_batch(images.shape[2] * images.shape[3])
         parts = in_batches(
@@ -170,7 +170,7 @@ class RefLDM:
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
-        """Quantise latents [B, C, h, w] and return pictures, float32 [B, 3, H, W] in −1..1 before clamping."""
+        """Quantise latents [B, C, h, w] and return images, float32 [B, 3, H, W] in −1..1 before clamping."""
         latent = latent.to(self.device, torch.float32)
         pixels = latent.shape[2] * latent.shape[3] * self.latent_factor**2
         size = self._first_stage_batch(pixels)
@@ -180,13 +180,13 @@ class RefLDM:
         return torch.cat(parts)
 
     def _first_stage_batch(self, pixels: int) -> int:
-        """Return how many pictures of so many pixels go through the first stage at once."""
+        """Return how many images of so many pixels go through the first stage at once."""
         return max(1, min(self.batch_size, _FIRST_STAGE_PIXELS // pixels))
 
     def encode_references(self, references: Tensor) -> Tensor:
         """Return the latents [N, C, h, w] of one case's references [N, 3, H, W] in −1..1.
 
-        They are joined along the width and encoded as one wide picture, as the published code does, whose group
+        They are joined along the width and encoded as one wide image, as the published code does, whose group
         norm and middle attention then see all of them (ldm/cache_kv.py): latents of references encoded one by
         one are other latents.
         """
@@ -215,15 +215,15 @@ class RefLDM:
         float rounding.
 
         Args:
-            lq: degraded pictures, [B, 3, H, W] in −1..1.
+            lq: degraded images, [B, 3, H, W] in −1..1.
             references: [B, N, 3, H, W] in −1..1; or B tensors [N_i, 3, H, W]; None: no references.
             x_T: start noise, [B, C, H/f, W/f], or [1, …] shared by all cases, as published.
             steps: nominal number of steps (see `schedule.ddim_timesteps`).
             guidance_scale: 1 uses the given references alone; else the prediction is moved away from that under
-                null references (zero latents; the LQ picture is kept), with twice the work.
+                null references (zero latents; the LQ image is kept), with twice the work.
             spacing: ``uniform`` (the paper's benchmark) or ``uniform_trailing`` (its demo).
             start_time: not published: steps above this time step are left out, and the first one left starts from the
-                LQ picture's latents under that step's share of ``x_T``, as DifFace does with its estimate.
+                LQ image's latents under that step's share of ``x_T``, as DifFace does with its estimate.
             callback: shown every step.
 
         Raises:

@@ -56,7 +56,7 @@ PRESETS = {
 class RefLDMRestorer(Restorer):
     """ReF-LDM as a restorer. Weights are loaded on the first call of `restore`.
 
-    Pictures of another side than the model's are resized to it, and the result back, bicubic with antialiasing.
+    Images of another side than the model's are resized to it, and the result back, bicubic with antialiasing.
 
     Args:
         refldm_ckpt: ``refldm.ckpt`` as released, or a converted ``.safetensors``; None: both released files, from
@@ -90,7 +90,7 @@ class RefLDMRestorer(Restorer):
     info = INFO
     cache_ignored_options = ("refldm_ckpt", "vqgan_ckpt", "batch_size", "cache_dir")
     quantization = "truncate"
-    """How the published scripts make 8-bit pictures: both cut off instead of rounding (inference.py)."""
+    """How the published scripts make 8-bit images: both cut off instead of rounding (inference.py)."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class RefLDMRestorer(Restorer):
     def start_noise(self, seeds: list[int]) -> torch.Tensor:
         """Return x_T: [1, C, h, w] shared by all cases, or [B, C, h, w] from the cases' seeds.
 
-        A picture is as large as the ones the model was trained at, so the latent is too.
+        An image is as large as the ones the model was trained at, so the latent is too.
         """
         import torch
 
@@ -230,12 +230,12 @@ def _path(path: str | Path | None) -> Path | None:
 
 
 def _signed(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures of 0..1 in −1..1, by way of double, as the published data set class computes."""
+    """Return images of 0..1 in −1..1, by way of double, as the published data set class computes."""
     return (pictures.double() * 2.0 - 1.0).float()
 
 
 def _resized(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Return pictures [N, 3, H, H] in 0..1 at another side, untouched where it is theirs."""
+    """Return images [N, 3, H, H] in 0..1 at another side, untouched where it is theirs."""
     if pictures.shape[2] == side:
         return pictures
     if not len(pictures):

@@ -149,7 +149,7 @@ class UNet(nn.Module):
         Args:
             x: noisy latent, then LQ latent, [B, 2·C, h, w].
             t: time step of each row, [B], or of all, [1].
-            attend: what the attention layers look at; None: each picture at itself alone.
+            attend: what the attention layers look at; None: each image at itself alone.
 
         Returns:
             [B, C, h, w], or [attend.rows, C, h, w] where the branches of guidance part inside.

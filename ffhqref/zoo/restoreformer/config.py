@@ -29,7 +29,7 @@ class RestoreFormerConfig:
     attn_resolutions: tuple[int, ...] = (16,)
     """Sides at which levels have attention; the middle block always has it."""
     resolution: int = 512
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
     z_channels: int = 256
     """Width of the latent before quantisation."""
     head_size: int = 8

@@ -30,18 +30,18 @@ class AlignedRestorer(NetworkRestorer):
     """
 
     side: int
-    """Side of the pictures that the network takes and gives, in pixels."""
+    """Side of the images that the network takes and gives, in pixels."""
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:
         """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU, resized back where the batch is not of `side`."""
         return resized(self.restore_faces(batch.lq, batch.seeds), batch.lq.shape[-2:])
 
     def restore_faces(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-        """Return what the published script writes for LQ pictures of any size.
+        """Return what the published script writes for LQ images of any size.
 
         Args:
             lq: float32 [B, 3, H, W] in 0..1 RGB.
-            seeds: one a picture.
+            seeds: one an image.
 
         Returns:
             float32 [B, 3, side, side] in 0..1 RGB on the CPU, before the rounding to 8 bit.
@@ -58,9 +58,9 @@ class AlignedRestorer(NetworkRestorer):
 
 
 def resize_8bit(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """Return pictures [B, 3, H, W] in 0..1 at [B, 3, side, side], as OpenCV's ``resize`` makes them of 8-bit files.
+    """Return images [B, 3, H, W] in 0..1 at [B, 3, side, side], as OpenCV's ``resize`` makes them of 8-bit files.
 
-    Pictures that have the size are returned as they are.
+    Images that have the size are returned as they are.
     """
     if tuple(pictures.shape[-2:]) == (side, side):
         return pictures
@@ -75,7 +75,7 @@ def resize_8bit(pictures: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def resized(pictures: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return pictures [B, 3, H, W] in 0..1 at another size (height, width), bicubic with antialiasing."""
+    """Return images [B, 3, H, W] in 0..1 at another size (height, width), bicubic with antialiasing."""
     if tuple(pictures.shape[-2:]) == tuple(size):
         return pictures
     from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""Between torch batches and the single NumPy pictures that OpenCV, scikit-image and ncnn take."""
+"""Between torch batches and the single NumPy images that OpenCV, scikit-image and ncnn take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def map_pictures(restore: Callable[[NDArray[np.float32]], NDArray[np.floating]], batch: torch.Tensor) -> torch.Tensor:
-    """Apply a function of one float32 RGB picture [H, W, 3] in 0..1 to each of a batch [B, 3, H, W].
+    """Apply a function of one float32 RGB image [H, W, 3] in 0..1 to each of a batch [B, 3, H, W].
 
     Returns:
         float32 [B, 3, H, W] on the CPU, clamped to 0..1.
@@ -26,7 +26,7 @@ def map_pictures(restore: Callable[[NDArray[np.float32]], NDArray[np.floating]],
 
 
 def reduce_by(picture: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Return the picture [H, W, 3] averaged down to 1/factor of its sides (rounded, at least one pixel)."""
+    """Return the image [H, W, 3] averaged down to 1/factor of its sides (rounded, at least one pixel)."""
     import cv2
 
     height, width = picture.shape[:2]

@@ -50,7 +50,7 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
         bias: [out].
 
     Returns:
-        [B, out, H, W]. Outside the picture values are zero, corner by corner of the bilinear sampling.
+        [B, out, H, W]. Outside the image values are zero, corner by corner of the bilinear sampling.
     """
     operator = _operator(x.device.type)
     if operator is not None:

@@ -52,12 +52,12 @@ def ready(network: M, tensors: Mapping[str, torch.Tensor], path: Weights | Path,
 
 
 def signed(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures of 0..1 in −1..1."""
+    """Return images of 0..1 in −1..1."""
     return pictures * 2.0 - 1.0
 
 
 def unsigned(pictures: torch.Tensor) -> torch.Tensor:
-    """Return pictures of −1..1 in 0..1, clamped, float32."""
+    """Return images of −1..1 in 0..1, clamped, float32."""
     return ((pictures.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
 

@@ -52,14 +52,14 @@ class ResidualBlock(nn.Module):
 
 
 class TextureWarping(nn.Module):
-    """Shifts texture features to where the LQ picture has them.
+    """Shifts texture features to where the LQ image has them.
 
     Args:
         channels: of the texture feature.
-        cond_channels: of the input picture's feature.
+        cond_channels: of the input image's feature.
         groups: of the deformable convolution.
         coarser: channels of the coarser level's offset feature; 0 at the coarsest level.
-        downsample: brings the input picture's feature to this level's size.
+        downsample: brings the input image's feature to this level's size.
     """
 
     def __init__(self, channels: int, cond_channels: int, groups: int, coarser: int, downsample: nn.Module) -> None:
@@ -81,7 +81,7 @@ class TextureWarping(nn.Module):
         """Return the warped texture and the offset feature, both [B, C, H, W].
 
         Args:
-            condition: feature of the input picture at its full size.
+            condition: feature of the input image at its full size.
             texture: [B, C, H, W].
             coarser: offset feature of the coarser level, at half the side.
         """

@@ -19,7 +19,7 @@ class AlignConfig:
     """Texture warping of version 2."""
 
     cond_channels: int = 32
-    """Features of the input picture; equal to ``inpfeat_dim``."""
+    """Features of the input image; equal to ``inpfeat_dim``."""
     deformable_groups: int = 4
 
 
@@ -81,14 +81,14 @@ class VQFRConfig:
 
     @property
     def size(self) -> int:
-        """Return the side of the picture in pixels."""
+        """Return the side of the image in pixels."""
         made: int = self.quantizer_opt.spatial_size[0] * 2 ** (len(self.channel_multipliers) - 1)
         return made
 
 
 @dataclass(frozen=True)
 class InputFeatureConfig:
-    """The convolution on the input picture (version 1)."""
+    """The convolution on the input image (version 1)."""
 
     FIXED: ClassVar[Mapping[str, object]] = {"in_dim": 3}
 
@@ -133,7 +133,7 @@ class VQFRv1Config:
     UNUSED: ClassVar[frozenset[str]] = frozenset({"fix_keys"})
 
     size: int = 512
-    """Side of the picture in pixels; the published script's, not an argument of the constructor."""
+    """Side of the image in pixels; the published script's, not an argument of the constructor."""
     base_channels: int = 128
     proj_patch_size: int = 32
     """Down-scale factor of the coarsest level."""

@@ -51,7 +51,7 @@ def _middle(channels: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """Picture to code vectors; attention at the coarsest level."""
+    """Image to code vectors; attention at the coarsest level."""
 
     def __init__(self, config: VQFRConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to texture features; `conv_out` turns the finest into a picture."""
+    """Codes to texture features; `conv_out` turns the finest into an image."""
 
     def __init__(self, config: VQFRConfig) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Resize(nn.Module):
 
 
 class MainBranch(nn.Module):
-    """Texture, warped level by level, to features that keep to the LQ picture."""
+    """Texture, warped level by level, to features that keep to the LQ image."""
 
     def __init__(self, config: VQFRConfig) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class MainBranch(nn.Module):
         """Return the finest feature [B, C, H, W].
 
         Args:
-            condition: feature of the input picture.
+            condition: feature of the input image.
             textures: of each level, coarsest first.
         """
         x: Tensor
@@ -175,7 +175,7 @@ class VQFRv2(nn.Module):
         self.quantizer = Codebook(codes, config.code_dim)
 
     def code_indices(self, x: Tensor) -> Tensor:
-        """Return the predicted codes [B, h, w] of a picture."""
+        """Return the predicted codes [B, h, w] of an image."""
         feature = self.encoder(x)
         logits = self.feat2index(feature.flatten(2).transpose(1, 2))
         made: Tensor = logits.argmax(dim=2).view(len(x), *feature.shape[2:])
@@ -185,7 +185,7 @@ class VQFRv2(nn.Module):
         """Return [B, 3, S, S], about −1..1 and not clamped, from RGB [B, 3, S, S] in −1..1.
 
         Args:
-            x: the pictures.
+            x: the images.
             fidelity_ratio: 0: texture alone, and the warped branch is not computed; 1: all of it.
         """
         codes = self.quantizer.embedding(self.code_indices(x)).permute(0, 3, 1, 2)

@@ -41,7 +41,7 @@ def _residual(channels: int, out: int) -> ResidualBlock:
 
 
 class Encoder(nn.Module):
-    """Picture to the feature that is quantised."""
+    """Image to the feature that is quantised."""
 
     def __init__(self, config: VQFRv1Config) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
 
 
 class TextureDecoder(nn.Module):
-    """Quantised feature to texture features; `conv_out` turns the finest into a picture that is not the result."""
+    """Quantised feature to texture features; `conv_out` turns the finest into an image that is not the result."""
 
     def __init__(self, config: VQFRv1Config) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Quantizers(nn.Module):
 
 
 class InputFeature(nn.Module):
-    """One convolution on the input picture."""
+    """One convolution on the input image."""
 
     def __init__(self, out: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class InputFeature(nn.Module):
 
 
 class VQFRv1(nn.Module):
-    """Version 1: the nearest codes, and the input picture joined to the last features.
+    """Version 1: the nearest codes, and the input image joined to the last features.
 
     Args:
         config: the architecture.

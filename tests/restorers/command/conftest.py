@@ -126,7 +126,7 @@ RECIPE = {
 
 
 def pictures(count, side=SIDE):
-    """Return pictures that differ, each with its number in a corner."""
+    """Return images that differ, each with its number in a corner."""
     made = []
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -160,7 +160,7 @@ def theirs(checkout, interpreter, tmp_path):
 
 
 def outcome(restorer, batch):
-    """Return the 8-bit pictures and the reasons."""
+    """Return the 8-bit images and the reasons."""
     made = restorer.restore(batch)
     if isinstance(made, PartialResult):
         return to_uint8(made.images), dict(made.reasons)

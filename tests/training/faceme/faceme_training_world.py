@@ -1,4 +1,4 @@
-"""A small world to train FaceMe in: base networks with random weights, pictures and features that are made up."""
+"""A small world to train FaceMe in: base networks with random weights, images and features that are made up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARTS = ("target", "condition", "identity", "clip")
 
 
 def picture(name: str) -> np.ndarray:
-    """A smooth picture that the name decides."""
+    """A smooth image that the name decides."""
     import cv2
 
     small = np.random.default_rng(sum(map(ord, Path(name).stem))).integers(0, 256, (4, 4, 3), dtype=np.uint8)

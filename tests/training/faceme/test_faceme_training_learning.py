@@ -29,7 +29,7 @@ def test_one_batch_is_learnt_by_heart(world):
 
 @pytest.mark.slow
 def test_right_references_beat_shuffled_ones(world):
-    """A toy whose answer only the references have: a picture a person, of which the condition picture shows nothing.
+    """A toy whose answer only the references have: an image a person, of which the condition image shows nothing.
 
     At the last times the noisy latent tells nothing either, and the velocity to be predicted is the latent itself. The
     prompt is cut to eight tokens, so that four references are half of what attention sees.

@@ -1,4 +1,4 @@
-"""A small ReF-LDM with random weights, and the pictures to try it on."""
+"""A small ReF-LDM with random weights, and the images to try it on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_modules(config: RefLDMConfig, seed: int = 0) -> tuple[UNet, FirstStage]
         for parameter in unet.parameters():
             if parameter.dim() > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
-            elif not parameter.any():  # a norm without shift would hold constant pictures at rounding noise
+            elif not parameter.any():  # a norm without shift would hold constant images at rounding noise
                 torch.nn.init.normal_(parameter, std=0.1)
         torch.nn.init.normal_(first_stage.quantize.embedding.weight)
     return unet, first_stage

@@ -111,7 +111,7 @@ def _gaps(model, latent: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def test_image(sampled, model):
-    """The decoded picture is the golden one; a token may take another code only where two are tied."""
+    """The decoded image is the golden one; a token may take another code only where two are tied."""
     _, stored, _, latent, _ = sampled
     quantize = model.first_stage.quantize
     ours, theirs = quantize.nearest(latent).flatten(), quantize.nearest(stored["z"]).flatten()

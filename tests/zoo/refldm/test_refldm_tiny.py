@@ -19,7 +19,7 @@ SAMPLE = Path(__file__).parents[3] / "ffhqref" / "datasets" / "sample"
 
 @pytest.fixture(scope="module")
 def batch() -> RestorationBatch:
-    """Two faces of the sample, blurred by averaging 16 pixels, with two other pictures as references."""
+    """Two faces of the sample, blurred by averaging 16 pixels, with two other images as references."""
     files = sorted(SAMPLE.glob("**/*.jpg"))[:4]
     faces = to_tensor([read_rgb(path) for path in files])
     small = torch.nn.functional.avg_pool2d(faces[:2], 16)

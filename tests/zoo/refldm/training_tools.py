@@ -1,4 +1,4 @@
-"""What the tests of ReF-LDM's training share: small tasks, pictures, an embedder, the table of losses."""
+"""What the tests of ReF-LDM's training share: small tasks, images, an embedder, the table of losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdaIN, which has the more to go wrong on pictures of one colour."""
+"""AdaIN, which has the more to go wrong on images of one colour."""
 
 
 def options(folder):

@@ -59,7 +59,7 @@ SCHEDULER = {
 
 
 class CentreFaces:
-    """The middle half of a picture as its face, its mean colours as ArcFace."""
+    """The middle half of an image as its face, its mean colours as ArcFace."""
 
     signature = "centre"
 

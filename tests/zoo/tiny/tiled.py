@@ -1,4 +1,4 @@
-"""Tiles that do not divide the picture."""
+"""Tiles that do not divide the image."""
 
 
 def options(folder):

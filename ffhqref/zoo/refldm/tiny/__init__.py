@@ -1,4 +1,4 @@
-"""The restorer `refldm-tiny`: ReF-LDM in miniature, trained on a few hundred pictures, with its weights in the package.
+"""The restorer `refldm-tiny`: ReF-LDM in miniature, trained on a few hundred images, with its weights in the package.
 
 A demonstration of the method and a test object, not a model to compare with: see the README beside this module.
 """

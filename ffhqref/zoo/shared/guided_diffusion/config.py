@@ -41,7 +41,7 @@ class GuidedUNetConfig:
     """A guided-diffusion U-Net. Defaults: the FFHQ 512 network that DifFace and PGDiff share."""
 
     image_size: int = 512
-    """Side of the pictures in pixels."""
+    """Side of the images in pixels."""
     in_channels: int = 3
     model_channels: int = 32
     """Base width; a multiple of 32."""

@@ -73,7 +73,7 @@ class Step:
     output: Tensor
     """The network's output [B, 6, S, S]."""
     x0: Tensor
-    """The picture foreseen, clamped to −1..1."""
+    """The image foreseen, clamped to −1..1."""
     state: Tensor
     """What the step made of it."""
     gradient: Tensor | None = None
@@ -125,7 +125,7 @@ class Diffusion:
         return self.betas * np.sqrt(before) / rest, (1.0 - before) * np.sqrt(1.0 - self.betas) / rest, smallest
 
     def noised(self, picture: Tensor, index: int, noise: Tensor) -> Tensor:
-        """Return the picture with the noise of an index: sqrt(ᾱ)·picture + sqrt(1 − ᾱ)·noise."""
+        """Return the image with the noise of an index: sqrt(ᾱ)·image + sqrt(1 − ᾱ)·noise."""
         alpha = self.alphas[index]
         return _float(np.sqrt(alpha)) * picture + _float(np.sqrt(1.0 - alpha)) * noise
 

@@ -40,7 +40,7 @@ class DiffusionRestorer(NetworkRestorer):
     def restore(self, batch: RestorationBatch, draws: Draws | None = None) -> torch.Tensor:
         """Return float32 [B, 3, H, W] in 0..1 RGB on the CPU; see `base.Restorer`.
 
-        Pictures of another side than the method's are resized back bicubically with antialiasing.
+        Images of another side than the method's are resized back bicubically with antialiasing.
 
         Args:
             batch: the cases.
@@ -54,7 +54,7 @@ class DiffusionRestorer(NetworkRestorer):
 
 
 def resize_antialiased(pictures: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Return pictures [B, 3, H, W] at another size, bicubic with antialiasing, not clamped; none where it is theirs."""
+    """Return images [B, 3, H, W] at another size, bicubic with antialiasing, not clamped; none where it is theirs."""
     from torch.nn import functional as F
 
     if tuple(pictures.shape[-2:]) == size:

@@ -84,7 +84,7 @@ class _Block(nn.ModuleList):
 
 
 class GuidedUNet(nn.Module):
-    """Noise and variance value, [B, 6, S, S], of a noisy picture [B, 3, S, S] at a time 0..999.
+    """Noise and variance value, [B, 6, S, S], of a noisy image [B, 3, S, S] at a time 0..999.
 
     S must be such that every halving is exact. `ffhqref.zoo.shared.guided_diffusion.diffusion.Diffusion` says what the
     six channels mean.
@@ -144,7 +144,7 @@ class GuidedUNet(nn.Module):
         """Return float32 [B, 6, S, S].
 
         Args:
-            x: noisy pictures, float32 [B, 3, S, S].
+            x: noisy images, float32 [B, 3, S, S].
             time: original time of all of them, 0..999.
         """
         t = torch.full((1,), time, device=x.device)
