@@ -66,14 +66,14 @@ def false_positives(world: Any, shape: str, people: int, rounds: int) -> dict[st
 def main() -> None:
     """Print one line a cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, default=100, help="draws of how many pictures each person has")
+    parser.add_argument("--sizes", type=int, default=100, help="draws of how many images each person has")
     parser.add_argument("--columns", type=int, default=200, help="draws of values for each of them")
     parser.add_argument("--rounds", type=int, default=4000, help="of the false positives")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     world = simulation()
     cells, wrong = [], []
-    print("people  shape         95 % interval  naive bootstrap over pictures")
+    print("people  shape         95 % interval  naive bootstrap over images")
     for people in PEOPLE:
         for shape in world.SHAPES:
             cells.append(coverage(world, shape, people, options.sizes, options.columns))

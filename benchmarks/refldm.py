@@ -198,7 +198,7 @@ def compare(options: argparse.Namespace, config: RefLDMConfig) -> dict[str, Any]
     )
     print(
         f"equal? latent {float(error):.1e} relative, {int(flips)} of {latent[:count, 0].numel()} codes differ, "
-        f"picture {result['image_max_difference_of_range_2']:.1e} of -1..1"
+        f"image {result['image_max_difference_of_range_2']:.1e} of -1..1"
     )
     if options.shared:
         levels = torch.cat([lq, lq.flip(3)]), torch.cat([references, references])
@@ -275,7 +275,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spacing", default="uniform_trailing")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shared", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--curve-size", type=int, default=256, help="picture side for the curves; 0: no curves")
+    parser.add_argument("--curve-size", type=int, default=256, help="image side for the curves; 0: no curves")
     parser.add_argument("--save", help="write the figures to this JSON file")
     parser.add_argument("--point", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

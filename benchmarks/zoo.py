@@ -311,7 +311,7 @@ def page(figures: dict[str, Any]) -> str:
         "",
         "## What a restorer costs beside its networks",
         "",
-        f"One {SIDE}x{SIDE} picture on {figures['device']}, {figures['date'][:10]}, torch {versions['torch']}: each",
+        f"One {SIDE}x{SIDE} image on {figures['device']}, {figures['date'][:10]}, torch {versions['torch']}: each",
         "restorer against its networks called bare with the same arguments, on random weights, at full size where the",
         "last column does not say otherwise. *Outside* is the time that the restorer's runs spent beside its networks,",
         "in percent of the time inside; *overhead* compares the fastest runs of both sides, in wall and in CPU time.",
@@ -370,7 +370,7 @@ def main() -> None:
 
     gpu = options.device.startswith("cuda")
     device = torch.cuda.get_device_name() if gpu else f"a CPU, {options.threads} threads"
-    print(f"one {SIDE}x{SIDE} picture; {device}; load average {os.getloadavg()[0]:.1f}")
+    print(f"one {SIDE}x{SIDE} image; {device}; load average {os.getloadavg()[0]:.1f}")
     print("  ".join(f"{name:>12}" for name in COLUMNS))
     figures: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -46,7 +46,7 @@ WRONG = {
     "a tensor left on the CPU": lambda d: X.to(d) + torch.ones(7),
     "a result of NumPy not moved": lambda d: X.to(d) * torch.from_numpy(np.ones(7, np.float32)),
     "a network left on the CPU": lambda d: network()(X.to(d)),
-    "pictures left on the CPU": lambda d: network().to(d)(X),
+    "images left on the CPU": lambda d: network().to(d)(X),
     "a constant that is no buffer": lambda d: KeepsAConstant().to(d)(X.to(d)),
     "tables of both devices joined": lambda d: torch.cat([X.to(d), X]),
     "a stack of both": lambda d: torch.stack([X.to(d), X]),

@@ -18,9 +18,9 @@ from ffhqref.datasets.base import list_images
 
 LAYOUTS = {
     "buckets": "FaceMe's synthetic folders, target_pose_i/target_pose_i_j/<stem>.png",
-    "folders": "a folder for each picture, <stem>/…",
-    "names": "files called as the picture, <stem>.png, in folders of any name",
-    "prefixes": "files that begin with the picture's name, <stem>_….png",
+    "folders": "a folder for each image, <stem>/…",
+    "names": "files called as the image, <stem>.png, in folders of any name",
+    "prefixes": "files that begin with the image's name, <stem>_….png",
 }
 """Layouts of a folder, and what each looks like; ``<stem>`` is the low-quality image's file name less its ending."""
 
@@ -73,8 +73,8 @@ def match_folder(
     mine = claims[chosen]
     if not mine:
         raise DatasetError(
-            f"{what}: none of the {len(files)} reference pictures in {folder} belongs to one of the {len(names)} "
-            f"low-quality pictures in {lq_folder}{f' in the layout {layout}' if layout else ''}; here they are called "
+            f"{what}: none of the {len(files)} reference images in {folder} belongs to one of the {len(names)} "
+            f"low-quality images in {lq_folder}{f' in the layout {layout}' if layout else ''}; here they are called "
             f"{_some(files)}, there {_some(sorted(names, key=by_number))}: rename "
             f"them, or give {key}.reference_list=CSV"
         )
@@ -82,7 +82,7 @@ def match_folder(
     if doubtful is not None:
         stems = " and ".join(f"'{stem}'" for stem in sorted(mine[doubtful]))
         raise DatasetError(
-            f"{what}: {doubtful} in {folder} could belong to the low-quality pictures {stems} (layout {chosen}: "
+            f"{what}: {doubtful} in {folder} could belong to the low-quality images {stems} (layout {chosen}: "
             f"{LAYOUTS[chosen]}); sort the references into a folder for each, or give {key}.reference_list=CSV"
         )
     paths: dict[str, list[str]] = {name: [] for name in names}
@@ -162,7 +162,7 @@ def _fitting(claims: Mapping[str, Claims], what: str, key: str) -> str:
         return files
     example = differing[0] if differing else next(path for path in by_file if path not in by_folder)
     raise DatasetError(
-        f"{what}: two layouts fit the reference folder differently, folders ({len(by_folder)} pictures) and {files} "
+        f"{what}: two layouts fit the reference folder differently, folders ({len(by_folder)} images) and {files} "
         f"({len(by_file)}), for instance at {example}; say which with {key}.reference_layout=folders or ={files}, or "
         f"give {key}.reference_list=CSV"
     )

@@ -44,14 +44,14 @@ def match_list(benchmark: str, names: Collection[str], lq_folder: Path, folder: 
     mine = [line for line in lines if _stem(line[1]) in names]
     if not mine:
         raise DatasetError(
-            f"{file}: none of its {len(lines)} lines names a low-quality picture of {lq_folder}; the list has "
+            f"{file}: none of its {len(lines)} lines names a low-quality image of {lq_folder}; the list has "
             f"'{lines[0][1]}', the folder has '{min(names, key=by_number)}'"
         )
     match = _pairs if columns == PAIRS else _people
     strangers = [lq for _, lq, _ in lines if _stem(lq) not in names]
     remarks = []
     if strangers:
-        remarks.append(f"{len(strangers)} lines of {file.name} name no low-quality picture, first '{strangers[0]}'")
+        remarks.append(f"{len(strangers)} lines of {file.name} name no low-quality image, first '{strangers[0]}'")
     paths, more = match(benchmark, file, folder, mine)
     return GivenReferences(
         layout=f"list ({', '.join(columns)}), {file.name}",
@@ -100,7 +100,7 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
     empty = [name for name, paths in pictures.items() if not paths]
     if len(empty) == len(pictures):
         raise DatasetError(
-            f"{what}: none of the {len(pictures)} people of {file} has a folder with pictures in {folder}; the list "
+            f"{what}: none of the {len(pictures)} people of {file} has a folder with images in {folder}; the list "
             f"has '{empty[0]}', the folder has '{strangers[0]}'"
         )
     remarks = [*listing.remarks]
@@ -122,7 +122,7 @@ def _lines(file: Path) -> tuple[tuple[str, str], list[Line]]:
         )
     lines = list(_cells(table, forms[0]))
     if not lines:
-        raise DatasetError(f"{file}: no line below its columns; expected one for each pair or picture")
+        raise DatasetError(f"{file}: no line below its columns; expected one for each pair or image")
     return forms[0], lines
 
 

@@ -23,18 +23,18 @@ R = TypeVar("R")
 
 PIPELINES = {
     "run": "the main job: build, degrade, restore, score and report",
-    "build": "pictures -> embeddings, ages, pairs, identities, references (FFHQ-Ref)",
-    "audit": "identities -> chains, weakest edges, a second network's verdict, pictures of the worst",
-    "degrade": "references -> low-quality pictures and the benchmarks' cases",
+    "build": "images -> embeddings, ages, pairs, identities, references (FFHQ-Ref)",
+    "audit": "identities -> chains, weakest edges, a second network's verdict, images of the worst",
+    "degrade": "references -> low-quality images and the benchmarks' cases",
     "restore": "cases -> outputs of every restorer",
     "score": "outputs -> scores",
     "report": "scores -> leaderboard, Markdown, LaTeX, CSV and the HTML page",
     "evaluate": "a folder of outputs -> its scores and its place among all that the workspace has: outputs=FOLDER",
     "export": "cases -> a data set in the hub's layout: to=FOLDER format=webdataset|parquet|imagefolder",
     "train": "reference set -> checkpoints: model=[vqgan,ldm,refldm] (ReF-LDM) or faceme, train=tiny|paper",
-    "prepare": "reference set -> features and list of pictures that FaceMe trains on",
+    "prepare": "reference set -> features and list of images that FaceMe trains on",
     "synthesize": "reference set -> synthetic references in FaceMe's layout: plan, render, filter (synthesis=warp)",
-    "faceme": "FaceMe from pictures to scores: build, synthesize, prepare, train both stages, degrade, restore, score",
+    "faceme": "FaceMe from images to scores: build, synthesize, prepare, train both stages, degrade, restore, score",
     "validate": "check a reference set: the workspace's, or a downloaded one (release=FOLDER)",
 }
 
@@ -66,7 +66,7 @@ common keys (all: ffhqref run --cfg job)
 examples
   ffhqref run                                          everything, on the embedded sample
   ffhqref run dataset=ffhq dataset.path=images1024x1024 embedder=insightface embedder.path=w600k_r50.onnx
-  ffhqref run restorer=[lq,bicubic,realesrgan] limit=6      dry_run=true: try them on synthetic pictures first
+  ffhqref run restorer=[lq,bicubic,realesrgan] limit=6      dry_run=true: try them on synthetic images first
   ffhqref report merge=[WORKSPACE,WORKSPACE]           one ranking of several workspaces
   ffhqref <pipeline> --help | --cfg job | --multirun key=a,b
 """

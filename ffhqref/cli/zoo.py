@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _Parser(prog="ffhqref zoo", description="Every restorer: licence, references, weights, proof, cost.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which restorers; none: all")
-    parser.add_argument("--measure", action="store_true", help="time and memory of one 512x512 picture, where ready")
+    parser.add_argument("--measure", action="store_true", help="time and memory of one 512x512 image, where ready")
     parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)

@@ -101,7 +101,7 @@ def decode_rgb(data: bytes, path: str | Path, size: int | None = None, min_side:
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         return np.asarray(picture, dtype=np.uint8).copy()
     except UnidentifiedImageError:
-        raise ImageError(f"not a picture: {path}") from None
+        raise ImageError(f"not an image: {path}") from None
     except ImageError:
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise anything on a damaged file
@@ -171,7 +171,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
     ok, data = cv2.imencode(".png", image[..., ::-1])
     if not ok:
-        raise ImageError(f"cannot encode a picture of shape {image.shape} as PNG")
+        raise ImageError(f"cannot encode an image of shape {image.shape} as PNG")
     return bytes(data.tobytes())
 
 

@@ -118,7 +118,7 @@ def ffhq(
         ages=told.ages.years,
         age_source=told.ages.source,
         attributes=told.attributes.columns,
-        licence="per picture (Flickr); data set CC BY-NC-SA 4.0",
+        licence="per image (Flickr); data set CC BY-NC-SA 4.0",
         attribution="Karras, Laine, Aila: A Style-Based Generator Architecture for GANs, CVPR 2019",
         credits=read_ffhq_json(json, files) if json else {},
         remarks=(*told.remarks, *count_remarks("dataset=ffhq", {"images": len(files)}, {"images": 70000})),

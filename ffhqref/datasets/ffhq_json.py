@@ -31,14 +31,14 @@ def read_ffhq_json(path: GivenPath, image_ids: Collection[str]) -> dict[str, Cre
     with parsing(file, DatasetError, "dataset.json is ffhq-dataset-v2.json"):
         found = json.loads(read_regular(file), object_hook=_slim)
     if not isinstance(found, dict):
-        raise DatasetError(f"{file}: expected one object keyed by picture number, as in ffhq-dataset-v2.json")
+        raise DatasetError(f"{file}: expected one object keyed by image number, as in ffhq-dataset-v2.json")
     read = {}
     for image_id in image_ids:
         entry = found.get(str(int(image_id)))
         credit = entry.get("metadata") if isinstance(entry, dict) else None
         if not isinstance(credit, Credit):
             what = "has no metadata with author and license" if entry else "is not in the file"
-            raise DatasetError(f"{file}: picture {image_id} {what}; is it the whole ffhq-dataset-v2.json?")
+            raise DatasetError(f"{file}: image {image_id} {what}; is it the whole ffhq-dataset-v2.json?")
         read[image_id] = credit
     return read
 

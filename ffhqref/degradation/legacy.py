@@ -57,7 +57,7 @@ def _sequence(
             drawn = draw_before_noise(preset, stream, chooser.random)
         else:
             if index >= len(preset.grid):
-                raise ConfigError(f"degradation '{preset.name}' is a grid of {len(preset.grid)} pictures, got more")
+                raise ConfigError(f"degradation '{preset.name}' is a grid of {len(preset.grid)} images, got more")
             sigma_y = chooser.choice(preset.grid.sigma_y)
             drawn = {"kernel": "aniso", "sigma_y": sigma_y, **preset.grid.cell(index)}
         # JPEG quality is drawn behind the noise, whose size depends on the scale

@@ -83,7 +83,7 @@ def degrade(
     import cv2
 
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a uint8 picture [H, W, 3] is needed, not {image.dtype} {list(image.shape)}")
+        raise ValueError(f"a uint8 image [H, W, 3] is needed, not {image.dtype} {list(image.shape)}")
     height, width = image.shape[:2]
     ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if preset.colour_order == "bgr" else np.ascontiguousarray(image)
     picture = cv2.LUT(ordered, _unit_values(preset.precision))

@@ -313,7 +313,7 @@ def _histograms(known: pd.DataFrame, references: pd.DataFrame, years: Mapping[st
         ),
         (
             "Size of an identity",
-            "Pictures of one person, among those that have any reference.",
+            "Images of one person, among those that have any reference.",
             values(lambda split: of_split(known, split).groupby("identity_id").size()),
             np.array([2, 3, 4, 5, 7, 10, 20]),
             ("2", "3", "4", "5-6", "7-9", "10-19", "20 and more"),
@@ -327,7 +327,7 @@ def _histograms(known: pd.DataFrame, references: pd.DataFrame, years: Mapping[st
         ),
         (
             "Age",
-            "Years, of pictures with an identity and a known age; FairFace's classes.",
+            "Years, of images with an identity and a known age; FairFace's classes.",
             values(lambda split: [years[name] for name in of_split(known, split)["image_id"] if name in years]),
             np.array(AGE_CLASSES),
             _class_names(AGE_CLASSES),
@@ -389,12 +389,12 @@ def _attributes(known: pd.DataFrame, frame: pd.DataFrame | None) -> list[Histogr
         if len(kinds) > MOST_KINDS and number.notna().all() and np.isfinite(number).all():
             lows, classes = _nice_classes(float(number.min()), float(number.max()))
             values = {each: number[split == each].to_numpy(np.float64) for each in SPLITS}
-            note = "Pictures with an identity; each class is named by its lower end."
+            note = "Images with an identity; each class is named by its lower end."
             found.append(_histogram(title, note, values, lows, classes))
         elif 0 < len(kinds) <= MOST_KINDS:
             tables_of = {each: part.loc[split == each, "value"].value_counts() for each in SPLITS}
             counts = {each: tuple(int(count.get(kind, 0)) for kind in kinds) for each, count in tables_of.items()}
-            note = "Pictures with an identity."
+            note = "Images with an identity."
             found.append(Histogram(title, note, tuple(kinds), counts, {}))
     return found
 

@@ -78,7 +78,7 @@ def croissant(
         "description": (
             f"Reference sets for face restoration over '{name}': {counts['identities']} identities, "
             f"{counts['targets']} targets with {counts['references']} references. Lists, ages and hashes only; the "
-            "pictures come from their own publisher."
+            "images come from their own publisher."
         ),
         "license": licence,
         "citeAs": attribution,

@@ -118,10 +118,10 @@ def _take(
     if verdict not in VERDICTS:
         raise DatasetError(f"{where}: verdict '{verdict}', expected {' or '.join(VERDICTS)}")
     if not target or target == reference:
-        raise DatasetError(f"{where}: target '{target}' and reference '{reference}', expected two pictures or a target")
+        raise DatasetError(f"{where}: target '{target}' and reference '{reference}', expected two images or a target")
     for name in (target, reference):
         if name and known is not None and name not in known:
-            raise DatasetError(f"{where}: there is no picture '{name}' in the data set; is it the file of another one?")
+            raise DatasetError(f"{where}: there is no image '{name}' in the data set; is it the file of another one?")
     key = (target, "") if not reference else (min(target, reference), max(target, reference))
     before = seen.setdefault(key, (verdict, line))
     if before[0] != verdict:

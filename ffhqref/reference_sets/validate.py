@@ -157,7 +157,7 @@ def validate_reference_set(
     found += [("error", "no_reference", split_of[name], name, None, "a target without any reference") for name in alone]
     if images is not None:
         named = sorted({*references["target_id"], *references["reference_id"]} - set(images))
-        found += [("error", "missing_image", split_of.get(name), name, None, "no such picture") for name in named]
+        found += [("error", "missing_image", split_of.get(name), name, None, "no such image") for name in named]
     if sha256 is not None:
         strict = references[references["split"].isin(["val", "test"])]
         found += _duplicate_files(sha256, split_of, set(zip(strict["target_id"], strict["reference_id"], strict=True)))

@@ -131,9 +131,9 @@ def _check_rows(names: NDArray[np.object_], rows: NDArray[np.float32]) -> None:
             continue
         name, norm = names[start + bad[0]], norms[bad[0]]
         if not np.isfinite(norm):
-            what = "holds NaN or infinity; embed that picture again or leave it out"
+            what = "holds NaN or infinity; embed that image again or leave it out"
         elif norm == 0.0:
-            what = "is zero; embed that picture again or leave it out"
+            what = "is zero; embed that image again or leave it out"
         else:
             what = f"has length {norm:.4g}, expected 1; divide each embedding by its L2 norm"
         raise DatasetError(f"embeddings: the vector of image '{name}' {what}")

@@ -126,7 +126,7 @@ def test_names_that_begin_alike_are_not_guessed_about(lay):
 def test_no_match_says_what_both_sides_are_called(lay):
     root = lay("Tony_Blair/1.png", "Tony_Blair/2.png", "Ann/3.png", "Bob/4.png")
     said = (
-        r"none of the 4 reference pictures .*/ref belongs to one of the 3 low-quality pictures .*/lq; here they are "
+        r"none of the 4 reference images .*/ref belongs to one of the 3 low-quality images .*/lq; here they are "
         r"called 'Ann/3\.png', 'Bob/4\.png', 'Tony_Blair/1\.png', …, there 'a', 'b_1', 'c': rename them, or give "
         r"benchmark\.x\.reference_list=CSV"
     )
@@ -156,7 +156,7 @@ def test_a_list_of_pairs_keeps_its_order(lay):
     found = match(root, listing=file)
     assert dict(found.paths) == {"a": ("s/3.png", "s/1.png", "gone.png"), "b_1": ("s/1.png",), "c": ()}
     assert found.layout == "list (lq, reference), list.csv"
-    assert found.remarks == ("1 lines of list.csv name no low-quality picture, first 'z.png'",)
+    assert found.remarks == ("1 lines of list.csv name no low-quality image, first 'z.png'",)
     file.rename(root / "ref" / "list.csv")
     beside = match(root, listing=root / "ref" / "list.csv", folder=None)
     assert (beside.root, beside.paths) == (root / "ref", found.paths)
@@ -171,7 +171,7 @@ def test_a_list_of_people_lets_pictures_share_them(lay):
     assert dict(found.paths) == {"a": ann, "b_1": ann, "c": ("more/Bob/1.png",), "d": ()}
     assert found.layout == "list (file, person), people.csv"
     assert found.remarks == (
-        "1 lines of people.csv name no low-quality picture, first 'z'",
+        "1 lines of people.csv name no low-quality image, first 'z'",
         "1 of 3 people of people.csv have no reference, first 'Carl'",
         "1 of 4 reference images belong to nobody of people.csv, first Eve/1.png",
     )

@@ -59,8 +59,8 @@ def test_resizing_is_pils_bicubic_and_only_when_needed(tmp_path, picture):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("text.png", b"this is no picture", "not a picture"),
-        ("empty.png", b"", "not a picture"),
+        ("text.png", b"this is no image", "not an image"),
+        ("empty.png", b"", "not an image"),
         ("absent.png", None, "no such file"),
     ],
 )
@@ -172,7 +172,7 @@ def test_formats_beside_those_of_the_list_are_no_images_and_start_no_program(tmp
 
     monkeypatch.setattr("subprocess.Popen", started)
     (tmp_path / "x.png").write_bytes(data)
-    with pytest.raises(ImageError, match=r"not a picture|cannot be read"):
+    with pytest.raises(ImageError, match=r"not an image|cannot be read"):
         images.read_rgb(tmp_path / "x.png")
 
 

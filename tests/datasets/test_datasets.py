@@ -114,7 +114,7 @@ def test_bad_pictures_are_rows_with_a_reason(tmp_path):
     assert {name for name, row in found.items() if row.error is None} == {"good", "grey", "anim", "alpha"}
     assert "10x10 pixels" in found["small"].error
     assert "cannot be read" in found["cut"].error
-    assert found["text"].error == "not a picture"
+    assert found["text"].error == "not an image"
     assert found["good"].width == 80
     assert len(found["text"].sha256) == 64
 

@@ -112,8 +112,8 @@ def test_a_set_without_credits_gives_an_empty_table(tmp_path):
     [
         ("{", "cannot be read"),
         ("[]", "expected one object"),
-        ("{}", "picture 00000 is not in the file"),
-        ('{"0": {"metadata": {"author": "x"}}}', "picture 00000 has no metadata with author and license"),
+        ("{}", "image 00000 is not in the file"),
+        ('{"0": {"metadata": {"author": "x"}}}', "image 00000 has no metadata with author and license"),
     ],
 )
 def test_a_foreign_json_is_refused(tmp_path, content, said):

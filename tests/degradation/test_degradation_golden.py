@@ -53,7 +53,7 @@ def test_legacy_sequence_equals_every_published_picture_and_draw(record):
             drawn = {key: value for key, value in case.items() if key not in ("level", "order", "image", "output")}
             assert {key: getattr(parameters, key) for key in drawn} == drawn
             alone = Parameters.from_row(parameters.to_row())
-            assert np.array_equal(apply(image, alone), low), "recorded parameters alone rebuild the picture"
+            assert np.array_equal(apply(image, alone), low), "recorded parameters alone rebuild the image"
     assert np.array_equal(np.random.get_state()[1], state), "the global generator moved"  # noqa: NPY002
 
 

@@ -92,7 +92,7 @@ def test_second_run_does_nothing_and_mends_what_was_touched(tmp_path, rows):
 def test_unusable_pictures_are_rows_with_the_reason(tmp_path, rows):
     folder = tmp_path / "bad"
     folder.mkdir()
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     whole = (tmp_path / "data" / "1.png").read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     (folder / "gone.png").touch()
@@ -103,7 +103,7 @@ def test_unusable_pictures_are_rows_with_the_reason(tmp_path, rows):
     (folder / "gone.png").unlink()
     bad.append(replace(rows[3], sha256="0" * 64, image_id="changed"))
     results, _ = run(tmp_path, [*bad, rows[4]])
-    for result, words in zip(results, ("not a picture", "cannot be read", "gone.png", "changed since"), strict=False):
+    for result, words in zip(results, ("not an image", "cannot be read", "gone.png", "changed since"), strict=False):
         assert words in result.error
         assert "\n" not in result.error
         assert result.lq_path is None
@@ -129,7 +129,7 @@ def test_key_follows_everything_that_decides_the_result(tmp_path, rows):
     changes = {"sha256": "f" * 64, "level": "severe", "seed": 10, "image_id": "x", "out_path": "lq/y.png"}
     keys = {stage.key(row), *(stage.key(replace(row, **{name: value})) for name, value in changes.items())}
     assert len(keys) == 6
-    assert stage.key(replace(row, path="elsewhere.png")) == stage.key(row), "the same picture at another place"
+    assert stage.key(replace(row, path="elsewhere.png")) == stage.key(row), "the same image at another place"
     with pytest.raises(ConfigError, match="Did you mean 'severe'"):
         stage.key(replace(row, level="sever"))
 

@@ -169,7 +169,7 @@ def test_sides_are_rounded_down_and_never_vanish():
 
 @pytest.mark.parametrize("wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
 def test_other_arrays_are_refused(wrong):
-    with pytest.raises(ValueError, match="uint8 picture"):
+    with pytest.raises(ValueError, match="uint8 image"):
         apply(wrong, parameters())
 
 

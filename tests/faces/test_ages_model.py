@@ -80,7 +80,7 @@ def test_the_stage_estimates_records_and_remembers(tmp_path, monkeypatch):
     found = run_stage(stage, rows, engine=LocalEngine(1), journal_dir=tmp_path / "j")
     assert [row.age for row in found] == [years_of(200), years_of(160), None, None]
     assert "years" in found[2].error  # below the network's range
-    assert "not a picture" in found[3].error
+    assert "not an image" in found[3].error
     again = AgeStage(tmp_path, "insightface", {"path": str(path)})
     monkeypatch.setattr(again, "process", None)
     assert run_stage(again, rows, engine=LocalEngine(1), journal_dir=tmp_path / "j") == found

@@ -137,7 +137,7 @@ def test_unreadable_pictures_are_told_and_tried_again(pictures, network, tmp_pat
     root = tmp_path / "pictures"
     shutil.copytree(pictures[0], root)
     rows = pictures[1][:5]
-    (root / rows[2].path).write_bytes(b"no picture")
+    (root / rows[2].path).write_bytes(b"no image")
     stage = EmbedStage(root, "onnx", {"path": str(network)}, "ffhq_template")
     found = embed_images(stage, rows, tmp_path / "store", engine=LocalEngine(1))
     assert found.image_ids == [row.image_id for row in rows if row is not rows[2]]

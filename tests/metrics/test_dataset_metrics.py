@@ -237,7 +237,7 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     assert Colour.calls == calls
     save_png(tmp_path / "a0.png", pictures["gt", 0])  # changed behind the table's back
     fresh = score_datasets(rows, ["fid"], **{**options, "journal_dir": tmp_path / "fresh"}).set_index("method")
-    assert fresh["n"].to_dict() == {"a": 5, "b": 5}, "a changed picture is not taken for the recorded one"
+    assert fresh["n"].to_dict() == {"a": 5, "b": 5}, "a changed image is not taken for the recorded one"
     save_png(tmp_path / "a0.png", pictures["a", 0])
     np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
     stored = score_datasets(rows, ["fid_ffhq"], **options).set_index("method")

@@ -39,13 +39,13 @@ class World:
         first, second, third, _ = people
         self.references = {
             "face_0": [("jpg", first[1]), ("jpg", first[2]), ("jpg", first[3])],
-            "face_1": [("png", b"no picture"), ("jpg", second[1])],
+            "face_1": [("png", b"no image"), ("jpg", second[1])],
             "face_2": [("webp", as_webp(self.lq["face_2"])), ("jpg", third[1])],
             "face_3": [],
         }
         self.stranger = people[3][1]
         (folder / "lq").mkdir()
-        for stem, data in {**self.lq, "face_4": b"no picture either"}.items():
+        for stem, data in {**self.lq, "face_4": b"no image either"}.items():
             (folder / "lq" / f"{stem}.png").write_bytes(data)
         for name, place in PLACES.items():
             for stem, pictures in self.references.items():
@@ -147,9 +147,9 @@ def check_tables(root, world, benchmarks):
     assert set(imports.loc[imports["role"] == "reference", "source"]) == {"unknown"}
     broken = imports[imports["error"].notna()].set_index(["benchmark", "case_id", "role"])["error"]
     for name in benchmarks:
-        assert broken[name, "face_4", "lq"] == "not a picture"
+        assert broken[name, "face_4", "lq"] == "not an image"
         if name != "people":
-            assert broken[name, "face_1", "reference"] == "not a picture"
+            assert broken[name, "face_1", "reference"] == "not an image"
             assert broken[name, "face_2", "reference"] == "the low-quality image itself"
     assert len(broken) == sum(1 if name == "people" else 3 for name in benchmarks)
 
@@ -167,7 +167,7 @@ def test_every_layout_gives_the_same_cases(built, ffhqref, world, tmp_path):
         assert f"{said}layout of the references: {layout}" in done.stderr
         assert f"{said}5 references of 3 images, 2 images have none; source: unknown" in done.stderr
         assert f"{said}1 references not used, being the low-quality image itself, first " in done.stderr
-        assert f"{said}left out face_4: not a picture" in done.stderr
+        assert f"{said}left out face_4: not an image" in done.stderr
         if name != "pairs":
             assert f"{said}1 of 8 reference images belong to no low-quality image, first " in done.stderr
     assert "benchmark 'lfw_test_ref': 5 images, sources state 1711: this differs" in done.stderr

@@ -86,7 +86,7 @@ def test_an_unreadable_picture_costs_its_distances_and_nothing_else(built, ffhqr
     shutil.copytree(few_faces, faces)
     before = tables.read_table(built, "references")
     broken = before.loc[before["split"] == "train", "reference_id"].iloc[0]
-    (faces / f"{broken}.jpg").write_bytes(b"no picture")
+    (faces / f"{broken}.jpg").write_bytes(b"no image")
     done = ffhqref("build", f"root={root}", f"release={built}/FFHQ-Ref", *build_arguments(faces, sample_folder))
     assert done.returncode == 1, done.stderr
     references = tables.read_table(root, "references")

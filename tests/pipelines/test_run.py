@@ -157,7 +157,7 @@ def test_bad_pictures_are_recorded_skipped_and_counted(few_faces, ffhqref, tmp_p
     shutil.copytree(few_faces, folder)
     good = sorted(folder.glob("*.jpg"))
     (folder / "cut.png").write_bytes(good[0].read_bytes()[:5000])
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(folder / "small.png")
     Image.open(good[1]).convert("L").save(folder / "grey.png")
     done = ffhqref("run", "root=w", f"dataset.path={folder}", *FEW, "restorer=[lq]")
@@ -166,7 +166,7 @@ def test_bad_pictures_are_recorded_skipped_and_counted(few_faces, ffhqref, tmp_p
     images = tables.read_table(ffhqref.folder / "w", "images").set_index("image_id")
     assert images["error"].notna().sum() == 3
     assert {"cut", "text", "small"} == set(images.index[images["error"].notna()])
-    assert "left out: text.png: not a picture" in done.stderr
+    assert "left out: text.png: not an image" in done.stderr
     assert not tables.read_table(ffhqref.folder / "w", "leaderboard").empty
 
 

@@ -70,7 +70,7 @@ def test_wrong_values_end_before_any_work(ffhqref, tmp_path, arguments, said):
 
 def test_a_benchmark_without_any_usable_picture_says_why(made, few_faces, ffhqref, tmp_path):
     (tmp_path / "lq").mkdir()
-    (tmp_path / "lq" / "a.png").write_text("no picture")
+    (tmp_path / "lq" / "a.png").write_text("no image")
     root = tmp_path / "w"
     shutil.copytree(made, root)
     done = ffhqref("degrade", f"root={root}", "benchmark=[lfw_test]", f"benchmark.lfw_test.lq_folder={tmp_path}/lq")

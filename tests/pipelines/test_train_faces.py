@@ -206,7 +206,7 @@ def test_true_identities_of_any_data_set_guard_the_own_split(workspace, faces):
 
 
 def test_pictures_that_cannot_be_read_are_rows(workspace, faces):
-    (faces / "p34_0.jpg").write_bytes(b"no picture")
+    (faces / "p34_0.jpg").write_bytes(b"no image")
     (faces / "p35_0.jpg").unlink()
     with planned("prepare", workspace, faces) as (module, context):
         found = module.images_to_train_on(context, "prepare", ["train"])

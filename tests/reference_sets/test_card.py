@@ -23,7 +23,7 @@ def workspace(root, *, licence="CC BY 4.0", distances=1.0):
     names = list("abcdef")
     images = pd.DataFrame({"image_id": [*names, "g", "x", "y"]})
     images = images.assign(path=images["image_id"] + ".png", width=512, height=512, sha256="0" * 64, error=None)
-    images.loc[images["image_id"] == "x", "error"] = "not a picture"
+    images.loc[images["image_id"] == "x", "error"] = "not an image"
     images.loc[images["image_id"] == "y", "error"] = "10x10 pixels, at least 64 a side are needed"
     identities = pd.DataFrame(
         {
@@ -69,7 +69,7 @@ def test_counts_are_the_tables(tmp_path):
     assert dict(card.counts["val"]) == {"images": 0, "identities": 0, "targets": 0, "references": 0}
     assert dict(card.counts["test"]) == {"images": 4, "identities": 1, "targets": 2, "references": 3}
     assert dict(card.counts["all"]) == {"images": 6, "identities": 2, "targets": 4, "references": 5}
-    assert dict(card.left_out) == {"not a picture": 1, "too small": 1}
+    assert dict(card.left_out) == {"not an image": 1, "too small": 1}
     assert card.unknown_ages == 3
     assert card.licences == (("BY", "https://e.org/", 2, 1), (HOSTILE, "javascript:x", 1, 1))
     assert card.settings["build.max_distance"] == "0.4"

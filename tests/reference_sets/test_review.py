@@ -173,7 +173,7 @@ def test_nothing_leaves_a_narrow_screen(browser, workspace):
         ("target_id,reference_id,verdict\na,b,reject\na,,maybe\n", "line 3: verdict 'maybe'"),
         ("target_id,reference_id,verdict\n,b,reject\n", "line 2: target ''"),
         ("target_id,reference_id,verdict\na,a,reject\n", "line 2: target 'a' and reference 'a'"),
-        ("target_id,reference_id,verdict\n\na,z,reject\n", "line 3: there is no picture 'z'"),
+        ("target_id,reference_id,verdict\n\na,z,reject\n", "line 3: there is no image 'z'"),
         ("target_id,reference_id,verdict\na,b,reject\nb,a,accept\n", "line 3: says accept where line 2 says reject"),
         ('target_id,reference_id,verdict\n"a,b,reject\n', "line 2: no valid CSV"),
     ],

@@ -56,11 +56,11 @@ def test_suspicion_and_agreement_are_told_where_there_is_something_to_tell():
 
 @pytest.mark.parametrize(("broken", "named", "more"), [(0, 0, None), (5, 5, None), (7, 5, 2)])
 def test_at_most_five_pictures_are_named(broken, named, more):
-    errors = ["not a picture"] * broken + [None] * 3
+    errors = ["not an image"] * broken + [None] * 3
     paths = [f"{number}.png" for number in range(len(errors))]
     images = pd.DataFrame({"path": paths, "width": 512, "error": errors})
     lines = describe_images(images)
-    assert lines[:named] == [f"left out: {number}.png: not a picture" for number in range(named)]
+    assert lines[:named] == [f"left out: {number}.png: not an image" for number in range(named)]
     assert lines[named:] == ([f"left out: {more} more, see the column error of tables/images.parquet"] if more else [])
 
 
@@ -72,7 +72,7 @@ def test_a_release_takes_the_place_of_what_was_built():
     known = built.references[built.references["target_id"] != target]
     release = make_release(built.identities[built.identities["identity_id"].notna()], known)
     theirs, differences = imported(release, built, embeddings, dict.fromkeys(ids, 30.0))
-    assert theirs.identities["image_id"].tolist() == sorted(ids), "every picture, listed or not"
+    assert theirs.identities["image_id"].tolist() == sorted(ids), "every image, listed or not"
     assert theirs.pairs is built.pairs
     assert theirs.audit.empty
     assert np.allclose(theirs.references["age_gap"], 0)

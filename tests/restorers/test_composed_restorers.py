@@ -234,7 +234,7 @@ def test_parts_of_different_sizes_do_not_go_together(monkeypatch):
     monkeypatch.setattr(Noisy, "info", dataclasses.replace(Noisy.info, input_size=32))
     with pytest.raises(ConfigError, match=r"different sizes: \[32, 64\]"):
         make_restorer("chain", steps=[part(Noisy), part(Half)])
-    with pytest.raises(ConfigError, match="'Half' takes pictures of 64 pixels, not 32"):
+    with pytest.raises(ConfigError, match="'Half' takes images of 64 pixels, not 32"):
         make_restorer("tiled", of=part(Half), size=32, overlap=8)
 
 

@@ -99,7 +99,7 @@ def test_the_renderer_equals_diffusers_own_pipeline(files, requests, guidance_sc
     theirs = [resize(picture, 512) for picture in by_diffusers(folder, made, requests, guidance_scale)]
     for one, other in zip(mine, theirs, strict=True):
         assert one.shape == (512, 512, 3)
-        assert one.std() > 5, "a flat picture would show nothing"
+        assert one.std() > 5, "a flat image would show nothing"
         assert np.array_equal(one, other)
 
 

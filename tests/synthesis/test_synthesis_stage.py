@@ -25,7 +25,7 @@ CLUSTERS = (2, 2)
 class StubRenderer:
     """Grey images whose level says how similar they are: 200 is the same person, 0 is nobody like it."""
 
-    info = RendererInfo("stub", "grey pictures")
+    info = RendererInfo("stub", "grey images")
     signature = "stub:1"
     batch_size = 3
 
@@ -156,7 +156,7 @@ def test_a_rejected_picture_is_tried_again_with_another_seed_and_pose_and_every_
     for row in references[references["status"] == "accepted"].itertuples():
         assert sha256_file(room.folder / row.path) == row.sha256
     level = read_rgb(room.folder / "out" / reference_path("00000", 0, 0))[0, 0, 0]
-    assert level == 200, "the accepted attempt's picture lies there"
+    assert level == 200, "the accepted attempt's image lies there"
 
 
 def test_a_failure_takes_no_neighbour_along_and_tells_why(room):
@@ -252,7 +252,7 @@ def test_failures_are_tried_again_on_request_only(room):
 
 
 def test_normal_maps_are_asked_for_by_name_and_awaited(room):
-    room.renderer.info = RendererInfo("stub", "grey pictures", needs_normals=True)
+    room.renderer.info = RendererInfo("stub", "grey images", needs_normals=True)
     attempts, _ = room.go()
     row = attempts.iloc[0]
     assert row["error"] == f"no normal map {row['target_id']}/{row['pose_id']}.png: renderer 'stub' needs one"
@@ -288,7 +288,7 @@ def test_the_layout_on_disk_is_the_table(room):
     kept = set(accepted["path"].str.removeprefix("out/")) - {reference_path("00000", 1, 0)}
     assert remove_rejected(room.folder / "out", {"00000"}, kept) == [reference_path("00000", 1, 0)]
     assert len(set(read_layout(room.folder / "out"))) == len(found) - 1
-    assert remove_rejected(room.folder / "out", set(), set()) == [], "other targets' pictures stay"
+    assert remove_rejected(room.folder / "out", set(), set()) == [], "other targets' images stay"
 
 
 def test_a_renderer_of_another_class_is_taken_and_what_it_lacks_is_named():

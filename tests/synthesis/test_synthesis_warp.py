@@ -48,7 +48,7 @@ def test_a_turn_moves_the_nose_and_keeps_eyes_and_mouth_where_the_alignment_has_
     assert moved[2, 0] > 10.0
     assert np.abs(moved[[0, 1, 3, 4]].mean(axis=0)).max() < 1.5
     corner = displacement(np.array([0.0, 0.0]), FFHQ_POINTS, Change(yaw=15.0))
-    assert np.abs(corner).max() < 1.0, "the edge of the picture stays"
+    assert np.abs(corner).max() < 1.0, "the edge of the image stays"
     mirrored = displacement(FFHQ_POINTS, FFHQ_POINTS, Change(yaw=-15.0))
     assert moved[2, 0] == pytest.approx(-mirrored[2, 0], abs=0.1)
 
@@ -75,7 +75,7 @@ def test_pictures_follow_their_own_request_and_seed(renderer, faces):
         assert one.dtype == np.uint8
         assert np.array_equal(one, other)
     again = renderer.render([RenderRequest(faces[0], faces[1], None, 999)])[0]
-    assert not np.array_equal(again, together[0]), "a second try is another picture"
+    assert not np.array_equal(again, together[0]), "a second try is another image"
 
 
 def test_the_change_goes_towards_the_pose_within_limits(faces):

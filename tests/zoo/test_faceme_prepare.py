@@ -40,7 +40,7 @@ def row(path, name):
 def test_features_are_those_of_the_picture(stage, tmp_path, sample_folder):
     names = ["00000", "00001", "00006"]
     rows = [row(sample_folder / f"{name}.jpg", name) for name in names]
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     rows[1:1] = [row(tmp_path / "bad.png", "bad"), row(tmp_path / "absent.png", "absent")]
     stage.setup()
     results = stage.process(rows)

@@ -190,7 +190,7 @@ def test_a_case_that_cannot_be_done_is_a_row_and_takes_no_neighbour_along(tmp_pa
     assert {case: result.status for case, result in results.items()} == {
         "a": "ok", "grey": "failed", "black": "failed", "bad reference": "failed", "one reference": "failed", "b": "ok",
     }  # fmt: skip
-    assert results["grey"].error == "the LQ picture: no face found"
+    assert results["grey"].error == "the LQ image: no face found"
     assert "left eye" in results["black"].error
     assert results["bad reference"].error == "reference 2: no face found"
     assert "1 of at least 2" in results["one reference"].error
@@ -326,7 +326,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
         alignment_path=files["facexlib-awing"], detector_path=files["facexlib-retinaface-r50"],
     )  # fmt: skip
     assert set(restorer.weights_sha256) == {"dmdnet", *files} == set(restorer.info.weights)
-    with pytest.raises(ImageError, match=r"^the LQ picture: no face found$"):
+    with pytest.raises(ImageError, match=r"^the LQ image: no face found$"):
         restorer.restore(RestorationBatch(to_tensor([picture]), [torch.zeros(2, 3, 512, 512)], [0]))
     swapped = FacexlibLandmarks({**files, "facexlib-retinaface-r50": options["path"]})
     with pytest.raises(WeightsError, match="RetinaFace"):

@@ -190,7 +190,7 @@ def _path(text: str, where: str, allowed: Collection[str], needed: Collection[st
             )
     for name in needed:
         if name not in names:
-            raise _wrong(f"{where}: '{text}' needs {{{name}}}, or several pictures would have one name")
+            raise _wrong(f"{where}: '{text}' needs {{{name}}}, or several images would have one name")
 
 
 def _inside(text: str, where: str, place: str = "below the folder of the call, such as input/{id}.png") -> None:

@@ -137,7 +137,7 @@ def joint_info(name: str, summary: str, parts: Sequence[Part]) -> RestorerInfo:
     infos = [part.info for part in parts]
     sizes = sorted({info.input_size for info in infos if info.input_size is not None})
     if len(sizes) > 1:
-        raise ConfigError(f"restorer '{name}': its parts take pictures of different sizes: {sizes}")
+        raise ConfigError(f"restorer '{name}': its parts take images of different sizes: {sizes}")
     most = [info.max_references for info in infos]
     return RestorerInfo(
         name=name,

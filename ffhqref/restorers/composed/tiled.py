@@ -46,7 +46,7 @@ class Tiled(Composed):
             raise ConfigError(f"tiled: size={size} overlap={overlap}, expected whole numbers, 0 <= overlap < size")
         part = make_part(of, "of", device)
         if size is not None and part.info.input_size not in (None, size):
-            raise ConfigError(f"tiled: '{part.name}' takes pictures of {part.info.input_size} pixels, not {size}")
+            raise ConfigError(f"tiled: '{part.name}' takes images of {part.info.input_size} pixels, not {size}")
         self.size, self.overlap = size, overlap
         summary = part.name if size is None else f"{part.name} on tiles of {size} pixels"
         facts: dict[str, Any] = {} if size is None else {"input_size": None}

@@ -46,7 +46,7 @@ def part_boxes(landmarks: NDArray[np.floating], height: int = 512, width: int = 
         inside = x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
         if not inside or x2 // 8 <= x1 // 8 or y2 // 8 <= y1 // 8:
             raise ImageError(
-                f"the box of the {_NAMES[part]} is ({x1}, {y1}) to ({x2}, {y2}) in a picture of {width}x{height}: "
+                f"the box of the {_NAMES[part]} is ({x1}, {y1}) to ({x2}, {y2}) in an image of {width}x{height}: "
                 "its landmarks cannot be right"
             )
     return whole

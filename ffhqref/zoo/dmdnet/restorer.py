@@ -155,11 +155,11 @@ class DMDNetRestorer(NetworkRestorer):
     def _case(self, lq: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         height, width = lq.shape[1:]
         if height % 8 or width % 8:
-            raise ImageError(f"the LQ picture is {width}x{height}, its sides should be divisible by 8")
+            raise ImageError(f"the LQ image is {width}x{height}, its sides should be divisible by 8")
         given = references if self.mode == "specific" else references[:0]
         if self.mode == "specific" and len(given) < 2:
             raise ImageError(f"{len(given)} references, at least 2 are needed")
-        boxes = self._boxes(lq, "the LQ picture")
+        boxes = self._boxes(lq, "the LQ image")
         known = [
             (self._moved(picture), self._boxes(picture, f"reference {number}"))
             for number, picture in enumerate(given, start=1)

@@ -118,7 +118,7 @@ class DR2(DiffusionRestorer):
         theirs = self.enhancer.info
         if theirs.input_size not in (None, self.config.sr_size):
             raise ConfigError(
-                f"dr2: enhancer '{name}' takes pictures of side {theirs.input_size}, not sr_size {self.config.sr_size}"
+                f"dr2: enhancer '{name}' takes images of side {theirs.input_size}, not sr_size {self.config.sr_size}"
             )
         self.quantization = self.enhancer.quantization
         self.version = f"{self.version}+{name} {self.enhancer.version}"

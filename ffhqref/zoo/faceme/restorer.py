@@ -246,7 +246,7 @@ class FaceMeRestorer(NetworkRestorer):
         height, width = batch.lq.shape[2:]
         unit = self.model.reduction
         if height % unit or width % unit:
-            raise ImageError(f"faceme takes pictures whose sides are multiples of {unit}, not {width}x{height}")
+            raise ImageError(f"faceme takes images whose sides are multiples of {unit}, not {width}x{height}")
         made = []
         # one by one: the way through 8 bit would make a level of the differences that a batch makes
         for picture, references, seed in zip(batch.lq, batch.references, batch.seeds, strict=True):

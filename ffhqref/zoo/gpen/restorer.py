@@ -25,7 +25,7 @@ WEIGHTS = "gpen-bfr-512"
 
 INFO = RestorerInfo(
     name="gpen",
-    summary="StyleGAN2 generator whose noise inputs are the maps of an encoder of the LQ picture",
+    summary="StyleGAN2 generator whose noise inputs are the maps of an encoder of the LQ image",
     licence="none stated (weights); the implementation is Apache-2.0",
     commercial_use=False,
     trained_on=("FFHQ",),

@@ -47,7 +47,7 @@ class RealESRGAN(Restorer):
     """
 
     info = RestorerInfo(
-        name="realesrgan", summary="Real-ESRGAN x4 on the picture averaged down by 4", input_size=None,
+        name="realesrgan", summary="Real-ESRGAN x4 on the image averaged down by 4", input_size=None,
         licence="BSD-3-Clause", trained_on=("DIV2K", "Flickr2K", "OutdoorSceneTraining"), paper="arXiv:2107.10833",
         verified_against="looked at; PSNR near bicubic's on the sample faces",
     )  # fmt: skip

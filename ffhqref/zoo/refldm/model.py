@@ -352,7 +352,7 @@ class RefLDM:
         batch, _, height, width = lq.shape
         step = self.latent_factor * 2 ** (len(self.config.unet.channel_mult) - 1)
         if height % step or width % step:
-            raise ConfigError(f"picture sides must be multiples of {step} pixels, not {height}x{width}")
+            raise ConfigError(f"image sides must be multiples of {step} pixels, not {height}x{width}")
         wanted = (self.config.channels, height // self.latent_factor, width // self.latent_factor)
         if x_T.dim() != 4 or tuple(x_T.shape[1:]) != wanted or x_T.shape[0] not in (1, batch):
             raise ConfigError(f"x_T must be [{batch} or 1, {', '.join(map(str, wanted))}], not {list(x_T.shape)}")

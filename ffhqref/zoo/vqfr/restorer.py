@@ -31,7 +31,7 @@ WRAPPERS = ("params_ema", "params")
 
 INFO = RestorerInfo(
     name="vqfr",
-    summary="Codebook of high-quality texture, weighed against a branch that keeps to the LQ picture (version 2)",
+    summary="Codebook of high-quality texture, weighed against a branch that keeps to the LQ image (version 2)",
     licence="Apache-2.0 with third-party notes",
     trained_on=("FFHQ",),
     paper="Gu et al., VQFR, ECCV 2022, arXiv 2205.06803",
@@ -42,7 +42,7 @@ INFO = RestorerInfo(
 INFO_V1 = replace(
     INFO,
     name="vqfr_v1",
-    summary="Codebook of high-quality texture, warped onto the LQ picture (version 1)",
+    summary="Codebook of high-quality texture, warped onto the LQ image (version 1)",
     weights=("vqfr-v1",),
     verified_against="outputs of the published code on random weights of a reduced network, within 2e-5 relative",
 )

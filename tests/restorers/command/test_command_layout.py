@@ -13,7 +13,7 @@ from ffhqref.restorers.command.restorer import CommandRestorer
 from .conftest import SIDE, batch_of, outcome
 
 ECHO = '''
-"""Writes down what it was given, and the first picture as its output."""
+"""Writes down what it was given, and the first image as its output."""
 import json, os, shutil, sys
 run, out, *rest = sys.argv[1:]
 tree = sorted(os.path.relpath(os.path.join(d, f), run) for d, _, fs in os.walk(run) for f in fs)

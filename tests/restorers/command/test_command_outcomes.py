@@ -52,7 +52,7 @@ def test_a_crash_takes_no_neighbour_along(theirs, checkout, tmp_path, fault, wor
     [
         ("skip", "wrote no output/00002.png; its last line: No face in 00002.png, continue"),
         ("small", "wrote output/00002.png with 32x32 pixels, expected 64x64"),
-        ("text", "wrote what cannot be used: not a picture: output/00002.png"),
+        ("text", "wrote what cannot be used: not an image: output/00002.png"),
         ("half", "wrote what cannot be used: cannot be read"),
         ("link", "wrote output/00002.png as a link that leaves the folder of the call"),
         ("directory", "wrote no output/00002.png"),

@@ -27,7 +27,7 @@ from .conftest import RECIPE, calls
         ({"commands": [["{python}", "inferense.py"]]}, "no file .*inferense.py, which it runs"),
         ({"lq": "/tmp/{id}.png"}, "must be a path below the folder"),
         ({"lq": "../{id}.png"}, "must be a path below the folder"),
-        ({"lq": "input.png"}, "needs {id}, or several pictures would have one name"),
+        ({"lq": "input.png"}, "needs {id}, or several images would have one name"),
         ({"output": "../../{id}.png"}, "must be a path below the folder"),
         ({"output": "{run}/{id}.png"}, "may have {id}, not '{run}'"),
         ({"files": {"../list.txt": "{lq}"}}, "must be a path below the folder"),

@@ -127,11 +127,11 @@ def test_changed_missing_and_damaged_inputs_are_rows(tmp_path, rows):
     (tmp_path / rows[1]["lq_path"]).unlink()
     rows[2]["reference_sha256"] = ["0" * 64, rows[2]["reference_sha256"][1]]
     text = tmp_path / "lq" / "3.png"
-    text.write_text("no picture")
+    text.write_text("no image")
     rows[3]["lq_sha256"] = sha256_file(text)
     results, _ = run(tmp_path, rows)
     assert [result["status"] for result in results] == ["failed"] * 4 + ["ok"]
-    for result, words in zip(results, ("changed since", "1.png", "changed since", "not a picture"), strict=False):
+    for result, words in zip(results, ("changed since", "1.png", "changed since", "not an image"), strict=False):
         assert words in result["error"]
         assert "\n" not in result["error"]
 

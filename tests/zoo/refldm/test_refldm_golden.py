@@ -122,7 +122,7 @@ def test_image(sampled, model):
 
     if relative(_unit(model.decode(latent)), stored["image"]) < TOLERANCE:
         return
-    assert 0 < len(tied) <= 6, "the picture differs, and no tie explains it"
+    assert 0 < len(tied) <= 6, "the image differs, and no tie explains it"
     shape = (latent.shape[0], *latent.shape[2:])
     for choice in itertools.product((first, second), repeat=len(tied)):
         indices = theirs.clone()
@@ -133,7 +133,7 @@ def test_image(sampled, model):
             image = model.first_stage.decode_codes(latent + (codes - latent))
         if relative(_unit(image), stored["image"]) < TOLERANCE:
             return
-    pytest.fail("the picture differs for every choice among the tied codes")
+    pytest.fail("the image differs for every choice among the tied codes")
 
 
 def test_golden_picture_from_golden_latent(sampled, model):
