@@ -170,7 +170,7 @@ def ours(way: str, folder: Path, options: argparse.Namespace) -> list[tuple[floa
     moments = [now()]
     with tempfile.TemporaryDirectory() as made:
         # One step short of the end, where the state is saved.
-        train(task, source, made, told=lambda *_: moments.append(now()))
+        train(task, source, made, callback=lambda *_: moments.append(now()))
     return moments
 
 
