@@ -273,9 +273,9 @@ def decoded(monkeypatch):
 
     files, open_image = [], Image.open
 
-    def counted(source, *arguments):
+    def counted(source, **options):
         files.append(sha256_bytes(source.getvalue()))
-        return open_image(source, *arguments)
+        return open_image(source, **options)
 
     monkeypatch.setattr(Image, "open", counted)
     return files

@@ -131,5 +131,5 @@ def test_no_ages_is_said(workspace, ffhqref):
     config = tables.read_metadata(workspace, "references")["config"]
     made.write("references", made.read("references"), inputs=("identities", "ages"), config=config)
     line = one_line(ffhqref("degrade", f"root={workspace}", SETS))
-    assert "the ages of 0 of" in line
+    assert "of no target and reference both ages are known; give dataset.ages=FILE" in line
     assert "dataset.ages=FILE" in line

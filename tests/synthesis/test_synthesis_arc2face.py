@@ -182,7 +182,7 @@ def test_wrong_configs_are_refused_in_one_line(files, tmp_path):
         Arc2FaceConfig.of({"unett": {}})
     with pytest.raises(ConfigError, match="must hold token 1014 once"):
         Arc2FaceConfig.of({"prompt": [1, 2]})
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"no such file: .*none\.json"):
         Arc2FaceConfig.of(tmp_path / "none.json")
     with pytest.raises(ConfigError, match="precision=half"):
         make_renderer("arc2face", **options(folder, precision="half"))

@@ -211,4 +211,4 @@ def test_dry_run_finds_each_fault(kind, words):
 def test_dry_run_finds_nothing_in_a_good_one_and_shows_it_no_ground_truth():
     assert check_restorer(Good()) == []
     fields = {field.name for field in dataclasses.fields(RestorationBatch)}
-    assert fields == {"lq", "references", "seeds", "case_ids", "ages"}
+    assert fields == {"lq", "references", "seeds", "case_ids", "ages", "files"}
