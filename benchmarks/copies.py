@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ffhqref.core.conf import SAMPLE_ROOT
 from ffhqref.core.images import read_rgb, resize
-from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.reference_sets.registration import CORRELATION, Photograph, likeness
 
 Image8 = NDArray[np.uint8]

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ffhqref.core.conf import SAMPLE_ROOT
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import read_rgb
-from ffhqref.datasets.builtin import SAMPLE_ROOT
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.engine import LocalEngine
 from ffhqref.faces.crops import crop_faces

@@ -26,7 +26,8 @@ from ffhqref.core.images import save_png
 from ffhqref.leaderboard.html import render_html
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.render import csv_table, latex_tables, markdown_tables
-from ffhqref.leaderboard.report import MetricFacts, Report
+from ffhqref.leaderboard.report import Report
+from ffhqref.leaderboard.report_data import MetricFacts
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = [

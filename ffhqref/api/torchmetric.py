@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ffhqref.api.metrics import MetricFunction
+    class CaseFunction(Protocol):
+        """A metric as a function of outputs, `ffhqref.api.metrics.MetricFunction`."""
+
+        @property
+        def signature(self) -> str:
+            """Everything the value depends on."""
+
+        @property
+        def higher_is_better(self) -> bool:
+            """Direction."""
+
+        def __call__(self, output: Any, *, gt: Any = None, lq: Any = None, references: Any = None) -> Any:
+            """Return the value of one output, or of each of several."""
 
     class CaseMean(Protocol):
         """A ``torchmetrics.Metric`` with the mean of one of our metrics over cases."""
@@ -35,7 +47,7 @@ if TYPE_CHECKING:
             """Gather the cases of all processes."""
 
 
-def make_case_mean(function: MetricFunction) -> CaseMean:
+def make_case_mean(function: CaseFunction) -> CaseMean:
     """Return a ``torchmetrics.Metric`` of a metric.
 
     Raises:
@@ -66,7 +78,7 @@ def _kind() -> Any:
         values: list[torch.Tensor] | torch.Tensor
         """float64, the cases of this process; one tensor of all processes while they are gathered."""
 
-        def __init__(self, function: MetricFunction, **options: Any) -> None:
+        def __init__(self, function: CaseFunction, **options: Any) -> None:
             super().__init__(**options)
             self.function = function
             self.signature = function.signature

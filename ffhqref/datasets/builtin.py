@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ffhqref.core.conf import SAMPLE_ROOT
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.ages import Ages, read_ages
 from ffhqref.datasets.attributes import Attributes, read_attributes
@@ -17,8 +18,6 @@ from ffhqref.datasets.user_table import read_user_table
 
 FOLDERS = "folders"
 """In place of a table of people: the folder that an image lies in names its person."""
-
-SAMPLE_ROOT = Path(__file__).parent / "sample"
 
 
 def sample() -> Dataset:

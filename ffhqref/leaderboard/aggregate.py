@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.leaderboard.case_values import CaseValues
-    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import ReportData
     from ffhqref.leaderboard.statistics import PairedTests
 
 N = TypeVar("N", np.float64, np.int64)
@@ -66,12 +66,12 @@ class Analysis:
     ``better`` (the method, or None while the order is open), ``n, n_identities``."""
 
 
-def analyse(report: Report) -> Analysis:
+def analyse(report: ReportData) -> Analysis:
     """Rank methods within each benchmark and metric.
 
     How cases without a finite value count is said by `ffhqref.leaderboard.case_values.RULE`; `Analysis.details` holds
     the means by both policies. A method that was not run on every case is shown without a rank: means over different
-    cases cannot be ordered. Baselines (`Report.baselines`) are tested against the methods and have no rank.
+    cases cannot be ordered. Baselines (`ReportData.baselines`) are tested against the methods and have no rank.
 
     Raises:
         ConfigError: a metric without direction.
@@ -109,7 +109,7 @@ _COMPARISON_COLUMNS = (
 class _Facts:
     """What the leaderboard says of a method or a metric beside its mean."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ReportData) -> None:
         self.report = report
         timed = report.restorations.dropna(subset=["seconds"])  # first calls, which load, have none
         well = timed[timed["status"] == "ok"]
@@ -135,7 +135,7 @@ class _Facts:
 class _Means:
     """Means, intervals and ranks of one benchmark, with failures as the worst value and without them."""
 
-    def __init__(self, block: CaseValues, report: Report) -> None:
+    def __init__(self, block: CaseValues, report: ReportData) -> None:
         self.block, self.n_bootstrap = block, report.options.n_bootstrap
         self.seed = case_seed(report.seed, "leaderboard", block.benchmark)
         self.sign = block.sign
@@ -248,7 +248,7 @@ def _comparison_frame(
     )
 
 
-def _whole_set_rows(report: Report, about: _Facts) -> Iterator[BoardRow]:
+def _whole_set_rows(report: ReportData, about: _Facts) -> Iterator[BoardRow]:
     """Yield the rows of metrics that have one value a benchmark: ranked, without an interval.
 
     Such a distance depends on the number of images and cannot count a failure: a method with fewer images than

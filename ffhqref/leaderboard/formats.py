@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
-from ffhqref.core.registry import Registry
+from ffhqref.leaderboard import FORMATS
 
 if TYPE_CHECKING:
     from ffhqref.leaderboard.report import Report
@@ -30,19 +30,6 @@ class ReportFormat(ABC):
     @abstractmethod
     def write(self, report: Report, folder: Path) -> Written:
         """Write the report into a folder, each file atomically."""
-
-
-FORMATS: Registry[type[ReportFormat]] = Registry(
-    "report format",
-    {
-        "csv": "ffhqref.leaderboard.formats:CsvFormat",
-        "figures": "ffhqref.leaderboard.plots.figures:FiguresFormat",
-        "html": "ffhqref.leaderboard.html:HtmlFormat",
-        "latex": "ffhqref.leaderboard.formats:LatexFormat",
-        "markdown": "ffhqref.leaderboard.formats:MarkdownFormat",
-    },
-    "ffhqref.report_formats",
-)
 
 
 class TextFormat(ReportFormat):

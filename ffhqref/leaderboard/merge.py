@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ffhqref.leaderboard.published import BenchmarkInfo
-    from ffhqref.leaderboard.report import MetricFacts, Report
+    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import MetricFacts
 
 T = TypeVar("T")
 

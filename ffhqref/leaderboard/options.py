@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from ffhqref.core.options import Options
-from ffhqref.leaderboard.formats import FORMATS
+from ffhqref.leaderboard import FORMATS
 
 FailurePolicy = Literal["worst", "excluded"]
 FAILURE_POLICIES: tuple[FailurePolicy, ...] = get_args(FailurePolicy)

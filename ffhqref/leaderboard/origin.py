@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import ReportData
 
 T = TypeVar("T")
+R = TypeVar("R", bound="ReportData")
 
 VERSIONS = ("ffhqref", "torch", "numpy", "opencv-python-headless", "pillow", "scipy", "onnxruntime", "pyiqa")
 """Packages whose versions are told beside the numbers; all are in the provenance of the tables."""
@@ -30,7 +31,7 @@ def command_line() -> str:
     return shlex.join([*name.split(), *arguments]) if name.startswith("ffhqref ") else ""
 
 
-def origin(report: Report) -> list[tuple[str, str]]:
+def origin(report: ReportData) -> list[tuple[str, str]]:
     """Return what a reader wants to know first of where the numbers are from: (what, in words)."""
     tables = [facts for facts in report.provenance.values() if facts.get("table") in ("restorations", "scores")]
     days = sorted({str(facts["created"])[:10] for facts in tables if facts.get("created")})
@@ -52,7 +53,7 @@ def origin(report: Report) -> list[tuple[str, str]]:
     return [(what, text) for what, text in lines if text]
 
 
-def machines(report: Report) -> list[str]:
+def machines(report: ReportData) -> list[str]:
     """Return device and system of each machine that restored."""
     systems = sorted({str(f["platform"]) for f in report.provenance.values() if f.get("table") == "restorations"})
     found = report.restorations["device"].dropna().astype(str).unique() if "device" in report.restorations else ()
@@ -75,7 +76,7 @@ def short_names(folders: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-def without_places(report: Report, names: Mapping[str, str]) -> Report:
+def without_places(report: R, names: Mapping[str, str]) -> R:
     """Return a report whose texts name no folder of this machine; paths of images, which no page shows, stay.
 
     Args:

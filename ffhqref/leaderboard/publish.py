@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.engine import Journal
-from ffhqref.leaderboard.formats import FORMATS, write_report
+from ffhqref.leaderboard import FORMATS
+from ffhqref.leaderboard.formats import write_report
 from ffhqref.leaderboard.merge import merge_reports
 from ffhqref.leaderboard.origin import command_line, short_names, without_places
 from ffhqref.leaderboard.reading import read_facts, read_report

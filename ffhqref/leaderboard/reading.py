@@ -13,7 +13,8 @@ from ffhqref.leaderboard.case_values import CASE
 from ffhqref.leaderboard.methods import read_methods
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
-from ffhqref.leaderboard.report import MetricFacts, Report
+from ffhqref.leaderboard.report import Report
+from ffhqref.leaderboard.report_data import MetricFacts
 from ffhqref.reference_sets.agesets import LABEL
 from ffhqref.store.tables import read_metadata
 

@@ -1,18 +1,17 @@
-"""A report: the tables of one or several workspaces, and all that follows from them."""
+"""A report: all that follows from the tables of one or several workspaces."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.leaderboard.aggregate import Analysis, analyse
-from ffhqref.leaderboard.case_values import CaseValues, case_values
-from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.origin import origin
 from ffhqref.leaderboard.pairs import pair_tables
-from ffhqref.leaderboard.published import match_published, published_rows
+from ffhqref.leaderboard.published import published_rows
+from ffhqref.leaderboard.report_data import ReportData
 from ffhqref.leaderboard.subgroups import bins, case_features, paired_benchmarks, subgroup_means
 from ffhqref.leaderboard.summary import identity_gate
 from ffhqref.leaderboard.view import Arrangement, tables
@@ -23,77 +22,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.pairs import PairTable
-    from ffhqref.leaderboard.published import BenchmarkInfo, PublishedRow
+    from ffhqref.leaderboard.published import PublishedRow
     from ffhqref.leaderboard.view import BenchmarkTable
-    from ffhqref.restorers.base import RestorerInfo
 
 T = TypeVar("T")
 
-BASELINES = ("lq", "reference")
-"""Restorers that give back what they were given: the scale on which methods are read, and no methods."""
-
 
 @dataclass(frozen=True)
-class MetricFacts:
-    """What a report knows of a metric beside its values."""
-
-    higher_is_better: bool
-    signature: str = ""
-    unavailable: str = ""
-    """Why it could not run; empty: it ran."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything a report shows: what it is made of as fields, what follows as properties, each computed once.
-
-    Paths in the frames are absolute, so that those of several workspaces cannot be mixed up.
-    """
-
-    name: str
-    """The workspace, for messages."""
-    scores: pd.DataFrame
-    cases: pd.DataFrame
-    restorations: pd.DataFrame
-    metrics: Mapping[str, MetricFacts]
-    benchmarks: Mapping[str, BenchmarkInfo] = field(default_factory=dict)
-    methods: Mapping[str, MethodFacts] = field(default_factory=dict)
-    age_pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Title to two benchmarks that differ in the age of the references only."""
-    references: pd.DataFrame | None = None
-    degradations: pd.DataFrame | None = None
-    attributes: pd.DataFrame | None = None
-    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Table (with its workspace before it after a merge) to its metadata."""
-    options: ReportOptions = field(default_factory=ReportOptions)
-    seed: int = 0
-    """Of all resampling."""
-    command: str = ""
-    """That made it; empty: not known."""
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    """Image to its recorded hash: a page shows no other file, whatever path a table names."""
-
-    @property
-    def directions(self) -> dict[str, bool]:
-        """Metric to whether higher is better."""
-        return {name: metric.higher_is_better for name, metric in self.metrics.items()}
-
-    @property
-    def signatures(self) -> dict[str, str]:
-        """Metric that ran to its signature."""
-        return {name: metric.signature for name, metric in self.metrics.items() if metric.signature}
-
-    @property
-    def title(self) -> str:
-        """Title of the page."""
-        return f"Face restoration on {' and '.join(self._of_datasets('name')) or self.name}"
-
-    @property
-    def credit(self) -> str:
-        """Whose images are shown and under what licence."""
-        return "; ".join(self._of_datasets("attribution", "licence"))
+class Report(ReportData):
+    """Everything a report shows: what it is made of as fields, what follows as properties, each computed once."""
 
     @cached_property
     def notes(self) -> dict[str, dict[str, str]]:
@@ -107,33 +45,11 @@ class Report:
             mine |= {metric: "; ".join(filter(None, (mine.get(metric), told))) for metric, told in block.told().items()}
         return notes
 
-    def _of_datasets(self, *keys: str) -> list[str]:
-        """Return the first known fact of each data set, each once."""
-        told = [facts["dataset"] for facts in self.provenance.values() if facts.get("table") == "images"]
-        return list(dict.fromkeys(next((dataset[key] for key in keys if dataset[key]), "") for dataset in told))
-
-    @cached_property
-    def blocks(self) -> tuple[CaseValues, ...]:
-        """The scores of each benchmark as arrays."""
-        pairs = self.age_pairs.values()
-        return case_values(self.scores, self.cases, self.restorations, self.directions, pairs)
-
-    @cached_property
-    def published(self) -> pd.DataFrame:
-        """See `match_published`."""
-        methods = {method: self.methods.get(method) for method in sorted(self.scores["method"].unique())}
-        return match_published(self.benchmarks, methods, self.signatures)
-
     @cached_property
     def published_rows(self) -> dict[str, list[PublishedRow]]:
         """Benchmark to what papers print for its set and level, where they print anything."""
         found = {name: published_rows(info, self.signatures) for name, info in self.benchmarks.items()}
         return {name: rows for name, rows in found.items() if rows}
-
-    @property
-    def infos(self) -> dict[str, RestorerInfo]:
-        """Method to its description."""
-        return {name: method.info for name, method in self.methods.items()}
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -144,12 +60,6 @@ class Report:
     def leaderboard(self) -> pd.DataFrame:
         """The table ``leaderboard``."""
         return self.analysis.leaderboard
-
-    @property
-    def baselines(self) -> tuple[str, ...]:
-        """Methods that are shown in a block of their own and not ranked."""
-        kinds = {name: (method.kind or method.info.name) for name, method in self.methods.items()}
-        return tuple(name for name in sorted(self.scores["method"].unique()) if kinds.get(name, name) in BASELINES)
 
     @property
     def arrangement(self) -> Arrangement:
@@ -204,7 +114,7 @@ class Report:
         scored = self.scores.loc[self.scores["status"] == "ok", "metric"]
         if gate is None or gate.metric not in set(scored):
             return None
-        return identity_gate(self, gate)
+        return identity_gate(self, self.leaderboard, gate)
 
     @cached_property
     def age_comparisons(self) -> dict[str, pd.DataFrame]:

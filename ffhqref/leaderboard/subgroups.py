@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ffhqref.leaderboard.case_values import CaseValues
     from ffhqref.leaderboard.options import FailurePolicy
-    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import ReportData
 
 AGE_GAP_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 120.0)
 """Years between a target and the references it is restored with: the mean of the gaps without sign."""
@@ -225,7 +225,7 @@ def subgroup_means(
     return frame[frame["n"] > 0].reset_index(drop=True)
 
 
-def paired_benchmarks(report: Report, first: str, second: str) -> pd.DataFrame:
+def paired_benchmarks(report: ReportData, first: str, second: str) -> pd.DataFrame:
     """Compare every method under two conditions on the targets they share, such as same-age and cross-age references.
 
     Args:

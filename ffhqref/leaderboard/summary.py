@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.leaderboard.options import IdentityGate
-    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import ReportData
 
 
-def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
+def identity_gate(report: ReportData, board: pd.DataFrame, gate: IdentityGate) -> pd.DataFrame:
     """Rank by quality the methods that pass an identity gate.
 
     Args:
-        report: its quality metrics' ranks, taken anew among the methods that pass, are averaged.
+        report: its scores.
+        board: its leaderboard; the ranks of the quality metrics, taken anew among the methods that pass, are averaged.
         gate: the gate.
 
     Returns:
@@ -41,7 +42,7 @@ def identity_gate(report: Report, gate: IdentityGate) -> pd.DataFrame:
     """
     import pandas as pd
 
-    board, quality = report.leaderboard, report.options.quality
+    quality = report.options.quality
     rows = []
     for block in report.blocks:
         if gate.metric not in block.metrics:

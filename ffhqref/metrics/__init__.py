@@ -35,7 +35,7 @@ METRICS: Registry[Callable[..., object]] = Registry(
         "ids_ref_best": "ffhqref.metrics.identity:BestReferenceIDS",
         "ids_ref_mean": "ffhqref.metrics.identity:MeanReferenceIDS",
         "ids_refldm": "ffhqref.metrics.identity:RefldmIDS",
-        "ids_grey_r18": "ffhqref.metrics.identity:GreyAngle",
+        "ids_grey_r18": "ffhqref.metrics.grey_arcface:GreyAngle",
     },
     "ffhqref.metrics",
 )

@@ -24,6 +24,7 @@ from ffhqref.core.registry import Registry
 from ffhqref.core.seeding import case_seed
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.weights import files as weights
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.tensors import opened, read_bytes, scan
 
 if TYPE_CHECKING:
@@ -85,9 +86,7 @@ class InceptionFeatures(ImageFeatures):
         self.device = self._runtime.device
         if importlib.util.find_spec("torch_fidelity") is None:
             raise DependencyError("FID and KID need the package torch-fidelity: pip install 'ffhqref[fid]'")
-        file = weights.require(
-            "inception-fid", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
-        )
+        file = obtain("inception-fid", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
         self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"inception-v3 2048|{file.signature}|clean bicubic 299|v1"
@@ -202,7 +201,7 @@ class FFHQFID(DatasetMetric):
         super().__init__(runtime, seed, features)
         runtime = runtime or MetricRuntime()
         self._statistics = stored_statistics("ffhq-fid-statistics", runtime=runtime)
-        file = weights.require("ffhq-fid-statistics", folder=runtime.weights_dir, download=runtime.download)
+        file = obtain("ffhq-fid-statistics", folder=runtime.weights_dir, download=runtime.download)
         self.signature = f"fid_ffhq|{self.features.signature}|vs ffhq 70k at 512 {file.signature}|v1"
 
     def __call__(self, features: NDArray[np.float32], reference: NDArray[np.float32] | None) -> SetScore:
@@ -285,7 +284,7 @@ def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Mom
     """
     runtime = runtime or MetricRuntime()
     named = name in weights.registry()
-    file = weights.require(name if named else "ffhq-fid-statistics", path=None if named else name,
+    file = obtain(name if named else "ffhq-fid-statistics", path=None if named else name,
                            folder=runtime.weights_dir, download=runtime.download)  # fmt: skip
     with parsing(file.path, WeightsError, "expected FID statistics, mu [D] and sigma [D, D]"):
         with np.load(io.BytesIO(read_bytes(file)), allow_pickle=False) as stored:

@@ -19,7 +19,7 @@ from ffhqref.core.errors import DependencyError
 from ffhqref.core.images import to_uint8
 from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
-from ffhqref.weights import files as weights
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class Landmarks:
     def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
         self._runtime = runtime or MetricRuntime()
         _need_facexlib("lmd")
-        file = weights.require(
-            "facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
-        )
+        file = obtain("facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
         self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"awing 98 points|{file.signature}"
@@ -144,9 +142,7 @@ class FaceLPIPS(Metric):
         self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
         _need_facexlib("flpips_parsenet")
-        file = weights.require(
-            "facexlib-parsenet", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
-        )
+        file = obtain("facexlib-parsenet", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
         self._path = file
         self._lpips = LPIPS("vgg", backbone_path, self._runtime)
         self._parser: torch.nn.Module | None = None

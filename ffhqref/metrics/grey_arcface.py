@@ -16,8 +16,8 @@ import numpy as np
 from ffhqref.core.images import to_uint8
 from ffhqref.metrics._pixels import png_grey
 from ffhqref.metrics.base import MetricRuntime
-from ffhqref.metrics.identity import FaceEmbedder
-from ffhqref.weights import files as weights
+from ffhqref.metrics.identity import EmbeddingCache, FaceEmbedder, IdentityMetric
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class GreyEmbedder(FaceEmbedder):
     def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
         self._runtime = runtime or MetricRuntime()
         self.device = self._runtime.device
-        file = weights.require(
-            "arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download
-        )
+        file = obtain("arcface-grey-r18", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
         self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"grey-resnet18:{file.signature}|crop=whole image libpng-grey 128 bilinear"
@@ -116,3 +114,24 @@ class GreyEmbedder(FaceEmbedder):
         values = torch.from_numpy((small - 127.5) / 127.5)[None, None].to(self._runtime.device)
         with torch.inference_mode():
             return np.asarray(self._network(values)[0].cpu().numpy(), dtype=np.float32)
+
+
+class GreyAngle(IdentityMetric):
+    """The "Deg" of the VQFR family: angle of grey ResNet-18 vectors against the ground truth.
+
+    Args:
+        path: ``resnet18_110.pth``; None: found through ``ffhqref.weights.files``.
+        drop_identical: leave pairs under 1 degree out, as the published script leaves them out of its mean. Off by
+            default: a mean over fewer cases flatters.
+        runtime: where weights lie and the network runs.
+    """
+
+    higher_is_better = False
+    unit = "degrees"
+
+    def __init__(
+        self, path: str | Path | None = None, drop_identical: bool = False, runtime: MetricRuntime | None = None
+    ) -> None:
+        self._configure(
+            EmbeddingCache(GreyEmbedder(path, runtime)), "gt", "degrees", drop_below=1.0 if drop_identical else None
+        )

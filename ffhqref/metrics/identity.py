@@ -20,7 +20,7 @@ from ffhqref.faces.crops import check_crop
 from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
 from ffhqref.faces.onnx_input import input_rule
 from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
-from ffhqref.weights import files as weights
+from ffhqref.weights.fetch import obtain
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ class RefldmEmbedder(FaceEmbedder):
         std: float | None = None,
     ) -> None:
         runtime = runtime or MetricRuntime()
-        file = weights.require("webface-r50", path=path, folder=runtime.weights_dir, download=runtime.download)
+        file = obtain("webface-r50", path=path, folder=runtime.weights_dir, download=runtime.download)
         self._path = file
         self._embedder: OnnxEmbedder | None = None
         self.device = runtime.device if runtime.device.startswith("cuda") and onnxruntime_has_cuda() else "cpu"
@@ -301,29 +301,6 @@ class RefldmIDS(IdentityMetric):
     ) -> None:
         self.describe({"target": target})
         self._configure(EmbeddingCache(RefldmEmbedder(path, runtime, mean, std)), target, "cosine")
-
-
-class GreyAngle(IdentityMetric):
-    """The "Deg" of the VQFR family: angle of grey ResNet-18 vectors against the ground truth.
-
-    Args:
-        path: ``resnet18_110.pth``; None: found through ``ffhqref.weights.files``.
-        drop_identical: leave pairs under 1 degree out, as the published script leaves them out of its mean. Off by
-            default: a mean over fewer cases flatters.
-        runtime: where weights lie and the network runs.
-    """
-
-    higher_is_better = False
-    unit = "degrees"
-
-    def __init__(
-        self, path: str | Path | None = None, drop_identical: bool = False, runtime: MetricRuntime | None = None
-    ) -> None:
-        from ffhqref.metrics.grey_arcface import GreyEmbedder
-
-        self._configure(
-            EmbeddingCache(GreyEmbedder(path, runtime)), "gt", "degrees", drop_below=1.0 if drop_identical else None
-        )
 
 
 def share_caches(metrics: Sequence[Metric]) -> None:

@@ -31,6 +31,7 @@ from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, DependencyError, FfhqrefError, WeightsError, did_you_mean
 from ffhqref.metrics.base import Metric, MetricBatch, MetricRuntime, MetricTraits, ground_truth
 from ffhqref.weights import files as weights
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.tensors import opened, read_bytes, scan
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class PyiqaMetric(Metric):
                 f"trust them: +metric.NAME={{name: 'pyiqa:{name}', allow_remote_code: true}}"
             )
         if name in _PLAIN:  # importing pyiqa takes seconds: only when there is work to do
-            file = weights.require(name, folder=self._runtime.weights_dir, download=self._runtime.download)
+            file = obtain(name, folder=self._runtime.weights_dir, download=self._runtime.download)
             self.signature = f"pyiqa:{name}|pyiqa {version}|{file.signature}|rgb|v1"
             return
         network, files = _build(name, self._here())
@@ -239,7 +240,7 @@ class _Given:
         item = weights.by_filename(re.sub(r"\?.*$", "", os.path.basename(urlparse(url).path)))  # noqa: PTH119
         if not item.sources:
             item = weights.WeightFile(item.name, item.filename, sources=(url,), folders=item.folders)
-        found = weights.require(item, folder=self.runtime.weights_dir, download=self.runtime.download)
+        found = obtain(item, folder=self.runtime.weights_dir, download=self.runtime.download)
         self.signatures.append(found.signature)
         place = Path(destination)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
-from ffhqref.weights import files as weights
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.tensors import load_tensors
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ffhqref.metrics.perceptual_networks import FeatureDistance
+    from ffhqref.weights import files as weights
 
 _BACKBONES = {"vgg": "vgg16-imagenet", "alex": "alexnet-imagenet"}
 
@@ -84,9 +85,7 @@ class LPIPS(_FeatureMetric):
         if net not in _BACKBONES:
             raise ConfigError(f"lpips: network '{net}' is not known, expected vgg or alex")
         self.net = net
-        file = weights.require(
-            _BACKBONES[net], path=path, folder=self._runtime.weights_dir, download=self._runtime.download
-        )
+        file = obtain(_BACKBONES[net], path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
         self._path = file
         self.signature = f"lpips|{net}|heads v0.1|{file.signature}|rgb|vs gt|v1"
 
@@ -131,8 +130,8 @@ class DISTS(_FeatureMetric):
     ) -> None:
         super().__init__(runtime)
         folder, download = self._runtime.weights_dir, self._runtime.download
-        backbone = weights.require("vgg16-imagenet", path=backbone_path, folder=folder, download=download)
-        head = weights.require("dists", path=path, folder=folder, download=download)
+        backbone = obtain("vgg16-imagenet", path=backbone_path, folder=folder, download=download)
+        head = obtain("dists", path=path, folder=folder, download=download)
         self._backbone_path, self._path = backbone, head
         self.signature = f"dists|{backbone.signature}|{head.signature}|rgb|vs gt|v1"
 

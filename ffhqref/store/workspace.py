@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffhqref.core.conf import SAMPLE_ROOT
 from ffhqref.core.errors import ConfigError, FfhqrefError, TableError
 from ffhqref.core.files import open_own, sweep
 from ffhqref.core.hashing import sha256_file
@@ -148,8 +149,6 @@ class Workspace:
         if self._dataset_root is None:
             recorded = str(tables.read_metadata(self.root, "images").get("dataset_root", ""))
             if recorded == "package:sample":
-                from ffhqref.datasets.builtin import SAMPLE_ROOT
-
                 self._dataset_root = SAMPLE_ROOT
             elif recorded.startswith(OWN):
                 self._dataset_root = self.root / recorded.removeprefix(OWN)

@@ -13,7 +13,7 @@ from ffhqref.core.errors import WeightsError
 from ffhqref.core.files import open_own, settle
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.weights.download import Progress, cause, resume, silence
-from ffhqref.weights.files import OFFLINE, WeightFile, Weights, entry, home, offline, records, require
+from ffhqref.weights.files import OFFLINE, WeightFile, Weights, entry, find, home, offline, records, require
 from ffhqref.weights.intact import why_broken, why_foreign
 from ffhqref.weights.locks import alone
 from ffhqref.weights.recorded import Recorded, forget, keep, sha256_open, stamp
@@ -61,6 +61,29 @@ def fetch(
             return job.run()
     except OSError as error:
         raise WeightsError(f"weights '{item.name}': cannot write to {target.parent}: {error.strerror}") from None
+
+
+def obtain(
+    name: str | WeightFile,
+    *,
+    path: str | Path | None = None,
+    folder: str | Path | None = None,
+    download: bool = False,
+) -> Weights:
+    """Return a weight file as `require` does, fetched first where it is absent and may be.
+
+    Args:
+        name: registry name, or an entry from `ffhqref.weights.files.by_filename`.
+        path: a file the user named.
+        folder: the configured weights folder.
+        download: fetch a missing file (never when offline is set in the environment).
+
+    Raises:
+        WeightsError: see `fetch` and `require`.
+    """
+    if download and not offline() and find(name, path=path, folder=folder) is None:
+        fetch(name, folder=folder)
+    return require(name, path=path, folder=folder)
 
 
 def fetched(

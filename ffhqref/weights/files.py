@@ -1,7 +1,7 @@
 """Weight files: which exist, where they come from, where they are looked for, and whether they can be trusted.
 
 The registry is the data file ``weights.json`` beside this module. Nothing goes to the network unless
-`ffhqref.weights.fetch.fetch` is called, or `require` with ``download=True``; the environment variables
+`ffhqref.weights.fetch.fetch` is called, or `obtain` there with ``download=True``; the environment variables
 ``FFHQREF_OFFLINE`` and ``HF_HUB_OFFLINE`` forbid it altogether.
 
 A file is looked for in this order: the path that was given; the configured folder (argument ``folder``, else the
@@ -25,14 +25,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ffhqref.core.errors import WeightsError, did_you_mean
 from ffhqref.weights.intact import why_broken
 from ffhqref.weights.recorded import Recorded, forget, hash_recorded, keep, known_sha256
-
-if TYPE_CHECKING:
-    from ffhqref.weights.download import Progress
 
 log = logging.getLogger(__name__)
 
@@ -190,27 +187,19 @@ def require(
     *,
     path: str | Path | None = None,
     folder: str | Path | None = None,
-    download: bool = False,
-    progress: Progress | None = None,
 ) -> Weights:
-    """Return a weight file that is there and checked.
+    """Return a weight file that is there and checked; `ffhqref.weights.fetch.obtain` may fetch it first.
 
     Args:
         name: registry name, or an entry from `by_filename`.
         path: a file the user named.
         folder: the configured weights folder.
-        download: fetch a missing file (never when offline is set in the environment).
-        progress: told while fetching.
 
     Raises:
         WeightsError: absent, damaged, or another file than the registry or the record of first use says.
     """
     item = entry(name) if isinstance(name, str) else name
     found = find(item, path=path, folder=folder)
-    if found is None and download and not offline():
-        from ffhqref.weights.fetch import fetch
-
-        found = fetch(item, folder=folder, progress=progress)
     if found is None:
         note = f" ({item.note})" if item.note else ""
         raise WeightsError(

@@ -55,7 +55,8 @@ def make_tables(values, *, benchmark="severe", people=None, seconds=1.0):
 def report_of(made, directions, **options):
     """A report of made tables."""
     from ffhqref.leaderboard.options import ReportOptions
-    from ffhqref.leaderboard.report import MetricFacts, Report
+    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import MetricFacts
 
     fields = {name: options.pop(name) for name in list(options) if name not in ReportOptions.model_fields}
     options.setdefault("n_bootstrap", 200)
@@ -83,7 +84,8 @@ def _report(root, *, n=6, methods=("lq", "good", EVIL), n_failed=1, size=64):
     from ffhqref.leaderboard.methods import MethodFacts
     from ffhqref.leaderboard.options import ReportOptions
     from ffhqref.leaderboard.published import BenchmarkInfo
-    from ffhqref.leaderboard.report import MetricFacts, Report
+    from ffhqref.leaderboard.report import Report
+    from ffhqref.leaderboard.report_data import MetricFacts
     from ffhqref.restorers.base import RestorerInfo
 
     rng = np.random.default_rng(0)

@@ -10,7 +10,8 @@ from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
 from ffhqref.leaderboard.render import markdown_tables
-from ffhqref.leaderboard.report import MetricFacts, Report
+from ffhqref.leaderboard.report import Report
+from ffhqref.leaderboard.report_data import MetricFacts
 from ffhqref.restorers.base import RestorerInfo
 
 INFO = BenchmarkInfo("severe", "FFHQ-Ref test", "Severe", 5, 4, protocol_hash="a" * 64)

@@ -13,7 +13,7 @@ from ffhqref.leaderboard.formats import write_report
 from ffhqref.leaderboard.options import ReportOptions
 from ffhqref.leaderboard.origin import short_names, without_places
 from ffhqref.leaderboard.publish import _named
-from ffhqref.leaderboard.report import MetricFacts
+from ffhqref.leaderboard.report_data import MetricFacts
 
 
 class Teller:

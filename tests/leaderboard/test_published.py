@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ffhqref.cli.catalogue import describe
 from ffhqref.cli.published import main
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.leaderboard import reading
@@ -19,9 +20,8 @@ from ffhqref.leaderboard.published import (
     published_numbers,
     published_rows,
 )
-from ffhqref.leaderboard.report import MetricFacts
+from ffhqref.leaderboard.report_data import MetricFacts
 from ffhqref.restorers.base import RestorerInfo
-from ffhqref.restorers.catalogue import describe
 from ffhqref.weights.files import registry
 
 from .conftest import report_of

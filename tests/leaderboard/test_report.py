@@ -10,11 +10,13 @@ import pytest
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import read_options
-from ffhqref.leaderboard.formats import FORMATS, TextFormat, write_report
+from ffhqref.leaderboard import FORMATS
+from ffhqref.leaderboard.formats import TextFormat, write_report
 from ffhqref.leaderboard.methods import MethodFacts
 from ffhqref.leaderboard.options import IdentityGate, ReportOptions
 from ffhqref.leaderboard.published import BenchmarkInfo
-from ffhqref.leaderboard.report import MetricFacts, Report
+from ffhqref.leaderboard.report import Report
+from ffhqref.leaderboard.report_data import MetricFacts
 from ffhqref.restorers.base import RestorerInfo
 from ffhqref.store.tables import read_table, write_table
 

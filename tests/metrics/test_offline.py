@@ -140,7 +140,7 @@ def brisque(folder, content):
 def test_pyiqa_reads_tensors_alone_and_the_bytes_that_were_hashed(blocked, tmp_path, monkeypatch):
     """It opens files with weights_only=False, after they were scanned: another file may lie there by then."""
     needs_pyiqa()
-    from ffhqref.weights import files
+    from ffhqref.weights import fetch, files
 
     folder = tmp_path / "FFHQREF_WEIGHTS"
     brisque(folder, (torch.ones(1, 774), torch.ones(774, 36)))
@@ -153,10 +153,10 @@ def test_pyiqa_reads_tensors_alone_and_the_bytes_that_were_hashed(blocked, tmp_p
         brisque(folder, Evil(tmp_path / "ran"))
         return found[-1]
 
-    monkeypatch.setattr(files, "require", swapped)
+    monkeypatch.setattr(fetch, "require", swapped)
     with pytest.raises(WeightsError, match="changed since it was checked"):
         make_metric("pyiqa:brisque")
-    monkeypatch.setattr(files, "require", real)
+    monkeypatch.setattr(fetch, "require", real)
     files.verify("pyiqa-brisque", accept=True)
     with pytest.raises(WeightsError, match="holds more than tensors"):
         make_metric("pyiqa:brisque")

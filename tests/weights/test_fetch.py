@@ -17,6 +17,7 @@ import torch
 from ffhqref.core.errors import FfhqrefError, WeightsError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.weights import download, fetch, files
+from ffhqref.weights.fetch import obtain
 from ffhqref.weights.files import WeightFile, require
 from ffhqref.weights.tensors import load_tensors
 
@@ -351,16 +352,16 @@ def test_offline_never_asks(serve, tmp_path, monkeypatch, variable):
     with pytest.raises(WeightsError, match="offline is set"):
         fetch.fetch(item(site), folder=tmp_path)
     with pytest.raises(WeightsError, match="not on this machine"):
-        require(item(site), folder=tmp_path, download=True)
+        obtain(item(site), folder=tmp_path, download=True)
     assert site.asked == []
 
 
-def test_require_downloads_only_when_asked(serve, tmp_path):
+def test_obtain_downloads_only_when_asked(serve, tmp_path):
     site = serve()
     with pytest.raises(WeightsError, match="not on this machine"):
-        require(item(site), folder=tmp_path)
+        obtain(item(site), folder=tmp_path)
     assert site.asked == []
-    assert require(item(site), folder=tmp_path, download=True).sha256 == sha256_bytes(BODY)
+    assert obtain(item(site), folder=tmp_path, download=True).sha256 == sha256_bytes(BODY)
 
 
 def test_what_has_no_source_is_fetched_by_hand(tmp_path):

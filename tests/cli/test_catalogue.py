@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
+from ffhqref.cli.catalogue import describe, to_markdown, zoo_frame
 from ffhqref.restorers import RESTORERS
-from ffhqref.restorers.catalogue import describe, to_markdown, zoo_frame
 
 
 def test_every_restorer_has_a_row_without_its_weights(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def _readiness(name: str, info: RestorerInfo) -> str:
 
 def _measured(name: str, device: str) -> dict[str, Any]:
     """Measure in a fresh process, so that one method's memory is not another's."""
-    command = [sys.executable, "-m", "ffhqref.restorers.catalogue", name, device]
+    command = [sys.executable, "-m", "ffhqref.cli.catalogue", name, device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
