@@ -151,12 +151,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
     def task(config: Any) -> None:
         from ffhqref.config.memory import remember
-        from ffhqref.config.overrides import kind_of
 
         try:
             config = _recalled(config, name, arguments)
             status[0] = max(status[0], int(pipeline_module(name).execute(config)))
-            remember(config, name, lambda key: kind_of(key, arguments))
+            remember(config, name)
         except (FfhqrefError, OSError) as error:
             failures.append(error)  # Hydra would add lines of its own to an exception that reaches it
         if os.getpid() == here:

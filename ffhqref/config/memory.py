@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ffhqref.config.overrides import kind_at_key
 from ffhqref.config.run import DEFAULT, GROUPS
+from ffhqref.core.errors import TableError
 from ffhqref.core.options import alternatives, told_value
 from ffhqref.store.tables import read_table, table_path
 from ffhqref.store.workspace import Workspace
@@ -82,19 +84,18 @@ def recall(
     return config
 
 
-def remember(config: DictConfig, command: str, kind_of: Callable[[str], Any]) -> None:
+def remember(config: DictConfig, command: str) -> None:
     """Keep the sections of a command's config in the workspace; those of other commands stay.
 
     Args:
         config: composed, interpolations not resolved.
         command: that has been run; one that `SECTIONS` does not name leaves the table as it is.
-        kind_of: returns the annotation of a dotted key, so that paths are kept absolute.
     """
     if command not in SECTIONS or config.get("dry_run"):
         return
     workspace = Workspace(str(config["root"]))
     kept = _stored(str(workspace.root)) | {
-        name: _absolute(value, name, kind_of) for name, value in _sections(config, SECTIONS[command]).items()
+        name: _absolute(value, [name], value) for name, value in _sections(config, SECTIONS[command]).items()
     }
     workspace.write("config", _frame(kept))
 
@@ -116,7 +117,11 @@ def _open(section: Any, *, parts: bool) -> None:
 def _stored(root: str) -> dict[str, Any]:
     if not root or not table_path(Path(root).expanduser(), "config").is_file():
         return {}
-    frame = read_table(Path(root).expanduser(), "config")
+    try:
+        frame = read_table(Path(root).expanduser(), "config")
+    except TableError as error:  # nothing else holds what it said, and a guess could rebuild the set from other images
+        reason = str(error).rpartition(";")[0] or str(error)
+        raise TableError(f"{reason}; delete it and name the keys of this workspace once more") from None
     return {section: json.loads(value) for section, value in zip(frame["section"], frame["value"], strict=True)}
 
 
@@ -151,13 +156,21 @@ def _put(value: Any, composed: Any, steps: Sequence[str]) -> Any:
     return {**held, steps[0]: _put(held.get(steps[0]), there[steps[0]], steps[1:])}
 
 
-def _absolute(value: Any, key: str, kind_of: Callable[[str], Any]) -> Any:
-    """Return a value whose relative paths are absolute, so that another working folder finds them."""
+def _absolute(value: Any, steps: Sequence[str], options: Any) -> Any:
+    """Return a value whose relative paths are absolute, so that another working folder finds them.
+
+    Args:
+        value: a section or a part of it.
+        steps: its key.
+        options: of the part, such as ``restorer.mine``, or of the section that it lies in.
+    """
     if isinstance(value, dict):
-        return {name: _absolute(item, f"{key}.{name}", kind_of) for name, item in value.items()}
-    if isinstance(value, str) and value and Path in alternatives(kind_of(key)):
+        of_part = len(steps) == 1 and steps[0] in GROUPS
+        return {name: _absolute(item, [*steps, name], item if of_part else options) for name, item in value.items()}
+    if isinstance(value, str) and value:
+        known = kind_at_key(steps, options if isinstance(options, dict) else {})
         path = Path(value).expanduser()
-        return str(path.absolute()) if path.exists() else value
+        return str(path.absolute()) if Path in alternatives(known) and path.exists() else value
     return value
 
 

@@ -104,22 +104,35 @@ def _leaves(value: Any, steps: list[str]) -> list[list[str]]:
 
 
 def kind_of(key: str, given: Sequence[str]) -> Any:
-    """Return the annotation of a key, `Any` where it is not known."""
+    """Return the annotation of a key of a command line, `Any` where it is not known."""
     group, _, rest = key.partition(".")
     steps = rest.split(".")
-    if group in source.MANY and len(steps) > 1:
-        part, option = steps[:2]
-        return _kind_of_option(group, part, dict(source.preset(group, part).get(part) or {}), option)
+    part = steps[0] if group in source.MANY and len(steps) > 1 else ""
+    name = part or chosen(group, given)
+    options = source.preset(group, name)
+    return kind_at_key(key.split("."), dict(options.get(part) or {}) if part else options)
+
+
+def kind_at_key(steps: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """Return the annotation of a key, `Any` where it is not known.
+
+    Args:
+        steps: of the key.
+        options: of the part that the key belongs to, such as ``restorer.mine``, or of the section.
+    """
+    group, *rest = steps
+    if group in source.MANY and len(rest) > 1:
+        return _kind_of_option(group, rest[0], options, rest[1])
     if (
         group in ("dataset", "embedder")
         and rest
-        and rest not in type(RunConfig.model_fields[group].default).model_fields
+        and rest[0] not in type(RunConfig.model_fields[group].default).model_fields
     ):
-        return _kind_of_option(group, "", source.preset(group, chosen(group, given)), rest)
-    return kind_at(RunConfig, key.split("."))
+        return _kind_of_option(group, "", options, rest[0])
+    return kind_at(RunConfig, steps)
 
 
-def _kind_of_option(group: str, part: str, options: dict[str, Any], option: str) -> Any:
+def _kind_of_option(group: str, part: str, options: Mapping[str, Any], option: str) -> Any:
     if group == "benchmark":
         from ffhqref.cases.benchmark import Benchmark
 

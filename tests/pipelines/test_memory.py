@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from ffhqref.cli.main import main
 from ffhqref.config import source
 from ffhqref.config.memory import recall, remember
-from ffhqref.config.overrides import kind_of, named_keys
+from ffhqref.config.overrides import named_keys
+from ffhqref.core.errors import TableError
 from ffhqref.store import tables
 
 
@@ -27,7 +28,7 @@ def composed(root, arguments, command="run"):
 
 def kept(root, *arguments, command="run"):
     config, _ = composed(root, arguments, command)
-    remember(config, command, lambda key: kind_of(key, arguments))
+    remember(config, command)
 
 
 def plain(config):
@@ -84,14 +85,31 @@ def test_each_command_keeps_its_own_sections(tmp_path):
     assert config.report.failures == "worst"
 
 
+def test_a_damaged_config_is_refused_with_a_remedy_that_works(tmp_path):
+    """Without it a command would take the default data set, and build the workspace anew from other images."""
+    kept(tmp_path, "dataset.test=3")
+    table = tables.table_path(tmp_path, "config")
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 4
+    table.write_bytes(data)
+    with pytest.raises(TableError, match=r"config.*damaged.*; delete it and name the keys of this workspace once more$"):
+        composed(tmp_path, [])
+    table.unlink()
+    kept(tmp_path, "dataset.test=3")
+    assert composed(tmp_path, [])[0].dataset.test == 3
+
+
 def test_paths_are_found_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("album", "lq", "sample"):
         (tmp_path / name).mkdir()
-    kept("w", "dataset=folder", "dataset.path=album", "+benchmark.mine={lq_folder: lq, references: null}")
+    kept(
+        "w", "dataset=folder", "dataset.path=album", "+benchmark.mine={lq_folder: lq, references: null}",
+        "+restorer.mine={name: outputs, path: lq}",
+    )  # fmt: skip
     config, _ = composed(tmp_path / "w", [])
     assert config.dataset.path == str(tmp_path / "album")
-    assert config.benchmark.mine.lq_folder == str(tmp_path / "lq")
+    assert config.benchmark.mine.lq_folder == config.restorer.mine.path == str(tmp_path / "lq")
     assert config.dataset.name == "folder"
 
 

@@ -24,14 +24,6 @@ from ffhqref.weights.tensors import load_tensors
 BODY = bytes(range(256)) * 2000
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    for name in ("FFHQREF_OFFLINE", "HF_HUB_OFFLINE", "FFHQREF_WEIGHTS", "TORCH_HOME", "INSIGHTFACE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 @dataclass
 class Site:
     """What a server on this machine has, how it behaves, and what it was asked."""

@@ -17,14 +17,6 @@ from ffhqref.weights.tensors import load_into, load_tensors
 NOTES = Path(__file__).parents[3] / "shared" / "notes" / "restorers.md"
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    for name in ("FFHQREF_OFFLINE", "HF_HUB_OFFLINE", "FFHQREF_WEIGHTS", "TORCH_HOME", "INSIGHTFACE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 def put(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
