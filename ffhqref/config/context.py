@@ -20,8 +20,6 @@ from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ffhqref.engine.base import ResultT, RowT
 
 
@@ -108,12 +106,6 @@ def embedder_options(config: RunConfig) -> tuple[str, str, dict[str, Any]]:
 def embeddings_of(workspace: Workspace) -> Embeddings:
     """Return the vectors of the table ``embeddings``, checked."""
     return Embeddings.of_table(workspace.read("embeddings"))
-
-
-def rows_of(frame: pd.DataFrame) -> list[Any]:
-    """Return the rows as named tuples, None where a value is missing."""
-    plain_values = frame.astype(object)
-    return list(plain_values.where(plain_values.notna(), None).itertuples(index=False))
 
 
 def make_engine(config: RunConfig) -> Engine:

@@ -532,3 +532,36 @@ def test_baselines_are_sorted_for_themselves_and_never_best(opened):
     page.locator("[data-panel='0'] thead th").nth(2).locator("button").click()
     assert block.locator("th").first.inner_text() == "Baselines, not ranked"
     assert report.arrangement.people == {"moderate": 15, "severe": 15}
+
+
+BOLD = """() => [...document.querySelectorAll("#viewer table tr")].map((row) =>
+  [row.cells[0].textContent,
+   [...row.cells].slice(1).map((cell) => [cell.textContent, cell.classList.contains("strong")])])"""
+
+
+def test_a_baseline_is_not_the_best_of_a_case_either(opened):
+    report, page = opened
+    leading = 0
+    for _ in range(12):
+        (_, metrics), *lines = page.evaluate(BOLD)
+        rows = dict(lines)
+        ranked = [name for name in rows if name not in (*report.baselines, "ground-truth")]
+        for k, (metric, _) in enumerate(metrics):
+            value, bold = rows["lq"][k]
+            best = [float(rows[name][k][0]) for name in ranked if rows[name][k][1]]
+            assert not bold
+            assert best or all(rows[name][k][0] == "–" for name in ranked)
+            if best and value != "–":
+                leading += float(value) > best[0] if metric.endswith("↑") else float(value) < best[0]
+        page.keyboard.press("j")
+    assert leading, "in some case the baseline leads, so that marking it would show"
+
+
+def test_few_people_give_no_verdict_between_two_methods(browser, tmp_path, make_report):
+    report = make_report(tmp_path, n=14)
+    assert set(report.arrangement.people.values()) == {7}
+    render_html(report, tmp_path / "few.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "few.html").as_uri())
+    assert set(page.locator("#compare-out .verdict").all_inner_texts()) == {"too few people"}
+    page.close()

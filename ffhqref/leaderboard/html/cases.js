@@ -125,9 +125,9 @@ function slider(b, i, left, right) {
 }
 
 function caseTable(b, i) {
-  const metrics = b.scored;
+  const metrics = b.scored, ranked = b.competing.filter((m) => !DATA.baselines.includes(m));
   const best = Object.fromEntries(metrics.map((metric) => {
-    const values = b.competing.map((m) => b.value(i, m, metric)).filter((v) => !Number.isNaN(v));
+    const values = ranked.map((m) => b.value(i, m, metric)).filter((v) => !Number.isNaN(v));
     return [metric, values.length ? (higher(metric) ? Math.max(...values) : Math.min(...values)) : NaN];
   }));
   const methods = DATA.methods.filter((m) => b.methods.includes(m));
@@ -135,7 +135,7 @@ function caseTable(b, i) {
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Method"), metrics.map((metric) => el("th", { scope: "col", class: "num" }, `${metric} ${arrow(metric)}`)))),
     el("tbody", {}, methods.map((m) => el("tr", {}, el("th", { scope: "row" }, m), metrics.map((metric) => {
       const v = b.value(i, m, metric);
-      return el("td", { class: "num" + (v === best[metric] && m !== CEILING ? " strong" : "") }, show(v, metric));
+      return el("td", { class: "num" + (v === best[metric] && ranked.includes(m) ? " strong" : "") }, show(v, metric));
     }))))));
 }
 

@@ -14,6 +14,7 @@ function drawCompare() {
     choice("First", methods, s.a, set("a")), choice("Second", methods.filter((m) => m !== s.a), s.b, set("b")), choice("Cases by", b.scored, s.metric, set("metric")));
   const rows = b.scored.map((metric) => ({ metric, ...b.comparison(s.a, s.b, metric) })).filter((row) => Number.isFinite(row.difference));
   const verdict = ({ metric, difference, p }) => {
+    if (new Set(b.groups).size < DATA.fewPeople) return el("span", { class: "verdict open" }, "too few people");
     if (!(p <= DATA.alpha)) return el("span", { class: "verdict open" }, "open");
     return el("span", { class: "verdict" }, `${(difference > 0) === higher(metric) ? s.a : s.b} better`);
   };

@@ -265,6 +265,7 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         "baselines": list(report.baselines),
         "lq": next((name for name in report.baselines if kinds.get(name, name) == "lq"), None),
         "alpha": ALPHA,
+        "fewPeople": FEW_PEOPLE,
         "methods": methods + ceiling,
         "metrics": {
             metric: {

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 REMEDY = "plots need the packages altair and vl-convert-python: pip install 'ffhqref[plots]'"
 
-PAGE_COLOURS = {"ink": "var(--ink)", "muted": "var(--muted)", "line": "var(--line)", "hair": "var(--hair)"}
-"""Colours of the page follow its theme."""
-
 
 def available() -> bool:
     """Return whether the packages that draw plots are installed."""

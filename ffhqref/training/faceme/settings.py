@@ -12,9 +12,6 @@ from ffhqref.training.faceme.references import MOST, PoolRules
 if TYPE_CHECKING:
     from ffhqref.training.settings import RunSettings
 
-SEED = 233
-"""Seed of the published command; its code's default is 236, and a seed given on its command line fails."""
-
 
 @dataclass(frozen=True)
 class FaceMeSettings:
