@@ -186,7 +186,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "table": Reader(read_scores, (table_seed(folder),), "x.parquet"),
         "journal": Reader(read_journal, (journal_seed(folder),), "x.jsonl"),
         "csv": Reader(read_csv, (csv,), "x.csv"),
-        "csv.gz": Reader(read_csv, (gzip.compress(csv),), "x.csv.gz"),
+        "csv.gz": Reader(read_csv, (gzip.compress(csv, mtime=0),), "x.csv.gz"),
         "ages": Reader(lambda path: read_ages(path, ids), (csv,), "x.csv"),
         "attributes": Reader(lambda path: read_attributes(path, ids), (csv,), "x.csv"),
         "mapping": Reader(read_mapping, (pairs,), "x.csv"),
@@ -281,7 +281,7 @@ def test_no_input_ends_in_a_traceback_or_leaves_its_folder(every, tmp_path, monk
 FOUND = {
     "image": (b"DDS " + b"|\0\0\0" + b"\xff" * 120, b"%!PS\n", b"II*\0\xff\xff\xff\xff"),
     "csv": (b'image_id,age\na,1\nb,"he said\nc,3\n', b"a,b\n1," + b"x" * 200_000, b"a\0b"),
-    "csv.gz": (b"\x1f\x8b\x08\0\0\0\0\0", gzip.compress(b"a,b\n")[:-5]),
+    "csv.gz": (b"\x1f\x8b\x08\0\0\0\0\0", gzip.compress(b"a,b\n", mtime=0)[:-5]),
     "json": (b"[" * 200_000, b'{"a": "\\ud800"}', b"1e999999"),
     "yaml": (b"[" * 100_000, b"a: !!python/object/apply:os.system [id]", b"\0"),
     "recipe": (b"commands: 5", b"commands: [[a]]\nlq: a\noutput: a\nwatch: ['/etc/*']", b"[]", b"? [a]\n: 1"),
