@@ -186,9 +186,9 @@ def published(way: str, folder: Path, options: argparse.Namespace) -> list[tuple
     from ffhqref.training.faceme.start import controlnet_of
     from ffhqref.zoo.faceme.clip import clip_pixels, load_identity_encoder
     from ffhqref.zoo.faceme.config import IdentityEncoderConfig
-    from ffhqref.zoo.faceme.loading import load_scheduler, load_unet, load_vae
     from ffhqref.zoo.faceme.mix import Mix, MixConfig
     from ffhqref.zoo.faceme.prompt import PROMPT, TextEncoders
+    from ffhqref.zoo.shared.model_folder import load_scheduler, load_unet, load_vae
 
     base, rng, rules = folder / "base", np.random.default_rng(0), get_degradation("faceme")
     unet, vae, scheduler = load_unet(base), load_vae(base), load_scheduler(base)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.config import MixConfig
-from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.zoo.faceme.lora import merge_lora
 from ffhqref.zoo.faceme.mix import Mix, load_mix
 from ffhqref.zoo.faceme.prompt import KEY_WORD, PROMPT, TextEncoders
+from ffhqref.zoo.shared.model_folder import load_controlnet, load_scheduler, load_unet, load_vae, moved
 
 
 @dataclass(frozen=True)

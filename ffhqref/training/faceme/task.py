@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ffhqref.training.ema import RunningAverage
-from ffhqref.zoo.faceme.loading import moved
 from ffhqref.zoo.faceme.mix import Mix, save_mix
 from ffhqref.zoo.faceme.model import guided
 from ffhqref.zoo.faceme.prompt import insert_identity, time_ids
 from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
+from ffhqref.zoo.shared.model_folder import moved
 
 if TYPE_CHECKING:
     from ffhqref.training.faceme.data import FaceMeBatch

@@ -20,7 +20,7 @@ from torch import nn
 from ffhqref.core.errors import DependencyError, ImageError
 from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.config import IdentityEncoderConfig
-from ffhqref.zoo.faceme.loading import assemble
+from ffhqref.zoo.shared.model_folder import assemble
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

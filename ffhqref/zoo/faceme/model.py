@@ -17,11 +17,11 @@ from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.restorers.colour import wavelet_transfer
 from ffhqref.weights.tensors import load_tensors
 from ffhqref.zoo.faceme.clip import IdentityEncoder, clip_pixels, cut_face, load_identity_encoder, unit_length
-from ffhqref.zoo.faceme.loading import load_controlnet, load_scheduler, load_unet, load_vae, moved
 from ffhqref.zoo.faceme.lora import merge_lora
 from ffhqref.zoo.faceme.mix import Mix, load_mix
 from ffhqref.zoo.faceme.prompt import TextEncoders, TextStates, insert_identity, time_ids
 from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
+from ffhqref.zoo.shared.model_folder import load_controlnet, load_scheduler, load_unet, load_vae, moved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

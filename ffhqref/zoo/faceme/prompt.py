@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
 from ffhqref.weights.tensors import load_tensors
-from ffhqref.zoo.faceme.loading import assemble, read_json, weight_file
+from ffhqref.zoo.shared.model_folder import assemble, read_json, weight_file
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import WeightFile, require
 from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
-from ffhqref.zoo.faceme.loading import weight_file
+from ffhqref.zoo.shared.model_folder import weight_file
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from ffhqref.training.faceme.start import latest_checkpoint, load_networks
 from ffhqref.training.loop import train
 from ffhqref.training.settings import RunSettings
 from ffhqref.zoo.faceme.config import FaceMeConfig, IdentityEncoderConfig, MixConfig
-from ffhqref.zoo.faceme.loading import load_controlnet
 from ffhqref.zoo.faceme.mix import load_mix
 from ffhqref.zoo.faceme.model import FaceMe, Files, Prompts
 from ffhqref.zoo.faceme.prompt import KEY_WORD, PROMPT
 from ffhqref.zoo.faceme.schedule import SamplerDraws
+from ffhqref.zoo.shared.model_folder import load_controlnet
 
 from .faceme_training_world import IDENTITY, SIDE, World, state
 

@@ -1,7 +1,8 @@
 """Networks out of model folders in the layout of diffusers, loaded strictly and without running code in them.
 
-A base folder is a SDXL model as on the hub (``tokenizer``, ``text_encoder``, ``unet``, ``vae``, ``scheduler``, …); a
-ControlNet folder holds one network. Each part has a ``config.json``, which decides the widths, and one weight file.
+A base folder is a Stable Diffusion model as on the hub (``tokenizer``, ``text_encoder``, ``unet``, ``vae``,
+``scheduler``, …); a ControlNet folder holds one network. Each part has a ``config.json``, which decides the widths, and
+one weight file.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor],
     try:
         from accelerate import init_empty_weights
     except ImportError:
-        raise DependencyError("restorer 'faceme' needs accelerate: pip install 'ffhqref[diffusion]'") from None
+        raise DependencyError(
+            "the networks of this restorer need accelerate: pip install 'ffhqref[diffusion]'"
+        ) from None
     with init_empty_weights(include_buffers=False):  # buffers that no file holds must be computed
         network = make()
     load_into(network, tensors, path, assign=True)
@@ -100,7 +103,7 @@ def load_vae(base: str | Path) -> nn.Module:
 
 
 def load_scheduler(base: str | Path) -> Any:
-    """Return a diffusers ``DDPMScheduler`` with the settings of a base folder, as FaceMe makes it.
+    """Return a diffusers ``DDPMScheduler`` with the settings of a base folder.
 
     Raises:
         WeightsError: absent or unreadable.
@@ -131,5 +134,7 @@ def _diffusers() -> Any:
     try:
         import diffusers
     except ImportError:
-        raise DependencyError("restorer 'faceme' needs diffusers: pip install 'ffhqref[diffusion]'") from None
+        raise DependencyError(
+            "the networks of this restorer need diffusers: pip install 'ffhqref[diffusion]'"
+        ) from None
     return diffusers
