@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,6 +14,7 @@ from ffhqref.core.files import open_regular, read_regular
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.parsing import load_reason
 from ffhqref.weights.files import RECORD, Weights, records
+from ffhqref.weights.pickles import read_checkpoint
 from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
 
 if TYPE_CHECKING:
@@ -79,13 +80,14 @@ def read_bytes(file: Weights | str | Path) -> bytes:
     return data
 
 
-def refuse(file: Weights | str | Path, what: str, error: Exception) -> WeightsError:
+def refuse(file: Weights | str | Path, what: str, error: Exception, otherwise: str = "") -> WeightsError:
     """Return the error of a file that does not load; the file is recorded as such, so that fetching replaces it.
 
     Args:
         file: the file.
         what: is wrong with it, as in "is damaged".
         error: what its reader said.
+        otherwise: the remedy where the same file would come again.
     """
     path = Path(file)
     said = load_reason(error)
@@ -93,7 +95,7 @@ def refuse(file: Weights | str | Path, what: str, error: Exception) -> WeightsEr
     mark_unusable(path, f"it {what}", [*beside, *records()])
     name = file.name if isinstance(file, Weights) else "NAME"
     return WeightsError(
-        f"weight file {what} and was refused: {path} ({said}); get it again (ffhqref weights fetch {name})"
+        f"weight file {what} and was refused: {path} ({said}); get it again (ffhqref weights fetch {name}){otherwise}"
     )
 
 
@@ -132,6 +134,8 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """Read the tensors of a checkpoint without running any code in it.
 
+    A checkpoint may name classes of other packages, as old ones of Lightning do; one that uses them is refused.
+
     Args:
         file: a ``.safetensors`` file, or one written by ``torch.save``; `Weights` are held to their hash.
         wrappers: names of an outer level, tried in order (``params_ema``, ``params``, ``state_dict``); the first
@@ -148,7 +152,7 @@ def load_tensors(
 
     path = Path(file)
     with opened(file) as name:
-        content = scan(name, file)
+        content = _checked(name, file, read_checkpoint)
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -166,6 +170,8 @@ def load_tensors(
 def scan(name: Path, file: Weights | str | Path) -> Any:
     """Return the content of a checkpoint, if it holds nothing but tensors and plain values.
 
+    Stricter than `load_tensors`, for files that another package unpickles afterwards: no foreign class is even named.
+
     Args:
         name: what `opened` yields.
         file: what it was given.
@@ -173,22 +179,29 @@ def scan(name: Path, file: Weights | str | Path) -> Any:
     Raises:
         WeightsError: damaged, or with code in it.
     """
+    return _checked(name, file, _read_strict)
+
+
+def _checked(name: Path, file: Weights | str | Path, read: Callable[[Path], Any]) -> Any:
     try:
-        return _read(name, Path(file).suffix)
+        if Path(file).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(name)
+        return read(name)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
         code = "Unsupported" in str(error) or "GLOBAL" in str(error)
-        raise refuse(file, "holds more than tensors" if code else "is damaged", error) from None
+        if not code:
+            raise refuse(file, "is damaged", error) from None
+        otherwise = "; if it is the published one, save its tensors alone where you trust it"
+        raise refuse(file, "holds more than tensors", error, otherwise) from None
 
 
-def _read(path: Path, suffix: str) -> Any:
+def _read_strict(path: Path) -> Any:
     import torch
 
-    if suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
