@@ -1,6 +1,6 @@
 """Read checkpoints of torch that name classes of other packages, without importing or calling any of them.
 
-Lightning before 1.3 keeps the state of its callbacks under the callbacks' classes, so that torch refuses the whole file.
+Old versions of Lightning keep the state of a callback under its class, so that torch refuses the whole file.
 """
 
 from __future__ import annotations
