@@ -15,8 +15,8 @@ from ffhqref.zoo.faceme.faces import ReferenceFace
 from ffhqref.zoo.faceme.lora import lora_shapes
 from ffhqref.zoo.faceme.mix import Mix, MixConfig, load_mix, save_mix
 from ffhqref.zoo.faceme.model import guided
-from ffhqref.zoo.faceme.prompt import own_names
 from ffhqref.zoo.faceme.schedule import SamplerDraws, Schedule
+from ffhqref.zoo.shared.model_folder import own_names
 
 pytestmark = pytest.mark.golden
 

@@ -8,19 +8,15 @@ Source: FaceMe, published code (commit 8973f65): ``prepare_prompt`` of infer.py;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.weights.tensors import load_tensors
-from ffhqref.zoo.shared.model_folder import assemble, read_json, weight_file
+from ffhqref.core.errors import ConfigError
+from ffhqref.zoo.shared.model_folder import import_transformers, load_text_encoder, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
-
-T = TypeVar("T")
 
 PROMPT = "A photo of face."
 """Positive and negative prompt of training, and default at inference."""
@@ -54,19 +50,13 @@ class TextEncoders:
     """
 
     def __init__(self, base: str | Path, device: str = "cpu") -> None:
-        from ffhqref.core.compat import ensure_torchvision
-
-        ensure_torchvision()
-        try:
-            from transformers import CLIPTextModel, CLIPTextModelWithProjection
-        except ImportError:
-            raise DependencyError("FaceMe's prompt needs transformers: pip install 'ffhqref[diffusion]'") from None
+        transformers = import_transformers()
         folder = Path(base)
         self.device = device
-        self._tokenizers = (_tokenizer(folder / "tokenizer"), _tokenizer(folder / "tokenizer_2"))
+        self._tokenizers = (load_tokenizer(folder / "tokenizer"), load_tokenizer(folder / "tokenizer_2"))
         self._encoders = (
-            _encoder(CLIPTextModel, folder / "text_encoder", device),
-            _encoder(CLIPTextModelWithProjection, folder / "text_encoder_2", device),
+            load_text_encoder(transformers.CLIPTextModel, folder / "text_encoder", device),
+            load_text_encoder(transformers.CLIPTextModelWithProjection, folder / "text_encoder_2", device),
         )
 
     def tokens(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,32 +123,3 @@ def time_ids(height: int, width: int) -> torch.Tensor:
     import torch
 
     return torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
-
-
-def own_names(encoder: torch.nn.Module, named: Mapping[str, T]) -> dict[str, T]:
-    """Return what a text encoder's file holds under the names that the installed transformers gives it.
-
-    Files have the prefix ``text_model.``; transformers 5 has dropped it from one of the two classes.
-    """
-    prefixed = any(name.startswith("text_model.") for name in encoder.state_dict())
-    return {name if prefixed else name.removeprefix("text_model."): value for name, value in named.items()}
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
-
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise WeightsError(f"no such file: {folder / name}; a SDXL base folder has it")
-    return CLIPTokenizer.from_pretrained(str(folder))
-
-
-def _encoder(kind: Any, folder: Path, device: str) -> Any:
-    import torch
-
-    config = kind.config_class.from_dict(read_json(folder / "config.json"))
-    file = weight_file(folder, "model")
-    found = {name: value for name, value in load_tensors(file).items() if not name.endswith("position_ids")}
-    with torch.device("meta"):
-        found = own_names(kind(config), found)
-    return assemble(lambda: kind(config), found, file).to(device, torch.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.core import parsing
 from ffhqref.core.errors import DependencyError, WeightsError
@@ -18,6 +18,8 @@ from ffhqref.weights.tensors import load_into, load_tensors
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+T = TypeVar("T")
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VAE's attention layers before diffusers 0.12, which conversions still write."""
@@ -81,7 +83,7 @@ def load_unet(base: str | Path) -> nn.Module:
     Raises:
         WeightsError: absent, damaged, or of other names or shapes than its config says.
     """
-    return _load(_diffusers().UNet2DConditionModel, Path(base) / "unet")
+    return _load(import_diffusers().UNet2DConditionModel, Path(base) / "unet")
 
 
 def load_controlnet(folder: str | Path) -> nn.Module:
@@ -90,7 +92,7 @@ def load_controlnet(folder: str | Path) -> nn.Module:
     Raises:
         WeightsError: absent, damaged, or of other names or shapes than its config says.
     """
-    return _load(_diffusers().ControlNetModel, Path(folder))
+    return _load(import_diffusers().ControlNetModel, Path(folder))
 
 
 def load_vae(base: str | Path) -> nn.Module:
@@ -99,7 +101,7 @@ def load_vae(base: str | Path) -> nn.Module:
     Raises:
         WeightsError: absent, damaged, or of other names or shapes than its config says.
     """
-    return _load(_diffusers().AutoencoderKL, Path(base) / "vae", old_attention=True)
+    return _load(import_diffusers().AutoencoderKL, Path(base) / "vae", old_attention=True)
 
 
 def load_scheduler(base: str | Path) -> Any:
@@ -108,7 +110,7 @@ def load_scheduler(base: str | Path) -> Any:
     Raises:
         WeightsError: absent or unreadable.
     """
-    return _diffusers().DDPMScheduler.from_config(read_json(Path(base) / "scheduler" / "scheduler_config.json"))
+    return import_diffusers().DDPMScheduler.from_config(read_json(Path(base) / "scheduler" / "scheduler_config.json"))
 
 
 def _load(kind: Any, folder: Path, *, old_attention: bool = False) -> nn.Module:
@@ -127,7 +129,12 @@ def _attention_name(name: str) -> str:
     return ".".join(parts)
 
 
-def _diffusers() -> Any:
+def import_diffusers() -> Any:
+    """Return the package diffusers.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
     from ffhqref.core.compat import ensure_torchvision
 
     ensure_torchvision()
@@ -138,3 +145,65 @@ def _diffusers() -> Any:
             "the networks of this restorer need diffusers: pip install 'ffhqref[diffusion]'"
         ) from None
     return diffusers
+
+
+def import_transformers() -> Any:
+    """Return the package transformers.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    from ffhqref.core.compat import ensure_torchvision
+
+    ensure_torchvision()
+    try:
+        import transformers
+    except ImportError:
+        raise DependencyError(
+            "the text encoder of this restorer needs transformers: pip install 'ffhqref[diffusion]'"
+        ) from None
+    return transformers
+
+
+def own_names(encoder: torch.nn.Module, named: Mapping[str, T]) -> dict[str, T]:
+    """Return what a text encoder's file holds under the names that the installed transformers gives it.
+
+    Files have the prefix ``text_model.``; transformers 5 has dropped it from one of the two classes.
+    """
+    prefixed = any(name.startswith("text_model.") for name in encoder.state_dict())
+    return {name if prefixed else name.removeprefix("text_model."): value for name, value in named.items()}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the CLIP tokenizer of a folder.
+
+    Raises:
+        DependencyError: transformers is not installed.
+        WeightsError: a file of it is absent.
+    """
+    transformers = import_transformers()
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise WeightsError(f"no such file: {folder / name}; a model folder in the layout of diffusers has it")
+    return transformers.CLIPTokenizer.from_pretrained(str(folder))
+
+
+def load_text_encoder(kind: Any, folder: Path, device: str) -> Any:
+    """Return the text encoder of a folder in float32.
+
+    Args:
+        kind: class of transformers.
+        folder: with ``config.json`` and the weights.
+        device: where it goes.
+
+    Raises:
+        WeightsError: a part is absent, damaged, or of other names or shapes than its config says.
+    """
+    import torch
+
+    config = kind.config_class.from_dict(read_json(folder / "config.json"))
+    file = weight_file(folder, "model")
+    found = {name: value for name, value in load_tensors(file).items() if not name.endswith("position_ids")}
+    with torch.device("meta"):
+        found = own_names(kind(config), found)
+    return assemble(lambda: kind(config), found, file).to(device, torch.float32)
