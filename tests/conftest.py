@@ -30,6 +30,9 @@ os.environ.setdefault("FFHQREF_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker: four of each on four cores are ten times slower
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from ffhqref.engine.worker import keep_freed_memory
+
+    keep_freed_memory()
 
 # Started in the background of a script, the suite and its children would ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

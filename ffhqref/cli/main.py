@@ -151,7 +151,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
     def task(config: Any) -> None:
         from ffhqref.config.memory import remember
+        from ffhqref.engine.worker import keep_freed_memory
 
+        keep_freed_memory()
         try:
             config = _recalled(config, name, arguments)
             status[0] = max(status[0], int(pipeline_module(name).execute(config)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ffhqref.core.errors import EngineError
 from ffhqref.engine.base import LoadingStage
-from ffhqref.engine.worker import limit_threads, stage_of, usable_cores
+from ffhqref.engine.worker import prepare, stage_of, usable_cores
 
 if TYPE_CHECKING:
     from ffhqref.engine.base import LoadedT, Results, ResultT, RowT, Stage
@@ -124,7 +124,7 @@ def _start_worker(parent: int, threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-    limit_threads(threads)
+    prepare(threads)
 
 
 def _process(packed: bytes, batch: list[RowT]) -> list[ResultT]:

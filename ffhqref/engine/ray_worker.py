@@ -69,10 +69,10 @@ def remote_parts() -> tuple[Callable[[dict[str, Any]], dict[str, Any]], type]:
         if os.path.isdir(site["folder"]):  # noqa: PTH112
             os.chdir(site["folder"])
         try:
-            from ffhqref.engine.worker import limit_threads
+            from ffhqref.engine.worker import prepare
             from ffhqref.store.tables import package_versions
 
-            limit_threads(site["threads"])
+            prepare(site["threads"])
             return {**found, "packages": package_versions()}
         except ImportError as error:
             return {**found, "error": f"{type(error).__name__}: {error}"}
