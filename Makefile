@@ -3,7 +3,7 @@
 #
 #   make test-slow           the slow tests
 #   make benchmark           the quick speed benchmarks, about two minutes; all of them: benchmarks/README.md
-#   make docs                check the docs: links, examples, generated pages
+#   make docs                check the docs, and make the site of them in build/site
 #   make wheel               build dist/, install the wheel into a fresh environment and run it there
 #   make lowest              the same with the oldest versions that pyproject.toml allows
 #
@@ -17,6 +17,7 @@ ROOT ?= workspace
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 TESTED := --constraint constraints.txt
 EVERYTHING := --editable ".[all,dev]"
 
@@ -46,14 +47,19 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 	$(call install,$(VENV),$(TESTED) --override overrides.txt $(EVERYTHING))
 	@touch $@
 
+# What only tests and the site need; the hub's datasets is dropped above for pyiqa's sake, which does without.
+$(TOOLS): $(STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TESTED) --editable ".[docs,hub]"
+	@touch $@
+
 demo: setup
 	$(BIN)/ffhqref run root=$(ROOT)
 	@echo "next: $(BIN)/ffhqref --help, $(BIN)/ffhqref list; run again it does nothing: $(BIN)/ffhqref run root=$(ROOT)"
 
-test: setup lint
+test: setup $(TOOLS) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-slow: setup
+test-slow: setup $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 lint: setup
@@ -65,8 +71,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup
+docs: setup $(TOOLS)
 	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/mkdocs build --quiet --site-dir build/site
+	@echo "docs: build/site/index.html"
 
 wheel: setup
 	rm -rf dist build/wheel

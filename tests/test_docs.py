@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -67,3 +69,20 @@ def test_the_workflow_and_the_citation_can_be_read():
     assert all(job["steps"] and job["timeout-minutes"] for job in jobs.values())
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "title", "message", "authors"} <= set(citation)
+
+
+def test_every_public_name_has_its_place_in_the_api_page():
+    import ffhqref
+
+    shown = re.findall(r"^::: ffhqref\.(\w+)$", TEXTS[REPOSITORY / "docs" / "api.md"], re.MULTILINE)
+    assert sorted(shown) == sorted(set(ffhqref.__all__) - {"__version__"})
+
+
+def test_the_site_is_made_without_a_warning(tmp_path):
+    """Broken links, pages that no menu shows and names that do not exist are errors: mkdocs.yml is strict."""
+    pytest.importorskip("mkdocs_jupyter", reason="the site needs ffhqref[docs]")
+    pytest.importorskip("mkdocstrings", reason="the site needs ffhqref[docs]")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "evaluate" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
