@@ -32,7 +32,9 @@ def names(requirements: list[str]) -> set[str]:
 
 
 EXTRAS = {extra: names(wanted) for extra, wanted in PROJECT["optional-dependencies"].items()}
-FOR_USERS = names(PROJECT["dependencies"]).union(*(wanted for extra, wanted in EXTRAS.items() if extra != "dev"))
+FOR_DEVELOPERS = {"dev", "docs", "hub"}
+FOR_USERS = names(PROJECT["dependencies"]).union(*(EXTRAS[extra] for extra in EXTRAS.keys() - FOR_DEVELOPERS))
+DEVELOPMENT = set().union(*(EXTRAS[extra] for extra in FOR_DEVELOPERS))
 
 
 def imported_by(node: ast.AST) -> Iterator[str]:
@@ -74,18 +76,18 @@ def test_every_import_of_the_product_is_declared():
 
 
 def test_every_import_of_tests_and_benchmarks_is_declared():
-    assert undeclared(third_party("tests", "benchmarks"), FOR_USERS | EXTRAS["dev"]) == []
+    assert undeclared(third_party("tests", "benchmarks"), FOR_USERS | DEVELOPMENT) == []
 
 
 def test_all_takes_every_extra_for_users():
     (everything,) = PROJECT["optional-dependencies"]["all"]
-    assert set(re.split(r"[\[\],]", everything)[1:-1]) == set(EXTRAS) - {"all", "dev"}
+    assert set(re.split(r"[\[\],]", everything)[1:-1]) == set(EXTRAS) - {"all", *FOR_DEVELOPERS}
 
 
 def test_every_requirement_is_pinned():
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = names([line for line in lines if line and not line.startswith("#")])
-    assert sorted((FOR_USERS | EXTRAS["dev"]) - pinned) == []
+    assert sorted((FOR_USERS | DEVELOPMENT) - pinned) == []
 
 
 def test_the_version_has_one_place():
