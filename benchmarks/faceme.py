@@ -25,7 +25,7 @@ from ffhqref.core.compat import ensure_torchvision
 from ffhqref.restorers import RestorationBatch
 from ffhqref.zoo.faceme.restorer import FaceMeRestorer
 
-TINY = Path(__file__).parent.parent / "tests" / "restorers" / "tiny" / "faceme.py"
+TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny" / "faceme.py"
 
 
 def narrow_model(folder: Path, width: int) -> dict[str, Any]:

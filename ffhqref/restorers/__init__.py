@@ -31,6 +31,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "gpen": "ffhqref.zoo.gpen.restorer:GPEN",
         "lq": "ffhqref.zoo.baselines.simple:LowQuality",
         "nlm": "ffhqref.zoo.baselines.classical:NonLocalMeans",
+        "osdface": "ffhqref.zoo.osdface.restorer:OSDFaceRestorer",
         "outputs": "ffhqref.restorers.outputs:Outputs",
         "pgdiff": "ffhqref.zoo.pgdiff.restorer:PGDiff",
         "realesrgan": "ffhqref.zoo.realesrgan.restorer:RealESRGAN",

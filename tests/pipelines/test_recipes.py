@@ -41,26 +41,24 @@ FOLDER_TO_FOLDER = """
         parser.add_argument("--" + name, required=True)
     for name in {flags!r}:
         parser.add_argument("--" + name, action="store_true")
-    parser.add_argument("--gpu_ids", nargs="+", type=int)
     args = parser.parse_args()
-    Path(args.{output}).mkdir(exist_ok=True)
-    for path in sorted(Path(args.{input}).iterdir()):
+    Path(args.output).mkdir(exist_ok=True)
+    for path in sorted(Path(args.input).iterdir()):
         picture = cv2.imread(str(path))
         {extra}
-        cv2.imwrite(str(Path(args.{output}) / path.name), 255 - picture)
-    (Path(args.{output}) / "prompt.csv").write_text("file_name")
+        cv2.imwrite(str(Path(args.output) / path.name), 255 - picture)
+    (Path(args.output) / "prompt.csv").write_text("file_name")
 """
 
 DIFFBIR = (
     "task upscale version sampler steps captioner pos_prompt neg_prompt cfg_scale seed input output device precision"
 )
-OSDFACE = "input_image output_dir pretrained_model_name_or_path img_encoder_weight ckpt_path seed"
 MEINTIME = "upscale sampler dds_steps steps cfg_scale trg_prompt_list input ref output seed device precision"
 
 
-def folder_to_folder(strings, flags="", given="input", made="output", extra="pass"):
+def folder_to_folder(strings, flags="", extra="pass"):
     text = textwrap.dedent(FOLDER_TO_FOLDER)
-    return text.format(strings=strings.split(), flags=flags.split(), input=given, output=made, extra=extra)
+    return text.format(strings=strings.split(), flags=flags.split(), extra=extra)
 
 
 MIX = "other = cv2.imread(str(min((Path(args.ref) / path.stem).iterdir()))); picture = picture // 2 + other // 2"
@@ -121,7 +119,6 @@ PRINTS_AGES = "print(open(args.trg_prompt_list).read(), file=open('prompts_seen.
 
 SCRIPTS = {
     "diffbir": {"inference.py": folder_to_folder(DIFFBIR)},
-    "osdface": {"infer.py": folder_to_folder(OSDFACE, "merge_lora", "input_image", "output_dir")},
     "meintime": {"inference.py": folder_to_folder(MEINTIME, "age_guidance", extra=PRINTS_AGES + MIX)},
     "instantrestore": {"face_replace/inference/test.py": INSTANTRESTORE},
     "restorerid": {"scripts/Inference.py": RESTORERID},

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError, ImageError, did_you_mean
 from ffhqref.core.hashing import sha256_file
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
-from ffhqref.weights.files import WeightFile, require
 from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
-from ffhqref.zoo.shared.model_folder import weight_file
+from ffhqref.zoo.shared.model_folder import part_weights, small_hashes, weight_file
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:
@@ -150,8 +149,7 @@ class FaceMeRestorer(NetworkRestorer):
             ("text_encoder", "model"),
             ("text_encoder_2", "model"),
         ):
-            file = weight_file(self._base / part, stem)
-            self.files[f"realvisxl-3/{part}"] = require(WeightFile(f"realvisxl-3/{part}", file.name), path=file)
+            self.files[f"realvisxl-3/{part}"] = part_weights(f"realvisxl-3/{part}", self._base / part, stem)
         self.weights_sha256 = self._hashes()
         self.preset = preset
         self.steps = steps
@@ -174,8 +172,9 @@ class FaceMeRestorer(NetworkRestorer):
     def _hashes(self) -> dict[str, str]:
         """Return the SHA-256 of the files in use: weights, and the base folder's configs and tokenizers."""
         controlnet = self.files["faceme-controlnet"].path.parent / "config.json"
-        small = {f"realvisxl-3/{name}": self._base / name for name in _SMALL} | {"faceme-controlnet/config": controlnet}
-        found = {name: sha256_file(path) for name, path in small.items() if path.is_file()}
+        found = small_hashes("realvisxl-3", self._base, _SMALL)
+        if controlnet.is_file():
+            found["faceme-controlnet/config"] = sha256_file(controlnet)
         return {**{name: weights.sha256 for name, weights in self.files.items()}, **found}
 
     @property

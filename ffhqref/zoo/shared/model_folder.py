@@ -7,12 +7,14 @@ one weight file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ffhqref.core import parsing
 from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.weights.files import WeightFile, Weights, require
 from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
@@ -49,7 +51,22 @@ def weight_file(folder: Path, stem: str = "diffusion_pytorch_model") -> Path:
     raise WeightsError(f"no weight file {stem}.safetensors in {folder}")
 
 
-def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+def part_weights(name: str, folder: Path, stem: str = "diffusion_pytorch_model") -> Weights:
+    """Return the weight file of a part, hashed, under that name.
+
+    Raises:
+        WeightsError: no such file, or damaged.
+    """
+    file = weight_file(folder, stem)
+    return require(WeightFile(name, file.name), path=file)
+
+
+def small_hashes(name: str, base: Path, files: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the configs and tokenizers that are there, under ``name/file``."""
+    return {f"{name}/{file}": sha256_file(base / file) for file in files if (base / file).is_file()}
+
+
+def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor], path: Weights | Path) -> nn.Module:
     """Return ``make()`` with these tensors as its weights (their own type, not copied), in evaluation mode.
 
     Raises:
