@@ -124,10 +124,10 @@ class OSDFaceRestorer(NetworkRestorer):
         """
         from ffhqref.zoo.osdface.model import Files, OSDFace
 
-        own = (self.files[name] for name in ("osdface", "osdface-embedding-change", "osdface-lora"))
+        prompt, change, lora = (self.files[name] for name in INFO.weights[:3])
         with holding(self.files.values()):
             return OSDFace(
-                Files(*own, self.base),
+                Files(prompt, change, lora, self.base),
                 self.config,
                 time=self.timestep,
                 lora_scale=self.lora_scale,
