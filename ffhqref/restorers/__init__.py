@@ -23,6 +23,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "codeformer": "ffhqref.zoo.codeformer.restorer:CodeFormer",
         "colour_transfer": "ffhqref.restorers.composed.colour:ColourTransfer",
         "command": "ffhqref.restorers.command.restorer:CommandRestorer",
+        "daefr": "ffhqref.zoo.daefr.restorer:DAEFRRestorer",
         "difface": "ffhqref.zoo.difface.restorer:DifFace",
         "dmdnet": "ffhqref.zoo.dmdnet.restorer:DMDNetRestorer",
         "dr2": "ffhqref.zoo.dr2.restorer:DR2",

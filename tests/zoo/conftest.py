@@ -50,7 +50,8 @@ class GoldenSet:
             return self.folder / case["checkpoint"]
         path = self.made / f"{case['config']}.pth"
         if not path.is_file():
-            torch.save({"params_ema": self.rule(case["config"])}, path)
+            wrapper = self.config.get("inference", {}).get("wrapper", "params_ema")
+            torch.save({wrapper: self.rule(case["config"])}, path)
         return path
 
     def rule(self, name):

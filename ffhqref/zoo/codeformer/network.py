@@ -6,19 +6,18 @@ take any. Layout and results are those of ``basicsr/archs/codeformer_arch.py`` (
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ffhqref.core.compat import ensure_torchvision
+from ffhqref.zoo.shared.code_predictor import CodePredictor, code_blocks
 
 if TYPE_CHECKING:
     from ffhqref.zoo.codeformer.config import CodeFormerConfig
 
 
-class CodeFormerNetwork(nn.Module):
+class CodeFormerNetwork(CodePredictor):
     """Encoder, code predictor and generator, with random weights.
 
     Args:
@@ -26,25 +25,21 @@ class CodeFormerNetwork(nn.Module):
     """
 
     def __init__(self, config: CodeFormerConfig) -> None:
-        super().__init__()
-        blocks = _blocks()
+        super().__init__(
+            config.emb_dim,
+            config.dim_embd,
+            config.n_head,
+            config.n_layers,
+            config.latent_size,
+            config.codebook_size,
+        )
+        blocks = code_blocks()
         self.config = config
         widths = list(config.ch_mult)
         shared = (config.res_blocks, config.img_size, list(config.attn_resolutions))
         self.encoder = blocks.Encoder(3, config.nf, config.emb_dim, widths, *shared)
         self.quantize = blocks.VectorQuantizer(config.codebook_size, config.emb_dim, 0.25)
         self.generator = blocks.Generator(config.nf, widths, *shared, config.emb_dim)
-        self.position_emb = nn.Parameter(torch.zeros(config.latent_size, config.dim_embd))
-        self.feat_emb = nn.Linear(config.emb_dim, config.dim_embd)
-        self.ft_layers = nn.Sequential(
-            *(
-                blocks.TransformerSALayer(config.dim_embd, config.n_head, 2 * config.dim_embd)
-                for _ in range(config.n_layers)
-            )
-        )
-        self.idx_pred_layer = nn.Sequential(
-            nn.LayerNorm(config.dim_embd), nn.Linear(config.dim_embd, config.codebook_size, bias=False)
-        )
         width = {str(side): config.nf * mult for side, mult in zip(config.sides, config.ch_mult, strict=True)}
         self.fuse_convs_dict = nn.ModuleDict(
             {side: blocks.Fuse_sft_block(width[side], width[side]) for side in config.connect_list}
@@ -92,15 +87,6 @@ class CodeFormerNetwork(nn.Module):
                 x = self.fuse_convs_dict[side](kept[side], x, fidelity_weight)
         return x, logits
 
-    def logits(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return [B, tokens, codes] from the encoder's map [B, C, h, w]; tokens run row by row."""
-        tokens = self.feat_emb(latent.flatten(2).permute(2, 0, 1))
-        places = self.position_emb.unsqueeze(1).expand(-1, tokens.shape[1], -1)
-        for layer in self.ft_layers:
-            tokens = layer(tokens, query_pos=places)
-        result: torch.Tensor = self.idx_pred_layer(tokens).permute(1, 0, 2)
-        return result
-
 
 def _coloured_like(codes: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
     """Return codes with mean and spread of the latent (both [B, C, h, w]), channel by channel."""
@@ -111,10 +97,3 @@ def _coloured_like(codes: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
 
     (own_mean, own_spread), (mean, spread) = moments(codes), moments(latent)
     return (codes - own_mean) / own_spread * spread + mean
-
-
-def _blocks() -> Any:
-    """Return the module that the package's CodeFormer class stands in, with the blocks beside it."""
-    ensure_torchvision()
-    package = importlib.import_module("spandrel_extra_arches.architectures.CodeFormer")
-    return importlib.import_module(package.CodeFormer.__module__)

@@ -1,0 +1,1 @@
+"""DAEFR: `network` puts it together from the blocks of RestoreFormer and CodeFormer."""
