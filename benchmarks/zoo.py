@@ -41,8 +41,8 @@ from typing import Any
 SIDE = 512
 TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny"
 METHODS = (
-    "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "gpen", "vqfr", "vqfr_v1", "dmdnet", "difface", "dr2",
-    "pgdiff", "refldm", "faceme", "osdface",
+    "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "daefr", "gpen", "vqfr", "vqfr_v1", "dmdnet",
+    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface",
 )  # fmt: skip
 MARKS = ("<!-- written by benchmarks/zoo.py -->", "<!-- end of what benchmarks/zoo.py wrote -->")
 

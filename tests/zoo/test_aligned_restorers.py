@@ -1,4 +1,4 @@
-"""GFPGAN, RestoreFormer (++) and CodeFormer on small random weights: files, options, sizes, noise, grey faces."""
+"""GFPGAN, RestoreFormer (++), CodeFormer and DAEFR on random weights: files, options, sizes, noise, grey faces."""
 
 import importlib.util
 import json
@@ -15,8 +15,8 @@ from ffhqref.restorers import RestorationBatch, make_restorer
 
 from .conftest import tiny
 
-NAMES = ["codeformer", "gfpgan", "restoreformer", "restoreformer_pp"]
-PACKAGES = {"codeformer": ("spandrel_extra_arches", "zoo-nc")}
+NAMES = ["codeformer", "daefr", "gfpgan", "restoreformer", "restoreformer_pp"]
+PACKAGES = dict.fromkeys(("codeformer", "daefr"), ("spandrel_extra_arches", "zoo-nc"))
 
 pytestmark = pytest.mark.skipif(
     not find_spec("spandrel") or not find_spec("spandrel_extra_arches"), reason="needs spandrel-extra-arches"
@@ -100,6 +100,9 @@ def test_architecture_comes_from_a_mapping_or_a_file(small, name, tmp_path):
         ("restoreformer", {"ch": 48}, "ch=48"),
         ("restoreformer", {"attn_resolutions": []}, "empty"),
         ("restoreformer", {"double_z": True}, "double_z=True is not built"),
+        ("daefr", {"resolution": 63}, "not halved 2 times"),
+        ("daefr", {"cross_heads": 5}, "cross_heads=5"),
+        ("daefr", {"head_size": 3}, "head_size=3"),
         ("codeformer", {"latent_size": 100}, "should be 256"),
         ("codeformer", {"connect_list": ["16"]}, "should be of 64, 32"),
         ("codeformer", {"attn_resolutions": [32]}, r"\[16\]"),

@@ -38,7 +38,7 @@ def test_keeps_the_contract(name, tmp_path):
 
 
 NETWORKS = (
-    "codeformer", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "osdface", "pgdiff", "refldm",
+    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "osdface", "pgdiff", "refldm",
     "restoreformer", "restoreformer_pp", "vqfr", "vqfr_v1",
 )  # fmt: skip
 """Those that run on torch."""

@@ -98,7 +98,9 @@ def test_layout_is_the_official_one(golden_set, name):
 def test_a_file_without_what_is_not_used_gives_the_same_image(golden_set, tmp_path):
     case = next(case for case in golden_set.cases if case["checkpoint"])
     whole = load_tensors(golden_set.checkpoint(case), wrappers=("state_dict",))
-    torch.save({"state_dict": {key.removeprefix("vqvae."): value for key, value in used(whole).items()}}, tmp_path / "a")
+    torch.save(
+        {"state_dict": {key.removeprefix("vqvae."): value for key, value in used(whole).items()}}, tmp_path / "a"
+    )
     one = restorer(golden_set, case).network.state_dict()
     other = DAEFRRestorer(tmp_path / "a", config=golden_set.config[case["config"]]).network.state_dict()
     assert one.keys() == other.keys()
