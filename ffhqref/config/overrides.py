@@ -121,6 +121,8 @@ def kind_at_key(steps: Sequence[str], options: Mapping[str, Any]) -> Any:
         options: of the part that the key belongs to, such as ``restorer.mine``, or of the section.
     """
     group, *rest = steps
+    if group == "restorer" and len(rest) == 3 and rest[1] == "parameters":
+        return str  # a foreign program gets it letter by letter
     if group in source.MANY and len(rest) > 1:
         return _kind_of_option(group, rest[0], options, rest[1])
     if (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
@@ -20,6 +19,8 @@ from ffhqref.config.parts import check_parts, complete, registry
 from ffhqref.config.plugins import node
 from ffhqref.config.run import RunConfig, read_config
 from ffhqref.core.conf import conf_folder
+from ffhqref.core.errors import ConfigError
+from ffhqref.core.parsing import load_yaml, parsing, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def choices() -> dict[str, list[str]]:
 def preset(group: str, name: str) -> dict[str, Any]:
     """Return what the file of a part says, as it stands there; empty without one."""
     file = _file(f"{group}/{name}")
-    return {} if file is None else yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return {} if file is None else read_yaml(file, ConfigError) or {}
 
 
 def _file(config: str) -> Path | None:
@@ -124,7 +125,12 @@ class PartSource(ConfigSource):  # type: ignore[misc] # Hydra has no types
         group, _, name = config_path.removesuffix(".yaml").partition("/")
         file = _file(config_path.removesuffix(".yaml"))
         text = "" if file is None else file.read_text(encoding="utf-8")
-        config = OmegaConf.create(text) if text else OmegaConf.create(node(group, name))
+        config: Any
+        if file is not None and text:
+            with parsing(file, ConfigError):
+                config = OmegaConf.create(load_yaml(text) or {})
+        else:
+            config = OmegaConf.create(node(group, name))
         if group == "config":
             config = OmegaConf.merge(_defaults(), config)
         _open(config, parts=group in (*MANY, "config"))

@@ -31,7 +31,9 @@ M = TypeVar("M", bound=BaseModel)
 class Options(BaseModel):
     """Base of every section of the config and of every set of options: frozen, strict kinds, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     if not typing.TYPE_CHECKING:  # the type checker sees the fields
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import FfhqrefError, one_line
 from ffhqref.core.files import read_regular
+
+if TYPE_CHECKING:
+    import yaml
 
 
 @contextlib.contextmanager
@@ -55,16 +59,66 @@ def read_json(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> 
         return json.loads(read_regular(path).decode("utf-8-sig"))
 
 
-def read_yaml(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> Any:
-    """Return the value of a YAML file in UTF-8; see `read_json`. Nothing in it is run."""
+def read_yaml(path: str | Path, error: type[FfhqrefError], remedy: str = "", *, as_written: bool = False) -> Any:
+    """Return the value of a YAML file in UTF-8; see `read_json`. Nothing in it is run; see `load_yaml`."""
+    with parsing(path, error, remedy):
+        return load_yaml(read_regular(path).decode("utf-8-sig"), as_written=as_written)
+
+
+def load_yaml(text: str, *, as_written: bool = False) -> Any:
+    """Return the value of a YAML text, its scalars by the rules of YAML 1.2.
+
+    By those of 1.1, which PyYAML follows, ``2024_11_28``, ``12:30`` and ``010`` are other numbers, and ``on`` is true.
+
+    Args:
+        text: to read.
+        as_written: all scalars are texts, letter by letter.
+
+    Raises:
+        ValueError: it is larger or deeper than a config, or has a key twice.
+    """
     import yaml
 
-    with parsing(path, error, remedy):
-        text = read_regular(path).decode("utf-8-sig")
-        depth = max(itertools.accumulate(_BRACKETS.get(letter, 0) for letter in text), default=0)
-        if len(text) > MAX_YAML or depth > MAX_DEPTH:  # the parser would take minutes, libyaml's would crash
-            raise ValueError(f"{len(text)} characters, nested {depth} deep: more than a config has")
-        return yaml.safe_load(text)
+    depth = max(itertools.accumulate(_BRACKETS.get(letter, 0) for letter in text), default=0)
+    if len(text) > MAX_YAML or depth > MAX_DEPTH:  # the parser would take minutes, libyaml's would crash
+        raise ValueError(f"{len(text)} characters, nested {depth} deep: more than a config has")
+    return yaml.load(text, _loader(as_written=as_written))  # noqa: S506 -- derived from the safe loader
+
+
+@functools.cache
+def _loader(*, as_written: bool) -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Plain values alone, each key once."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[object] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if key.value in seen:
+                        raise ValueError(f"line {key.start_mark.line + 1}: the key '{key.value}' occurs twice")
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep=deep)
+
+    Loader.yaml_implicit_resolvers = {}
+    for kind, pattern, first in () if as_written else _SCALARS:
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"^(?:{pattern})$"), list(first))
+    return Loader
+
+
+_SCALARS = (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", "<<", "<"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+)
+"""Kind of a plain scalar, what it looks like, and the letters that it begins with."""
 
 
 MAX_YAML, MAX_DEPTH = 1 << 20, 100

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import Options, read_options
@@ -63,12 +63,38 @@ def _odd(size: int) -> int:
 Probability = Annotated[Number, AfterValidator(_probability)]
 
 
+_AXES = {
+    "sigma_x": (0.0, math.inf),
+    "rotation": (-math.inf, math.inf),
+    "scale": (0.1, math.inf),
+    "noise_sigma": (0.0, math.inf),
+    "jpeg_quality": (0.0, 100.0),
+}
+"""What a grid runs over, and the least and the largest value."""
+
+
+def _axes(axes: tuple[tuple[str, tuple[Number, ...]], ...]) -> tuple[tuple[str, tuple[Number, ...]], ...]:
+    if sorted(name for name, _ in axes) != sorted(_AXES):
+        raise ValueError(f"expected each of {', '.join(_AXES)} once, as [NAME, [FIRST, SECOND]]")
+    for name, values in axes:
+        low, high = _AXES[name]
+        if not values or min(values) < low or max(values) > high:
+            raise ValueError(f"{name}: expected values from {low:g} to {high:g}")
+    return axes
+
+
+def _some(values: tuple[Number, ...]) -> tuple[Number, ...]:
+    if not values or min(values) < 0:
+        raise ValueError("expected values from 0 on")
+    return values
+
+
 class Grid(Options):
     """A test set in which every combination occurs once instead of random draws."""
 
-    axes: tuple[tuple[str, tuple[Number, ...]], ...]
+    axes: Annotated[tuple[tuple[str, tuple[Number, ...]], ...], AfterValidator(_axes)]
     """Nested loops, outermost first: a name of `ffhqref.degradation.Parameters` and its values."""
-    sigma_y: tuple[Number, ...]
+    sigma_y: Annotated[tuple[Number, ...], AfterValidator(_some)]
     """Values of which one is chosen at random for each image."""
 
     def __len__(self) -> int:
@@ -140,6 +166,15 @@ class Degradation(Options):
     """Whether `ffhqref.degradation.legacy_sequence` can follow the published order of draws."""
     notes: str = ""
     """What differs between paper and code, and what of the published loader is left out."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Degradation:
+        for name in self.integers:
+            bounds = self.scale if name == "scale" else self.jpeg
+            if any(bound % 1 for bound in bounds):
+                key = "scale" if name == "scale" else "jpeg"
+                raise ValueError(f"{key}={list(bounds)}: drawn as a whole number (integers), expected whole bounds")
+        return self
 
     def rules(self) -> dict[str, Any]:
         """Return everything that decides about a result, for content keys."""

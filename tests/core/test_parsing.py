@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from ffhqref.core.errors import ConfigError, DatasetError
-from ffhqref.core.parsing import load_reason, parsing, read_json, read_yaml
+from ffhqref.core.parsing import load_reason, load_yaml, parsing, read_json, read_yaml
 
 
 @pytest.mark.parametrize("error", [RecursionError("deep"), MemoryError(), AssertionError(), KeyError("x"), OSError(5)])
@@ -31,6 +31,23 @@ def test_damaged_json_and_yaml_are_one_line(tmp_path, read, data):
         read(tmp_path / "x", ConfigError)
     assert str(tmp_path / "x") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_look_like_numbers_stay_names_in_yaml():
+    """By YAML 1.1 these are 20241128, 8, 7, 750, true, false and a date."""
+    words = ["2024_11_28", "010", "007", "12:30", "on", "no", "2024-01-02"]
+    assert load_yaml(f"[{', '.join(words)}]") == words
+    assert load_yaml("[1, -2, 0.5, .5, 1e-5, 1.10, true, null, ~]") == [1, -2, 0.5, 0.5, 1e-5, 1.1, True, None, None]
+    assert load_yaml("[1.10, on, null]", as_written=True) == ["1.10", "on", "null"]
+    assert load_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
+
+
+def test_a_key_twice_in_yaml_is_refused(tmp_path):
+    (tmp_path / "x.yaml").write_text("sigma: [1, 2]\nscale: 4\nsigma: [5, 6]\n")
+    with pytest.raises(ConfigError, match="line 3: the key 'sigma' occurs twice"):
+        read_yaml(tmp_path / "x.yaml", ConfigError)
+    with pytest.raises(ValueError, match="line 1: the key 'b' occurs twice"):
+        load_yaml("a: {b: 1, b: 2}")
 
 
 def test_a_refused_pickle_is_not_explained_with_how_to_let_it_run(tmp_path):

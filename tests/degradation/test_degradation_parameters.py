@@ -76,6 +76,14 @@ def test_own_degradations_from_a_file_and_from_options(tmp_path):
     assert (given.name, given.kernels) == ("mild", (("iso", 0.5), ("aniso", 0.5)))
 
 
+AXES = [["sigma_x", [1]], ["rotation", [0]], ["scale", [4, 8]], ["noise_sigma", [1]], ["jpeg_quality", [50]]]
+
+
+def test_an_own_grid_is_drawn_from():
+    own = get_degradation({**OWN, "grid": {"axes": AXES, "sigma_y": [3]}}, "mild")
+    assert {draw(own, 1, str(number)).scale for number in range(20)} == {4, 8}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -88,6 +96,15 @@ def test_own_degradations_from_a_file_and_from_options(tmp_path):
         ({"kernels": [["round", 1.0]]}, "expected iso or aniso"),
         ({"kernel_size": 40}, "expected an odd number"),
         ({"grey_probability": 2}, "from 0 to 1"),
+        ({"sigma": [math.nan, 4]}, "benchmark.mild.degradation.sigma[0]=nan: expected a number"),
+        ({"noise": [0, math.inf]}, "benchmark.mild.degradation.noise[1]=inf: expected a number"),
+        ({"scale": [1.5, 4.5], "integers": ["scale"]}, "scale=[1.5, 4.5]: drawn as a whole number"),
+        (
+            {"grid": {"axes": [["sigmax", [1]]], "sigma_y": [1]}},
+            "expected each of sigma_x, rotation, scale, noise_sigma",
+        ),
+        ({"grid": {"axes": [*AXES[:4], ["jpeg_quality", [101]]], "sigma_y": [1]}}, "jpeg_quality: expected values"),
+        ({"grid": {"axes": AXES, "sigma_y": []}}, "grid.sigma_y=[]: expected values from 0 on"),
     ],
 )
 def test_a_mistake_in_an_own_degradation_is_one_line(change, said):

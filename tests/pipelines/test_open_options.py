@@ -52,8 +52,9 @@ def test_an_option_that_the_file_does_not_list_needs_no_plus(config):
     made = config("restorer=[refldm,nlm]", "restorer.refldm.steps=9", "restorer.nlm.strength=3", "seed=7")
     assert (made["restorer"]["refldm"]["steps"], made["restorer"]["nlm"], made["seed"]) == (9, {"strength": 3}, 7)
     assert config("metric=[psnr]", "metric.psnr.colour=y")["metric"] == {"psnr": {"colour": "y"}}
-    made = config("restorer=[command]", "restorer.command.parameters.steps=3")
-    assert made["restorer"]["command"]["parameters"] == {"steps": 3}
+    theirs = (f"restorer.command.parameters.{words}" for words in ("steps=3", "version=1.10", "fast=true"))
+    made = config("restorer=[command]", *theirs)
+    assert made["restorer"]["command"]["parameters"] == {"steps": "3", "version": "1.10", "fast": "true"}
     assert config("report.formats=[csv]")["report"]["formats"] == ["csv"]
 
 

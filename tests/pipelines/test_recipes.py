@@ -156,6 +156,9 @@ def checkout(tmp_path):
             script = tmp_path / relative
             script.parent.mkdir(parents=True, exist_ok=True)
             script.write_text(text)
+        watched = tmp_path / options["recipe"]["watch"][0].replace("**/", "").replace("*", "code")
+        watched.parent.mkdir(parents=True, exist_ok=True)
+        watched.touch()
         for weights in options["recipe"]["weights"]:
             path = tmp_path / weights.format(**(options.get("parameters") or {}))
             path.parent.mkdir(parents=True, exist_ok=True)

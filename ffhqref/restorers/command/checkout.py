@@ -70,8 +70,13 @@ def code_state(recipe: Recipe, root: Path, files: list[Path]) -> dict[str, str]:
         recipe: its ``watch`` patterns.
         root: the checkout.
         files: further files, such as the scripts that are run.
+
+    Raises:
+        ConfigError: no file is as its patterns say, and a change of the code would not be seen.
     """
     watched = {path for pattern in recipe.watch for path in root.glob(pattern) if path.is_file()}
+    if recipe.watch and not watched:
+        raise ConfigError(f"recipe: watch: no file in {root} matches {', '.join(recipe.watch)}")
     inside = {path for path in {*watched, *files} if path.is_relative_to(root)}
     state: dict[str, Any] = {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(inside)}
     outside = sorted(sha256_file(path) for path in {*files} - inside)

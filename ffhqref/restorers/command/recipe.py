@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import string
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.options import told_value
 from ffhqref.core.parsing import read_yaml
 from ffhqref.restorers.base import RestorerInfo, info_of
+
+OF_PROGRAMS = ("commands", "env", "files", "weights")
+"""Fields whose values a program gets letter by letter: 1.10 is not 1.1 there, nor yes true."""
 
 GROUPS = ("run", "identity", "image")
 
@@ -101,15 +106,16 @@ class Recipe:
     @property
     def needs_age(self) -> bool:
         """Whether a placeholder stands for the target's age."""
-        return "age" in self._used()
+        return "age" in self.used()
 
     @property
     def uses_seed(self) -> bool:
         """Whether a placeholder stands for the case's seed."""
-        return "seed" in self._used()
+        return "seed" in self.used()
 
-    def _used(self) -> set[str]:
-        texts = [*self.env.values(), *self.files.values(), *(text for one in self.commands for text in one)]
+    def used(self) -> set[str]:
+        """Return the names of all placeholders, those of the layout excepted."""
+        texts = [self.cwd, *self.env.values(), *self.files.values(), *self.weights, *sum(self.commands, ())]
         return {name for text in texts for name, _ in placeholders(text)}
 
     def _check(self, parameters: tuple[str, ...]) -> None:  # noqa: C901 -- rewritten with issue 12
@@ -142,7 +148,7 @@ class Recipe:
             shared = self.group == "identity"
             allowed = ("rank",) if shared else ("id", "rank")
             _path(self.references, "references", allowed, needed=allowed if many else ("rank",))
-        elif self.info.min_references or self._used() & {*SHARED_FIELDS}:
+        elif self.info.min_references or self.used() & {*SHARED_FIELDS}:
             raise _wrong("the field 'references' is missing, which says where references are written")
         elif self.info.max_references != 0:
             raise _wrong("info.max_references is not 0, but no field 'references' says where they are written")
@@ -203,7 +209,22 @@ def _commands(commands: Any) -> tuple[tuple[str, ...], ...]:
     lists = (list, tuple)
     if not isinstance(commands, lists) or not all(one and isinstance(one, lists) for one in commands):
         raise _wrong("commands: expected a list of lists, one for each program: [[python, main.py], …]")
-    return tuple(tuple(str(argument) for argument in one) for one in commands)
+    return tuple(tuple(as_text("commands", argument) for argument in one) for one in commands)
+
+
+def as_text(name: str, value: object) -> str:
+    """Return what a program is given for a value.
+
+    Args:
+        name: of the field, for messages.
+        value: a text or a number; what YAML makes of ``yes`` or ``null`` is not what was written.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
+        raise _wrong(f"{name}: {told_value(value)} is no text: put it in quotes, as the program shall get it")
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def _check_plain(given: Mapping[str, Any]) -> None:
@@ -236,7 +257,7 @@ def _crop(value: Any) -> tuple[int, int, int, int]:
 def _texts(name: str, value: Any) -> dict[str, str]:
     if value is not None and not isinstance(value, Mapping):
         raise _wrong(f"{name}: expected names with values, not {value!r}")
-    return {str(key): str(text) for key, text in (value or {}).items()}
+    return {str(key): as_text(f"{name}.{key}", text) for key, text in (value or {}).items()}
 
 
 def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
@@ -248,10 +269,12 @@ def _info(facts: Any, weights: Mapping[str, str]) -> RestorerInfo:
 
 def _loaded(path: str | Path) -> Mapping[str, Any]:
     file = Path(path).expanduser()
-    loaded = read_yaml(file, ConfigError, "expected a recipe in YAML")
+    loaded, written = (
+        read_yaml(file, ConfigError, "expected a recipe in YAML", as_written=way) for way in (False, True)
+    )
     if not isinstance(loaded, Mapping):
         raise _wrong(f"{file}: expected the fields of a recipe")
-    return loaded
+    return {**loaded, **{name: written[name] for name in OF_PROGRAMS if loaded.get(name) is not None}}
 
 
 def _wrong(what: str) -> ConfigError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError
+from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers.base import PartialResult, RestorationBatch, Restorer, RestorerInfo
@@ -28,7 +28,7 @@ from ffhqref.restorers.command.checkout import (
 from ffhqref.restorers.command.layout import Call, Case, command_of, fill, lay_out
 from ffhqref.restorers.command.outputs import collect
 from ffhqref.restorers.command.program import ProgramError, environment, last_words, run_program
-from ffhqref.restorers.command.recipe import Recipe, placeholders
+from ffhqref.restorers.command.recipe import CASE_FIELDS, RUN_FIELDS, Recipe, as_text, placeholders
 from ffhqref.restorers.run_cases import run_cases
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class CommandRestorer(Restorer):
             raise ConfigError("the restorer 'command' needs a POSIX system, such as Linux or macOS")
         if recipe is None:
             raise ConfigError("the restorer 'command' needs a recipe: recipe=FILE.yaml, see docs/restorers.md")
-        given = {str(name): str(value) for name, value in (parameters or {}).items()}
+        given = {str(name): as_text(f"parameters.{name}", value) for name, value in (parameters or {}).items()}
         self.recipe = Recipe.of(recipe, given)
         self.device = device
         self._python = find_interpreter(python) if python is not None else None
@@ -103,6 +103,13 @@ class CommandRestorer(Restorer):
             elif self._used(name):
                 what = "folder of its code" if name == "checkout" else "interpreter of its own environment"
                 raise ConfigError(f"'{self.recipe.info.name}' needs the {what}: {name}=PATH")
+        idle = [name for name in given if not self._used(name)]
+        if idle:
+            known = sorted(name for name in self.recipe.used() if name not in (*RUN_FIELDS, *CASE_FIELDS))
+            raise ConfigError(
+                f"parameters.{idle[0]}: the recipe has no placeholder '{{{idle[0]}}}'."
+                f"{did_you_mean(idle[0], known)} It takes {', '.join(known) or 'none'}"
+            )
         self._scratch = None if scratch is None else Path(scratch).expanduser()
         self._keep = keep
         self.batch_size = batch_size or BATCH[self.recipe.group]
@@ -117,10 +124,8 @@ class CommandRestorer(Restorer):
         }  # fmt: skip
 
     def _used(self, name: str) -> bool:
-        recipe = self.recipe
-        texts = [recipe.cwd, *recipe.env.values(), *recipe.files.values(), *recipe.weights, *sum(recipe.commands, ())]
-        relative = name == "checkout" and any(not Path(path).is_absolute() for path in recipe.weights)
-        return relative or any(name == used for text in texts for used, _ in placeholders(text))
+        relative = name == "checkout" and any(not Path(path).is_absolute() for path in self.recipe.weights)
+        return relative or name in self.recipe.used()
 
     def _check_programs(self) -> list[Path]:
         """Return the scripts that are run; a program that is not there is refused now."""

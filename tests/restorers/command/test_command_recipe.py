@@ -37,6 +37,9 @@ from .conftest import RECIPE, calls
         ({"crop": [0, 0, 0, 5]}, "expected left, top, width and height"),
         ({"info": {"licens": "MIT"}}, "info has no 'licens'. Did you mean 'licence'"),
         ({"info": {"max_references": 3}}, "no field 'references' says where they are written"),
+        ({"commands": [["{python}", "main.py", "--up", True]]}, "commands: true is no text: put it in quotes"),
+        ({"env": {"MODE": None}}, "env.MODE: null is no text: put it in quotes"),
+        ({"watch": ["modles/*.py"]}, "watch: no file in .* matches modles/"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(theirs, checkout, changes, words):
@@ -99,3 +102,27 @@ def test_recipe_from_a_file(tmp_path):
 def test_a_field_of_another_form_is_one_line(field):
     with pytest.raises(ConfigError):
         Recipe.of({**RECIPE, **field})
+
+
+def test_a_program_gets_what_was_written(tmp_path):
+    """YAML 1.1 would make 7, True, 1.1, 20241128, None and 750 of these, and 8 of 010."""
+    arguments = ["007", "yes", "1.10", "2024_11_28", "null", "12:30", "1e5", "-1"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        f"commands: [[python, main.py, {', '.join(arguments)}]]\nlq: in/{{id}}.png\noutput: out/{{id}}.png\n"
+        "env: {LEVEL: 010, FAST: on}\nfiles: {list.txt: 1.50}\ncase_seconds: 30\ninfo: {max_references: 0}\n"
+    )
+    recipe = Recipe.of(file)
+    assert recipe.commands == (("python", "main.py", *arguments),)
+    assert recipe.env == {"LEVEL": "010", "FAST": "on"}
+    assert recipe.files == {"list.txt": "1.50"}
+    assert recipe.case_seconds == 30
+
+
+def test_a_parameter_that_the_recipe_does_not_use_is_refused(theirs):
+    recipe = {"env": {"STEPS": "{steps}"}}
+    assert theirs(recipe=recipe, parameters={"steps": 7}).cache_key_options["parameters"] == {"steps": "7"}
+    with pytest.raises(ConfigError, match=r"parameters.stesp: the recipe has no placeholder '\{stesp\}'. Did you mean"):
+        theirs(recipe=recipe, parameters={"steps": 7, "stesp": 9})
+    with pytest.raises(ConfigError, match=r"parameters.steps: true is no text: put it in quotes"):
+        theirs(recipe=recipe, parameters={"steps": True})
