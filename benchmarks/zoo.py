@@ -42,7 +42,7 @@ SIDE = 512
 TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny"
 METHODS = (
     "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "daefr", "gpen", "vqfr", "vqfr_v1", "dmdnet",
-    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface",
+    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface", "pmrf",
 )  # fmt: skip
 MARKS = ("<!-- written by benchmarks/zoo.py -->", "<!-- end of what benchmarks/zoo.py wrote -->")
 
@@ -69,6 +69,7 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         "dr2": ({"N": 1, "tau": 2}, "6 steps, not 26"),
         "pgdiff": ({"respacing": f"ddpm{steps}"}, f"{steps} steps of 1000"),
         "refldm": ({"steps": steps}, f"{steps} steps of 100"),
+        "pmrf": ({"steps": steps}, f"{steps} steps of 25"),
         "dmdnet": ({}, "landmarks given"),
         "vqfr": ({"fidelity_ratio": 0.0}, ""),
     }

@@ -35,6 +35,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "osdface": "ffhqref.zoo.osdface.restorer:OSDFaceRestorer",
         "outputs": "ffhqref.restorers.outputs:Outputs",
         "pgdiff": "ffhqref.zoo.pgdiff.restorer:PGDiff",
+        "pmrf": "ffhqref.zoo.pmrf.restorer:PMRF",
         "realesrgan": "ffhqref.zoo.realesrgan.restorer:RealESRGAN",
         "reference": "ffhqref.zoo.baselines.simple:FirstReference",
         "refldm": "ffhqref.zoo.refldm.restorer:RefLDMRestorer",

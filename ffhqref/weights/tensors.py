@@ -151,8 +151,7 @@ def load_tensors(
     import torch
 
     path = Path(file)
-    with opened(file) as name:
-        content = _checked(name, file, read_checkpoint)
+    content = load_content(file)
     for wrapper in wrappers:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -165,6 +164,19 @@ def load_tensors(
     if not tensors:
         raise WeightsError(f"no tensors in weight file: {path}")
     return tensors
+
+
+def load_content(file: Weights | str | Path) -> Any:
+    """Read a checkpoint as `load_tensors` does, for those that keep more than one list of tensors.
+
+    Returns:
+        What is in it: mappings, lists, tensors, plain values.
+
+    Raises:
+        WeightsError: missing, changed, truncated, or a pickle that holds more.
+    """
+    with opened(file) as name:
+        return _checked(name, file, read_checkpoint)
 
 
 def scan(name: Path, file: Weights | str | Path) -> Any:

@@ -38,8 +38,8 @@ def test_keeps_the_contract(name, tmp_path):
 
 
 NETWORKS = (
-    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "osdface", "pgdiff", "refldm",
-    "restoreformer", "restoreformer_pp", "vqfr", "vqfr_v1",
+    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "osdface", "pgdiff", "pmrf",
+    "refldm", "restoreformer", "restoreformer_pp", "vqfr", "vqfr_v1",
 )  # fmt: skip
 """Those that run on torch."""
 

@@ -11,9 +11,9 @@ from ffhqref.core.errors import WeightsError
 from ffhqref.core.images import to_tensor, to_uint8
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.zoo.difface.config import DifFaceConfig
-from ffhqref.zoo.difface.network import build_swinir
 from ffhqref.zoo.shared.guided_diffusion.draws import StoredDraws
 from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
+from ffhqref.zoo.shared.swinir import build_swinir
 
 from .golden_diffusion import recorded_steps
 from .golden_tools import TOLERANCE, folder_of, layout, read_json, relative

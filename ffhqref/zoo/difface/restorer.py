@@ -17,10 +17,10 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.tensors import load_into, load_tensors
 from ffhqref.zoo.difface.config import DifFaceConfig
-from ffhqref.zoo.difface.network import build_swinir, spandrel_names
 from ffhqref.zoo.shared.guided_diffusion.diffusion import Diffusion, Step
 from ffhqref.zoo.shared.guided_diffusion.restorer import DiffusionRestorer, input_size, load_unet, resize_antialiased
 from ffhqref.zoo.shared.network import signed, unsigned
+from ffhqref.zoo.shared.swinir import build_swinir, spandrel_names
 
 if TYPE_CHECKING:
     import torch

@@ -3,8 +3,8 @@
 import torch
 
 from ffhqref.zoo.difface.config import DifFaceConfig
-from ffhqref.zoo.difface.network import build_swinir
 from ffhqref.zoo.shared.guided_diffusion.unet import GuidedUNet
+from ffhqref.zoo.shared.swinir import build_swinir
 
 CONFIG = {
     "model": {

@@ -1,0 +1,1 @@
+"""PMRF: SwinIR's posterior mean, then a rectified flow in pixel space by a hourglass transformer."""
