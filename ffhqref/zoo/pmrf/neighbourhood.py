@@ -48,11 +48,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernel: int) -> to
     down, across = height // tiles.height, width // tiles.width
     queries = q.reshape(batch, down, tiles.height, across, tiles.width, heads, -1)
     keys, values = (x[:, tiles.rows][:, :, :, tiles.columns] for x in (k, v))
-    made = F.scaled_dot_product_attention(
-        *(_flat(x) for x in (queries, keys, values)),
-        attn_mask=tiles.visible.repeat(batch, 1, 1, 1),
-        scale=1.0,
-    )
+    seen = tiles.visible.repeat(batch, 1, 1, 1)
+    made = F.scaled_dot_product_attention(_flat(queries), _flat(keys), _flat(values), attn_mask=seen, scale=1.0)
     made = made.transpose(1, 2).reshape(batch, down, across, tiles.height, tiles.width, heads, -1)
     return made.transpose(2, 3).reshape(q.shape)
 

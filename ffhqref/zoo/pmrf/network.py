@@ -172,8 +172,9 @@ class SelfAttention(nn.Module):
 
 
 def _attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    rows = (part.flatten(1, 2).transpose(1, 2) for part in (q, k, v))
-    return F.scaled_dot_product_attention(*rows, scale=1.0).transpose(1, 2).reshape(q.shape)
+    queries, keys, values = (part.flatten(1, 2).transpose(1, 2) for part in (q, k, v))
+    made = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+    return made.transpose(1, 2).reshape(q.shape)
 
 
 class FeedForward(nn.Module):
@@ -215,13 +216,13 @@ class Level(nn.ModuleList):
 
 def gather(x: Tensor, height: int, width: int) -> Tensor:
     """Return [B, H/height, W/width, height·width·C] of a map: each block's rows, columns, channels."""
-    split = x.unflatten(2, (-1, width)).unflatten(1, (-1, height))
+    split: Tensor = x.unflatten(2, (-1, width)).unflatten(1, (-1, height))
     return split.transpose(2, 3).flatten(3)
 
 
 def scatter(x: Tensor, height: int, width: int) -> Tensor:
     """Undo `gather`."""
-    split = x.unflatten(-1, (height, width, -1)).transpose(2, 3)
+    split: Tensor = x.unflatten(-1, (height, width, -1)).transpose(2, 3)
     return split.flatten(3, 4).flatten(1, 2)
 
 
