@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError
-from ffhqref.core.hashing import content_key, sha256_file
+from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError, one_line
+from ffhqref.core.hashing import content_key
 from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.core.registry import Registry
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.engine.base import Stage
+from ffhqref.faces.base import unchanged
+from ffhqref.weights.tensors import held
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,14 +69,17 @@ class InsightfaceAge:
         if len(files) != 1 or not files[0].is_file():
             found = f"holds {len(files)} files *genderage*.onnx, expected one" if folder.is_dir() else "is no file"
             raise WeightsError(f"age model 'insightface': {folder} {found}; set ages.path to the network's ONNX file")
-        try:
-            self._network: Any = get_model(str(files[0]))
-        except Exception as error:  # noqa: BLE001 - onnx and onnxruntime raise their own unrelated types
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"age model 'insightface': {files[0]} is no usable ONNX network ({reason})") from None
+        with held(files[0]) as file:
+            try:
+                self._network: Any = get_model(str(file.name))
+            except Exception as error:  # noqa: BLE001 - onnx and onnxruntime raise their own unrelated types
+                reason = one_line(error)
+                raise WeightsError(
+                    f"age model 'insightface': {files[0]} is no usable ONNX network ({reason})"
+                ) from None
         if getattr(self._network, "taskname", "") != "genderage":
             raise WeightsError(f"age model 'insightface': {files[0]} is no genderage network (96 px in, 3 numbers out)")
-        self.signature = f"insightface:{files[0].stem}:{sha256_file(files[0])[:12]}|fixed box"
+        self.signature = f"insightface:{files[0].stem}:{file.sha256[:12]}|fixed box"
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return years, float32 [B], from aligned faces, uint8 RGB [B, 512, 512, 3]."""
@@ -142,7 +147,7 @@ class AgeStage(Stage[ImageRow, AgeResult]):
     def setup(self) -> None:
         """Load the network."""
         if self._model is None:
-            self._model = make_age_model(self._name, **self._options)
+            self._model = unchanged(make_age_model(self._name, **self._options), self.signature)
 
     def process(self, rows: Sequence[ImageRow]) -> list[AgeResult]:
         """Estimate; an image that cannot be read, or an age outside 0 to 130, gets a reason and no age."""

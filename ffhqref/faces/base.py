@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+from ffhqref.core.errors import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,3 +33,28 @@ class Embedder(Protocol):
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 [B, dim], L2-normalised, from uint8 RGB [B, face_size, face_size, 3]."""
         ...
+
+
+class Signed(Protocol):
+    """A network that says which it is."""
+
+    signature: str
+
+
+SignedT = TypeVar("SignedT", bound=Signed)
+
+
+def unchanged(made: SignedT, signature: str) -> SignedT:
+    """Return a network that was made once more, in a worker, if it is the one that results are recorded for.
+
+    Raises:
+        WeightsError: a file of it was replaced in between.
+    """
+    check_unchanged(made.signature, signature)
+    return made
+
+
+def check_unchanged(found: str, recorded: str) -> None:
+    """Refuse networks of another signature than results are recorded for; see `unchanged`."""
+    if found != recorded:
+        raise WeightsError(f"a network's file changed since the run began: {found}, before {recorded}; run again")

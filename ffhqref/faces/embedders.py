@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref.core.errors import ConfigError, DependencyError, WeightsError
-from ffhqref.core.hashing import sha256_bytes, sha256_file
+from ffhqref.core.hashing import sha256_bytes
 from ffhqref.faces.onnx_input import input_rule
-from ffhqref.weights.tensors import read_bytes
+from ffhqref.weights.tensors import held, read_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,11 +48,12 @@ class DlibEmbedder:
         file = Path(path) if path else _packaged_dlib_model()
         if not file.is_file():
             raise WeightsError(f"embedder 'dlib': no such file: {file}; leave embedder.path empty for the packaged one")
-        self.weights_sha256 = {file.name: sha256_file(file)}
-        try:
-            self._network = dlib.face_recognition_model_v1(str(file))
-        except RuntimeError as error:
-            raise WeightsError(f"embedder 'dlib': {file} is no dlib face recognition model ({error})") from None
+        with held(file) as found:
+            try:
+                self._network = dlib.face_recognition_model_v1(str(found.name))
+            except RuntimeError as error:
+                raise WeightsError(f"embedder 'dlib': {file} is no dlib face recognition model ({error})") from None
+        self.weights_sha256 = {file.name: found.sha256}
         self.signature = f"dlib-resnet-v1:{self.weights_sha256[file.name][:12]}"
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -237,7 +238,7 @@ def _is_recogniser(file: Path) -> bool:
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(read_bytes(file), providers=["CPUExecutionProvider"])
     except Exception:  # noqa: BLE001 - a file that does not load is no recogniser
         return False
     shape, outputs = session.get_inputs()[0].shape, session.get_outputs()

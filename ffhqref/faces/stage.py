@@ -16,6 +16,7 @@ from ffhqref.datasets.stage import MIN_SIDE, FileRow, ImageResult, ImageRow, Ima
 from ffhqref.engine.base import GPU_SHARE, LoadingStage, Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
+from ffhqref.faces.base import unchanged
 from ffhqref.faces.crops import check_crop, crop_faces
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class EmbedStage(LoadingStage[ImageRow, EmbedResult, Crop]):
     def setup(self) -> None:
         """Load the network."""
         if self._embedder is None:
-            self._embedder = make_embedder(self._name, **self._options)
+            made = make_embedder(self._name, **self._options)
+            self._embedder = unchanged(made, self.signature.removesuffix(f"|{self._crop}"))
 
     def load(self, row: ImageRow) -> Crop:
         """Read an image and crop its face."""
@@ -204,7 +206,7 @@ class AlignStage(Stage[FileRow, ImageResult]):
         from ffhqref.faces.detect import make_detector
 
         if self._detector is None:
-            self._detector = make_detector(self._name, **self._options)
+            self._detector = unchanged(make_detector(self._name, **self._options), self.signature)
 
     def intact(self, row: FileRow, result: ImageResult) -> bool:  # noqa: ARG002
         """Return whether the aligned image is still the one written, and its source was recorded.

@@ -10,6 +10,7 @@ import numpy as np
 from ffhqref.core.errors import WeightsError
 from ffhqref.core.images import SIZE, to_uint8
 from ffhqref.faces.ages import AgeModel, make_age_model
+from ffhqref.faces.base import check_unchanged
 from ffhqref.metrics.base import Metric, MetricBatch, ground_truth
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class AgeError(Metric):
         self._name, self._options = name, {} if path is None else {"path": path}
         self._model: AgeModel | None = make_age_model(name, **self._options)
         self._known: OrderedDict[str, float] = OrderedDict()
-        self.signature = f"age_error|{self._model.signature}|years vs gt|v1"
+        self.signature = _signature(self._model)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_model": None, "_known": OrderedDict()}
@@ -70,10 +71,16 @@ class AgeError(Metric):
 
     def _age(self, image: torch.Tensor) -> float:
         if self._model is None:
-            self._model = make_age_model(self._name, **self._options)
+            made = make_age_model(self._name, **self._options)
+            check_unchanged(_signature(made), self.signature)
+            self._model = made
         levels = to_uint8(image[None])[0]
         if levels.shape[:2] != (SIZE, SIZE):
             from PIL import Image
 
             levels = np.asarray(Image.fromarray(levels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
         return float(self._model(levels[None])[0])
+
+
+def _signature(model: AgeModel) -> str:
+    return f"age_error|{model.signature}|years vs gt|v1"

@@ -20,6 +20,7 @@ from ffhqref.core.images import to_uint8
 from ffhqref.metrics.base import LastTruth, Metric, MetricBatch, MetricRuntime, ground_truth
 from ffhqref.metrics.perceptual import LPIPS
 from ffhqref.weights.fetch import obtain
+from ffhqref.weights.files import Weights
 from ffhqref.weights.tensors import load_into, load_tensors
 
 if TYPE_CHECKING:
@@ -42,10 +43,14 @@ class Landmarks:
         runtime: where weights lie and the network runs.
     """
 
-    def __init__(self, path: str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
+    def __init__(self, path: Weights | str | Path | None = None, runtime: MetricRuntime | None = None) -> None:
         self._runtime = runtime or MetricRuntime()
         _need_facexlib("lmd")
-        file = obtain("facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
+        file = (
+            path
+            if isinstance(path, Weights)
+            else obtain("facexlib-awing", path=path, folder=self._runtime.weights_dir, download=self._runtime.download)
+        )
         self._path = file
         self._network: torch.nn.Module | None = None
         self.signature = f"awing 98 points|{file.signature}"

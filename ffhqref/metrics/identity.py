@@ -16,6 +16,7 @@ import numpy as np
 
 from ffhqref.core.errors import ConfigError, did_you_mean
 from ffhqref.core.images import to_uint8
+from ffhqref.faces.base import unchanged
 from ffhqref.faces.crops import check_crop
 from ffhqref.faces.embedders import OnnxEmbedder, onnxruntime_has_cuda
 from ffhqref.faces.onnx_input import input_rule
@@ -77,7 +78,8 @@ class CroppedEmbedder(FaceEmbedder):
         from ffhqref.faces import embed, make_embedder
 
         if self._embedder is None:
-            self._embedder = make_embedder(self._name, **self._options)
+            made = make_embedder(self._name, **self._options)
+            self._embedder = unchanged(made, self.signature.removesuffix(f"|crop={self.crop}"))
         return np.asarray(embed(to_uint8(image[None]), self._embedder, self.crop)[0])
 
 

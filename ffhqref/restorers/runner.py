@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
+from ffhqref.core.errors import FfhqrefError, WeightsError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes, sha256_file
 from ffhqref.core.images import SIZE, read_rgb, save_png, to_tensor, to_uint8
 from ffhqref.core.seeding import case_seed
@@ -131,12 +131,17 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         self.name = f"restore-{method}"
         self.retry_failed = retry_failed
         self._registered = restorer or method
-        self._options = {"device": device, **(options or {})}
+        self._given = dict(options or {})
+        self._options = {"device": device, **self._given}
         self._made: tuple[Restorer, Stopwatch] | None = None if made is None else _timed(made)
         self.batch_size = batch_size or int(self.restorer.batch_size)
         self.one_at_a_time = made is not None or bool(self.restorer.exclusive)
         self.gpus = 1.0 if self.restorer.device.startswith("cuda") else 0.0
-        self._identity = [self.version, *restorer_identity(self._registered, options or {}, self.restorer)]
+        self._identity = self._made_of()
+
+    def _made_of(self) -> list[Any]:
+        """Return everything but the case that an output depends on."""
+        return [self.version, *restorer_identity(self._registered, self._given, self.restorer)]
 
     @property
     def restorer(self) -> Restorer:
@@ -152,8 +157,13 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         return {**self.__dict__, "_made": None}  # each worker makes its own
 
     def setup(self) -> None:
-        """Make the restorer."""
-        self._worker()
+        """Make the restorer.
+
+        Raises:
+            WeightsError: it is not the one that results are recorded for: a file was replaced meanwhile.
+        """
+        if self._made is None and self._identity != self._made_of():
+            raise WeightsError(f"restorer '{self.method}': a file of it changed since the run began; run again")
 
     def group(self, row: RestoreRow) -> str:
         """Return what rows of one batch should share; empty where the restorer does not mind."""

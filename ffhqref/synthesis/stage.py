@@ -21,6 +21,7 @@ from ffhqref.core.images import SIZE, encode_png, read_rgb
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
+from ffhqref.faces.base import check_unchanged
 from ffhqref.faces.crops import check_crop, crop_faces
 from ffhqref.store.schemas import SPECS
 from ffhqref.store.workspace import inside, owned
@@ -136,6 +137,7 @@ class RenderStage(Stage[RenderRow, RenderResult]):
             self._renderer = make_renderer(self._renderer_made[0], **self._renderer_made[1])
         if self._embedder is None:
             self._embedder = make_embedder(self._embedder_made[0], **self._embedder_made[1])
+        check_unchanged(f"{self._renderer.signature}|{self._embedder.signature}|{self.crop}", self.signature)
 
     def accepts(self, result: RenderResult) -> bool:
         """Return whether a result is an image that counts."""

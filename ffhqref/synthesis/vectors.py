@@ -24,6 +24,7 @@ from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import ImageRow
 from ffhqref.datasets.user_table import NAME_COLUMNS, name_column
 from ffhqref.engine.base import Stage
+from ffhqref.faces.base import unchanged
 from ffhqref.faces.crops import FFHQ_POINTS
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class PoseStage(Stage[ImageRow, PoseResult]):
     def setup(self) -> None:
         """Load the network."""
         if self._detector is None:
-            self._detector = self._made()
+            self._detector = unchanged(self._made(), self.signature.removeprefix("landmarks:"))
 
     def process(self, rows: Sequence[ImageRow]) -> list[PoseResult]:
         """Measure the images."""

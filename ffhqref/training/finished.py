@@ -12,7 +12,7 @@ from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.parsing import parsing, read_json
 from ffhqref.engine.files import file_intact, file_stamp
-from ffhqref.weights.files import file_sha256
+from ffhqref.weights.files import Weights, file_sha256
 
 RECORD = "finished.json"
 DATA = "data.sha256"
@@ -58,6 +58,16 @@ def outcome(folder: str | Path) -> str:
     if record is None:
         return ""
     return content_key(sorted((name, stamp["sha256"]) for name, stamp in record["files"].items() if _is_weights(name)))
+
+
+def recorded_weights(folder: str | Path) -> list[Weights]:
+    """Return the weights that `outcome` speaks of, to hold them to their hashes when they are read."""
+    folder = Path(folder)
+    record = _record(folder)
+    files = record["files"].items() if record else ()
+    return [
+        Weights(name, name, folder / name, str(stamp["sha256"]), None) for name, stamp in files if _is_weights(name)
+    ]
 
 
 def checkpoint_sha256(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,7 +17,7 @@ from ffhqref.core.hashing import sha256_bytes
 from ffhqref.core.parsing import load_reason
 from ffhqref.weights.files import RECORD, Weights, records
 from ffhqref.weights.pickles import read_checkpoint
-from ffhqref.weights.recorded import hash_open, mark_unusable, stamp
+from ffhqref.weights.recorded import Stamp, hash_open, mark_unusable, sha256_open, stamp
 
 if TYPE_CHECKING:
     import torch
@@ -51,17 +53,66 @@ def opened(file: Weights | str | Path) -> Iterator[Path]:
         WeightsError: missing, unreadable, or changed.
     """
     path = Path(file)
-    try:
-        stream = open_regular(path)
-    except OSError as error:
-        raise WeightsError(_absent(path, error)) from None
-    with stream:
+    with _opened(file) as stream:
         if (vouched := _vouched(file)) is not None:
             _compare(vouched, _hash(stream, vouched))
+        with _steady(stream, path):
+            yield _name(stream, path)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file that is open and was hashed."""
+
+    name: Path
+    """Under which that very file is read while it is held."""
+    sha256: str
+
+
+@contextlib.contextmanager
+def held(file: Weights | str | Path) -> Iterator[Held]:
+    """Open a file once, hash it, and yield a name under which that very file is read, and ends as its own does.
+
+    For libraries that read by path alone. The name lies in a folder of its own, where nothing is found beside it.
+
+    Raises:
+        WeightsError: see `opened`.
+    """
+    path = Path(file)
+    with _opened(file) as stream, tempfile.TemporaryDirectory(prefix="ffhqref-") as folder:
         before = stamp(stream)
-        yield _name(stream, path)
-        if stamp(stream) != before:
-            raise WeightsError(f"weight file changed while it was read: {path}; try again")
+        try:
+            digest = sha256_open(stream, path)
+        except OSError as error:
+            raise WeightsError(_absent(path, error)) from None
+        if (vouched := _vouched(file)) is not None:
+            _compare(vouched, digest)
+        with _steady(stream, path, before):
+            link = Path(folder) / f"weights{path.suffix}"
+            link.symlink_to(_name(stream, path).absolute())
+            yield Held(link, digest)
+
+
+@contextlib.contextmanager
+def _opened(file: Weights | str | Path) -> Iterator[BinaryIO]:
+    try:
+        stream = open_regular(Path(file))
+    except OSError as error:
+        raise WeightsError(_absent(Path(file), error)) from None
+    with stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _steady(stream: BinaryIO, path: Path, before: Stamp | None = None) -> Iterator[None]:
+    """Refuse a file that changed meanwhile, or whose name leads to another one where it was read by its name."""
+    before = before or stamp(stream)
+    yield
+    same = stamp(stream) == before
+    if same and _name(stream, path) == path:
+        same = path.exists() and os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    if not same:
+        raise WeightsError(f"weight file changed while it was read: {path}; try again")
 
 
 def read_bytes(file: Weights | str | Path) -> bytes:

@@ -11,11 +11,12 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import content_key
 from ffhqref.training.faceme.lists import Sample, read_samples
 from ffhqref.training.faceme.settings import FaceMeSettings
-from ffhqref.training.finished import check_same_data, finished, outcome
+from ffhqref.training.finished import check_same_data, finished, outcome, recorded_weights
 from ffhqref.training.log import log_losses, silent
 from ffhqref.training.processes import is_first_process, process_count
 from ffhqref.training.settings import read_settings
-from ffhqref.weights.files import file_sha256, require
+from ffhqref.weights.files import Weights, file_sha256, require
+from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
 
 if TYPE_CHECKING:
@@ -130,41 +131,47 @@ def train_faceme(plan: FaceMePlan, samples: list[Sample], device: str, log: Call
         ConfigError: a folder belongs to another training.
     """
     log = log if is_first_process() else silent
-    size = plan.options.side
+    size, base = plan.options.side, _base_files(plan)
     log(f"train: FaceMe on {len(samples)} images, {size} pixels; folder {plan.folder}")
     for stage in plan.stages:
         folder = plan.folder / f"stage{stage}"
-        data = _data_key(plan, stage, samples)
+        data = _data_key(plan, stage, samples, base)
         check_same_data(folder, data)
-        key = _key(plan, stage, data)
+        lora = [_hashed(plan.photomaker())] if plan.settings[stage].lora else []
+        key = _key(plan, stage, data, lora[0].sha256 if lora else None)
         written = finished(folder, key)
         before = "done before, " if written is not None else ""
         if written is None:
-            written = _train_one(plan, stage, samples, device, log, key)
+            with holding([*base, *recorded_weights(plan.folder / "stage1"), *lora]):
+                written = _train_one(plan, stage, samples, device, log, key)
         if written:  # by the first of several processes
             log(f"faceme stage {stage}: {before}{', '.join(str(path) for path in written)}")
 
 
-def _data_key(plan: FaceMePlan, stage: int, samples: list[Sample]) -> str:
+def _data_key(plan: FaceMePlan, stage: int, samples: list[Sample], base: list[Weights]) -> str:
     """Return a hash of a stage's samples, wherever the files are, of its base, and of what stage 1 hands on to it."""
     listed = [[sample.name, [Path(item.identity).parts[-2:] for item in sample.references]] for sample in samples]
-    return content_key(listed, _base_content(plan), outcome(plan.folder / "stage1") if stage == 2 else "")
+    content: list[Any] = ["random", plan.seed] if plan.base_is_random else [[file.name, file.sha256] for file in base]
+    return content_key(listed, content, outcome(plan.folder / "stage1") if stage == 2 else "")
 
 
-def _base_content(plan: FaceMePlan) -> list[Any]:
-    """Return what tells one base from another: the seed of a random one, hashes of the files of a given one."""
+def _base_files(plan: FaceMePlan) -> list[Weights]:
+    """Return the files of a base that was given, with their hashes; a random one is told by its seed."""
     if plan.base_is_random:
-        return ["random", plan.seed]
+        return []
     base = plan.base()
     files = sorted(path for part in BASE_PARTS for path in (base / part).rglob("*") if path.is_file())
-    return [[path.relative_to(base).as_posix(), file_sha256(path)] for path in files]
+    return [_hashed(path, path.relative_to(base).as_posix()) for path in files]
 
 
-def _key(plan: FaceMePlan, stage: int, data: str) -> str:
+def _hashed(path: Path, name: str = "") -> Weights:
+    return Weights(name or path.name, path.name, path, file_sha256(path), None)
+
+
+def _key(plan: FaceMePlan, stage: int, data: str, lora: str | None) -> str:
     """Return a hash of everything that the result of a stage depends on."""
     options, settings = plan.options, plan.settings[stage]
     facts = {"prompt": options.prompt, "key_word": options.key_word, "side": options.side}
-    lora = file_sha256(plan.photomaker()) if settings.lora else None
     return content_key("faceme", stage, asdict(settings), asdict(plan.config.mix), facts, lora, data, process_count())
 
 

@@ -13,8 +13,11 @@ from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError
 from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.core.images import read_rgb
 from ffhqref.engine.base import Stage
+from ffhqref.faces.base import unchanged
 from ffhqref.training.faceme.features import write_feature
 from ffhqref.training.faceme.lists import feature_of
+from ffhqref.weights.files import Weights, file_sha256
+from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.faces import FaceFinder, make_finder
 
@@ -86,7 +89,8 @@ class PrepareStage(Stage[PrepareRow, PrepareResult]):
                 f"the embedder gives {dim} channels, FaceMe's mix network takes {self._config.mix.id_dim}: choose "
                 "another embedder, or set config.mix.id_dim"
             )
-        self.signature = f"{self._finder.signature}+clip:{sha256_file(self._photomaker)[:12]}"
+        self._tower = Weights("photomaker-v1", self._photomaker.name, self._photomaker, file_sha256(photomaker), None)
+        self.signature = f"{self._finder.signature}+clip:{self._tower.sha256[:12]}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_finder": None, "_clip": None}  # networks do not pickle; a worker loads its own
@@ -100,9 +104,11 @@ class PrepareStage(Stage[PrepareRow, PrepareResult]):
         from ffhqref.zoo.faceme.clip import load_identity_encoder
 
         if self._finder is None:
-            self._finder = make_finder(self._faces, largest=True)
+            made = make_finder(self._faces, largest=True)
+            self._finder = unchanged(made, self.signature.rpartition("+clip:")[0])
         if self._clip is None:
-            self._clip = load_identity_encoder(self._photomaker, self._config.id_encoder).to(self._device)
+            with holding([self._tower]):
+                self._clip = load_identity_encoder(self._photomaker, self._config.id_encoder).to(self._device)
 
     def intact(self, row: PrepareRow, result: PrepareResult) -> bool:
         """Return whether both files are still those written."""

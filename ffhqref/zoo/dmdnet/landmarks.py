@@ -47,7 +47,7 @@ class FacexlibLandmarks:
         from ffhqref.metrics.base import MetricRuntime
         from ffhqref.metrics.faceparts import Landmarks
 
-        self._points = Landmarks(Path(files[ALIGNMENT]), MetricRuntime(device=device))
+        self._points = Landmarks(files[ALIGNMENT], MetricRuntime(device=device))
         self._path, self._device = files[DETECTOR], device
         self._detector: Any = None
 

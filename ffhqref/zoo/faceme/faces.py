@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ffhqref.faces.detect import Face, ScrfdDetector
     from ffhqref.faces.embedders import OnnxEmbedder
+    from ffhqref.weights.files import Weights
 
 SIZES = (512, 640, 576, 448, 384, 320, 256)
 """Detection sizes in pixels, tried in this order until a face is found."""
@@ -71,7 +72,12 @@ class InsightFaces:
     """
 
     def __init__(
-        self, detector: str | Path, arcface: str | Path, *, largest: bool = False, device: str = "auto"
+        self,
+        detector: Weights | str | Path,
+        arcface: Weights | str | Path,
+        *,
+        largest: bool = False,
+        device: str = "auto",
     ) -> None:
         from ffhqref.faces.embedders import OnnxEmbedder
 
@@ -175,5 +181,5 @@ def make_finder(options: Mapping[str, Any], *, largest: bool = False) -> FaceFin
 def _insightfaces(detector: str | None = None, arcface: str | None = None, *, largest: bool) -> InsightFaces:
     from ffhqref.weights.files import require
 
-    files = (require("antelopev2-scrfd", path=detector).path, require("antelopev2-glintr100", path=arcface).path)
+    files = (require("antelopev2-scrfd", path=detector), require("antelopev2-glintr100", path=arcface))
     return InsightFaces(*files, largest=largest)

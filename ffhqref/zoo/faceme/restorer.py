@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError, ImageError, did_you_mean
 from ffhqref.core.hashing import sha256_file
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
+from ffhqref.weights.files import Weights
 from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
-from ffhqref.zoo.shared.model_folder import part_weights, small_hashes, weight_file
+from ffhqref.zoo.shared.model_folder import part_weights, small_files, weight_file
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ class FaceMeRestorer(NetworkRestorer):
             ("text_encoder_2", "model"),
         ):
             self.files[f"realvisxl-3/{part}"] = part_weights(f"realvisxl-3/{part}", self._base / part, stem)
-        self.weights_sha256 = self._hashes()
+        self._small = self._small_files()
+        self.weights_sha256 = {name: file.sha256 for name, file in self.files.items()}
+        self.weights_sha256 |= {file.name: file.sha256 for file in self._small}
         self.preset = preset
         self.steps = steps
         self.guidance_scale = guidance_scale
@@ -169,13 +172,15 @@ class FaceMeRestorer(NetworkRestorer):
         except TypeError as error:
             raise ConfigError(f"faceme: info has an unknown entry: {error}") from None
 
-    def _hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of the files in use: weights, and the base folder's configs and tokenizers."""
+    def _small_files(self) -> list[Weights]:
+        """Return the base folder's configs and tokenizers, and the ControlNet's config, as they are now."""
         controlnet = self.files["faceme-controlnet"].path.parent / "config.json"
-        found = small_hashes("realvisxl-3", self._base, _SMALL)
+        found = small_files("realvisxl-3", self._base, _SMALL)
         if controlnet.is_file():
-            found["faceme-controlnet/config"] = sha256_file(controlnet)
-        return {**{name: weights.sha256 for name, weights in self.files.items()}, **found}
+            found.append(
+                Weights("faceme-controlnet/config", controlnet.name, controlnet, sha256_file(controlnet), None)
+            )
+        return found
 
     @property
     def faces(self) -> FaceFinder:
@@ -188,7 +193,7 @@ class FaceMeRestorer(NetworkRestorer):
         if self._faces is None:
             from ffhqref.zoo.faceme.faces import InsightFaces
 
-            files = [self.files[name].path for name in ("antelopev2-scrfd", "antelopev2-glintr100")]
+            files = [self.files[name] for name in ("antelopev2-scrfd", "antelopev2-glintr100")]
             self._faces = InsightFaces(*files, device=self.device)
         return self._faces
 
@@ -209,7 +214,7 @@ class FaceMeRestorer(NetworkRestorer):
             if dtype == "auto":
                 dtype = "float16" if self.device.startswith("cuda") else "float32"
             paths = {name: weights.path for name, weights in self.files.items()}
-            with holding(self.files.values()):
+            with holding([*self.files.values(), *self._small]):
                 self._model = FaceMe(
                     Files(self._base, paths["faceme-controlnet"].parent, paths["faceme-mix"], paths["photomaker-v1"]),
                     self.config,

@@ -16,6 +16,8 @@ import numpy as np
 from ffhqref.core.errors import DependencyError, WeightsError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.restorers.base import RestorationBatch, Restorer, RestorerInfo
+from ffhqref.weights.files import Weights
+from ffhqref.weights.tensors import held
 from ffhqref.zoo.shared.arrays import map_pictures, reduce_by
 
 if TYPE_CHECKING:
@@ -83,9 +85,10 @@ class RealESRGAN(Restorer):
         network = ncnn.Net()
         network.opt.use_vulkan_compute = False
         network.opt.num_threads = self.threads or _torch_threads()
-        layout, weights = (str(self._folder / name) for name in FILES)
-        if network.load_param(layout) or network.load_model(weights):
-            raise WeightsError(f"ncnn cannot load {weights}")
+        layout, weights = (Weights(name, name, self._folder / name, sha256, True) for name, sha256 in FILES.items())
+        with held(layout) as first, held(weights) as second:
+            if network.load_param(str(first.name)) or network.load_model(str(second.name)):
+                raise WeightsError(f"ncnn cannot load {weights}")
         return network
 
     def restore(self, batch: RestorationBatch) -> torch.Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ffhqref.core.errors import WeightsError
-from ffhqref.core.hashing import content_key, sha256_file
-from ffhqref.weights.files import file_sha256
+from ffhqref.core.files import read_regular, write_atomic
+from ffhqref.core.hashing import content_key, sha256_bytes
+from ffhqref.core.parsing import parsing
+from ffhqref.weights.files import Weights, file_sha256
+from ffhqref.weights.tensors import holding, opened
 from ffhqref.zoo.refldm.checkpoint import (
     FIRST_STAGE,
     UNET,
@@ -45,10 +47,11 @@ def convert(
         WeightsError: see `load_published`.
     """
     config = config or RefLDMConfig()
-    weights = load_published(refldm_ckpt, vqgan_ckpt, config)
-    files = {"refldm": refldm_ckpt, "refldm-vqgan": vqgan_ckpt}
-    sources = {role: sha256_file(path) for role, path in files.items() if path is not None}
-    return save_converted(destination, weights, config, sources)
+    named = (("refldm", refldm_ckpt), ("refldm-vqgan", vqgan_ckpt))
+    files = [_hashed(role, Path(path)) for role, path in named if path is not None]
+    with holding(files):
+        weights = load_published(refldm_ckpt, vqgan_ckpt, config)
+    return save_converted(destination, weights, config, {file.name: file.sha256 for file in files})
 
 
 def save_converted(
@@ -67,22 +70,17 @@ def save_converted(
         sources: role to sha256 of what the weights came from, kept in the metadata.
         dtype: precision of the file; networks are float32 again when they are loaded.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     destination = Path(destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
     tensors = {UNET + key: value for key, value in weights.unet.items()}
     tensors |= {FIRST_STAGE + key: value for key, value in weights.first_stage.items()}
     tensors = {key: value.to(dtype).contiguous().clone() for key, value in tensors.items()}
     facts = {"config": config.to_tree(), "sources": dict(sources or {}), "unet": "EMA"}
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        temporary = Path(folder) / destination.name
-        save_file(tensors, temporary, metadata={_METADATA: json.dumps(facts, sort_keys=True)})
-        digest = sha256_file(temporary)
-        temporary.replace(destination)
-        note = Path(folder) / "sha256"
-        note.write_text(f"{digest}  {destination.name}\n", encoding="utf-8")
-        note.replace(_digest_file(destination))
+    data = save(tensors, metadata={_METADATA: json.dumps(facts, sort_keys=True)})
+    _digest_file(destination).unlink(missing_ok=True)  # between both writes there is none rather than a wrong one
+    write_atomic(destination, data, lasting=True)
+    write_atomic(_digest_file(destination), f"{sha256_bytes(data)}  {destination.name}\n".encode(), lasting=True)
     return destination
 
 
@@ -95,16 +93,18 @@ def load_converted(path: str | Path) -> tuple[RefLDMWeights, RefLDMConfig]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"no such weight file: {path}")
+    found = _hashed("refldm", path)
     if _digest_file(path).is_file():
-        expected = _digest_file(path).read_text(encoding="utf-8").split()[:1]
-        found = file_sha256(path)
-        if expected != [found]:
+        with parsing(_digest_file(path), WeightsError, "delete it and convert the published files again"):
+            expected = read_regular(_digest_file(path)).decode().split()[:1]
+        if expected != [found.sha256]:
             raise WeightsError(
-                f"{path} has sha256 {found}, but {_digest_file(path).name} says {' '.join(expected)}; delete both "
-                "and convert the published files again"
+                f"{path} has sha256 {found.sha256}, but {_digest_file(path).name} says {' '.join(expected)}; delete "
+                "both and convert the published files again"
             )
-    config = read_config(path)
-    tensors = read_tensors(path)
+    with holding([found]):
+        config = read_config(path)
+        tensors = read_tensors(path)
     unet_shapes, stage_shapes = shapes(config)
     expected_keys = [UNET + key for key in unet_shapes] + [FIRST_STAGE + key for key in stage_shapes]
     refuse(path, [key for key in expected_keys if key not in tensors], unknown(tensors, set(expected_keys)))
@@ -141,11 +141,17 @@ def load_cached(
     for path in (refldm_ckpt, vqgan_ckpt):
         if path is not None and not Path(path).is_file():
             raise WeightsError(f"no such weight file: {path}")
-    sources = [file_sha256(path) for path in (refldm_ckpt, vqgan_ckpt) if path is not None]
-    converted = Path(cache_dir) / f"refldm-{content_key(sources, config.to_tree())[:16]}.safetensors"
+    files = [_hashed("refldm", Path(path)) for path in (refldm_ckpt, vqgan_ckpt) if path is not None]
+    made_of = content_key([file.sha256 for file in files], config.to_tree())
+    converted = Path(cache_dir) / f"refldm-{made_of[:16]}.safetensors"
     if not converted.is_file():
-        convert(refldm_ckpt, vqgan_ckpt, converted, config)
+        with holding(files):
+            convert(refldm_ckpt, vqgan_ckpt, converted, config)
     return load_converted(converted)
+
+
+def _hashed(name: str, path: Path) -> Weights:
+    return Weights(name, path.name, path, file_sha256(path), None)
 
 
 def _digest_file(path: Path) -> Path:
@@ -156,7 +162,7 @@ def _metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as opened:
-            return dict(opened.metadata() or {})
+        with opened(path) as name, safe_open(name, framework="pt") as content:
+            return dict(content.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from None

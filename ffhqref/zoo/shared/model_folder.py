@@ -7,21 +7,27 @@ one weight file.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ffhqref.core import parsing
 from ffhqref.core.errors import DependencyError, WeightsError
+from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import sha256_file
+from ffhqref.core.parsing import parsing
 from ffhqref.weights.files import WeightFile, Weights, require
-from ffhqref.weights.tensors import load_into, load_tensors
+from ffhqref.weights.tensors import load_into, load_tensors, read_bytes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 T = TypeVar("T")
+
+_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+"""What is read of a tokenizer's folder; the last may be missing."""
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the VAE's attention layers before diffusers 0.12, which conversions still write."""
@@ -33,7 +39,10 @@ def read_json(path: Path) -> dict[str, object]:
     Raises:
         WeightsError: absent, or no JSON mapping.
     """
-    found = parsing.read_json(path, WeightsError, "a model folder in the layout of diffusers has it; fetch it again")
+    if not path.is_file():
+        raise WeightsError(f"no such file: {path}; a model folder in the layout of diffusers has it; fetch it again")
+    with parsing(path, WeightsError, "fetch it again"):
+        found = json.loads(read_bytes(path).decode("utf-8-sig"))
     if not isinstance(found, dict):
         raise WeightsError(f"{path} holds no mapping; fetch it again")
     return found
@@ -61,9 +70,15 @@ def part_weights(name: str, folder: Path, stem: str = "diffusion_pytorch_model")
     return require(WeightFile(name, file.name), path=file)
 
 
+def small_files(name: str, base: Path, files: Iterable[str]) -> list[Weights]:
+    """Return the configs and tokenizers that are there, hashed, under ``name/file``."""
+    there = [file for file in files if (base / file).is_file()]
+    return [Weights(f"{name}/{file}", file, base / file, sha256_file(base / file), None) for file in there]
+
+
 def small_hashes(name: str, base: Path, files: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of the configs and tokenizers that are there, under ``name/file``."""
-    return {f"{name}/{file}": sha256_file(base / file) for file in files if (base / file).is_file()}
+    return {file.name: file.sha256 for file in small_files(name, base, files)}
 
 
 def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor], path: Weights | Path) -> nn.Module:
@@ -199,10 +214,14 @@ def load_tokenizer(folder: Path) -> Any:
         WeightsError: a file of it is absent.
     """
     transformers = import_transformers()
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+    for name in _TOKENIZER[:3]:
         if not (folder / name).is_file():
             raise WeightsError(f"no such file: {folder / name}; a model folder in the layout of diffusers has it")
-    return transformers.CLIPTokenizer.from_pretrained(str(folder))
+    with tempfile.TemporaryDirectory(prefix="ffhqref-") as copy, parsing(folder, WeightsError, "fetch it again"):
+        for name in _TOKENIZER:
+            if (folder / name).is_file():
+                write_atomic(Path(copy, name), read_bytes(folder / name))
+        return transformers.CLIPTokenizer.from_pretrained(copy)
 
 
 def load_text_encoder(kind: Any, folder: Path, device: str) -> Any:
