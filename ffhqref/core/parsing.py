@@ -75,14 +75,40 @@ def load_yaml(text: str, *, as_written: bool = False) -> Any:
         as_written: all scalars are texts, letter by letter.
 
     Raises:
-        ValueError: it is larger or deeper than a config, or has a key twice.
+        ValueError: it is larger or deeper than a config, its aliases written out, or has a key twice.
     """
     import yaml
 
     depth = max(itertools.accumulate(_BRACKETS.get(letter, 0) for letter in text), default=0)
     if len(text) > MAX_YAML or depth > MAX_DEPTH:  # the parser would take minutes, libyaml's would crash
         raise ValueError(f"{len(text)} characters, nested {depth} deep: more than a config has")
-    return yaml.load(text, _loader(as_written=as_written))  # noqa: S506 -- derived from the safe loader
+    loader = _loader(as_written=as_written)
+    _count(yaml.compose(text, loader), {})
+    return yaml.load(text, loader)  # noqa: S506 -- derived from the safe loader
+
+
+def _count(node: yaml.Node | None, known: dict[int, int | None]) -> int:
+    """Return how many values a YAML node has when each alias stands for all that it names.
+
+    A few lines of aliases of aliases can stand for more values than there is memory.
+
+    Raises:
+        ValueError: there are too many, or an alias names what holds it.
+    """
+    import yaml
+
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        parts = list(itertools.chain.from_iterable(node.value))
+    elif isinstance(node, yaml.SequenceNode):
+        parts = list(node.value)
+    if id(node) not in known:
+        known[id(node)] = None
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    total = known[id(node)]
+    if total is None or total > MAX_VALUES:
+        raise ValueError("its aliases stand for more values than a config has")
+    return total
 
 
 @functools.cache
@@ -121,5 +147,5 @@ _SCALARS = (
 """Kind of a plain scalar, what it looks like, and the letters that it begins with."""
 
 
-MAX_YAML, MAX_DEPTH = 1 << 20, 100
+MAX_YAML, MAX_DEPTH, MAX_VALUES = 1 << 18, 100, 50_000
 _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}

@@ -66,3 +66,63 @@ def test_a_refused_pickle_is_not_explained_with_how_to_let_it_run(tmp_path):
         assert "could run code" in told
         assert not {"weights_only", "False", "trust", "Re-running"} & set(told.replace("`", " ").split())
     assert not (tmp_path / "ran").exists()
+
+
+def bomb(levels: int = 30) -> bytes:
+    lines = ["a0: &a0 [x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, levels)]
+    return "\n".join(lines).encode()
+
+
+def merged(levels: int = 30) -> bytes:
+    lines = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, levels)]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bomb(), "aliases stand for more values"),
+        (merged(), "aliases stand for more values"),
+        (b"a: &a [*a]", "aliases stand for more values"),
+        (b"a: &a {b: *a}", "aliases stand for more values"),
+        (b"a: 1\nb: {c: 1, d: 2, c: 3}", "key 'c' occurs twice"),
+        (b"x: " + b"1" * 5000, "cannot be read"),
+        (b"- " * 400_000, "more than a config has"),
+    ],
+)
+def test_a_yaml_file_that_stands_for_more_than_a_config_is_one_line(tmp_path, data, words):
+    (tmp_path / "x.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=words):
+        read_yaml(tmp_path / "x.yaml", ConfigError)
+
+
+def test_aliases_and_merges_of_a_config_are_read(tmp_path):
+    (tmp_path / "x.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, *a]\n")
+    assert read_yaml(tmp_path / "x.yaml", ConfigError)["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize("reader", ["degradation", "recipe", "part", "architecture", "config"])
+def test_every_reader_of_yaml_is_bounded(tmp_path, reader):
+    from ffhqref.config.source import compose, preset, register
+    from ffhqref.degradation.model import get_degradation
+    from ffhqref.restorers.command.recipe import Recipe
+    from ffhqref.zoo.dmdnet.config import DMDNetConfig
+    from ffhqref.zoo.shared.architecture import read_architecture
+
+    file = tmp_path / "restorer" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_bytes(bomb())
+    calls = {
+        "degradation": lambda: get_degradation(str(file)),
+        "recipe": lambda: Recipe.of(file),
+        "part": lambda: preset("restorer", "mine"),
+        "architecture": lambda: read_architecture(DMDNetConfig, file),
+        "config": lambda: compose(["restorer=[mine]"]),
+    }
+    register([tmp_path])
+    try:
+        with pytest.raises(ConfigError, match=r"mine\.yaml.*aliases stand for more"):
+            calls[reader]()
+    finally:
+        register([])
