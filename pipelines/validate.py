@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.config.parts import check_parts
 from ffhqref.config.run import read_config
-from ffhqref.core.errors import ConfigError
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.files import write_atomic
 from ffhqref.core.progress import show
 from ffhqref.reference_sets.release import read_release, release_tables
@@ -37,7 +37,10 @@ def execute(config: Any) -> int:
     workspace = Workspace(root, read_only=True) if (root / "tables").is_dir() or not settings.release else None
     known = Evidence()
     if workspace is not None:
-        workspace.check_tables()
+        damaged = workspace.damaged_tables()
+        sys.stderr.writelines(f"{line}\n" for line in damaged.values())
+        if damaged:
+            raise TableError(f"{len(damaged)} tables cannot be used: {', '.join(damaged)}; nothing was checked")
     if workspace is not None and workspace.has("images"):
         images = workspace.read("images")
         known = Evidence.of_workspace(workspace, images)

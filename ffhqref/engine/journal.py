@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class Journal(Generic[ResultT]):
         self.path, self._type = Path(path), result_type
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows: dict[str, dict[str, Any]] = {}
+        self._fits = _checks(result_type)
         self._stream = open_own(self.path, "a+b")
         self._written = False
         self._load()
@@ -63,14 +65,17 @@ class Journal(Generic[ResultT]):
         return len(self._rows)
 
     def get(self, key: str) -> ResultT | None:
-        """Return the stored result, or None where there is none, or one with a damaged array or other fields."""
+        """Return the stored result, or None: there is none, or one with other fields or values of another kind."""
         stored = self._rows.get(key)
         if stored is None:
             return None
         try:
-            return self._type(**{name: _decode(value) for name, value in stored.items()})
+            values = {name: _decode(value) for name, value in stored.items()}
+            if all(fits(values[name]) for name, fits in self._fits.items() if name in values):
+                return self._type(**values)
         except (ValueError, TypeError):
-            return None
+            pass
+        return None
 
     def add(self, results: Mapping[str, ResultT]) -> None:
         """Append results by key; they survive the death of the process once this returns, not that of the machine."""
@@ -115,13 +120,54 @@ def _stored(result: object) -> Mapping[str, Any]:
     return {name: value for name, (default, value) in values.items() if not (default is None and value is None)}
 
 
+def _checks(kind: type[Any]) -> dict[str, Callable[[Any], bool]]:
+    """Return what tells whether a value is of the kind of a field, by field; of kinds that JSON lacks nothing is told.
+
+    The checksum of a line does not tell who wrote it: an earlier release, or a stranger.
+    """
+    if not is_dataclass(kind):
+        return {}
+    try:  # arrays are named for the type checker alone
+        hints = get_type_hints(kind, localns={"NDArray": _Arrays, "np": np})
+    except NameError:  # a plug-in's
+        return {}
+    return {field.name: _check(hints[field.name]) for field in fields(kind)}
+
+
+class _Arrays:
+    def __class_getitem__(cls, item: Any) -> type[np.ndarray]:
+        return np.ndarray
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    known = {_PLAIN.get(get_origin(part) or part) for part in parts}
+    if None in known:
+        return lambda _: True
+    plain = frozenset(kind for kinds in known for kind in kinds or ())
+    items = [_check(get_args(part)[0]) for part in parts if get_origin(part) is list]
+
+    def fits(value: Any) -> bool:
+        kind = type(value)
+        return kind in plain and (kind is not list or not items or all(map(items[0], value)))
+
+    return fits
+
+
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    str: (str,), bool: (bool,), int: (int,), float: (float, int), list: (list,), dict: (dict,),
+    np.ndarray: (np.ndarray,), type(None): (type(None),),
+}  # fmt: skip
+"""What JSON gives for a kind of field; whole numbers stand for themselves."""
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value, dtype=np.float32)
         return {"float32": base64.b64encode(array.tobytes()).decode(), "shape": list(array.shape)}
     if isinstance(value, np.generic):
         return value.item()
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _decode(value: Any) -> Any:

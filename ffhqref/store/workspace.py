@@ -108,15 +108,16 @@ class Workspace:
         """Read a table; see `ffhqref.store.tables.read_table`."""
         return tables.read_table(self.root, table)
 
-    def check_tables(self) -> None:
-        """Read every table that is there, for what has become of its bytes.
-
-        Raises:
-            TableError: one is damaged, was changed, or is of another release.
-        """
+    def damaged_tables(self) -> dict[str, str]:
+        """Read every table that is there; return why, of each that is damaged, was changed or is of another release."""
+        found = {}
         for name in SPECS:
-            if self.has(name):
-                tables.read_metadata(self.root, name)
+            try:
+                if self.has(name):
+                    tables.read_metadata(self.root, name)
+            except TableError as error:
+                found[name] = str(error)
+        return found
 
     def check_current(self, table: str) -> None:
         """Refuse a stale table; see `ffhqref.store.tables.check_current`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +21,10 @@ from hypothesis import strategies as st
 from ffhqref.core.errors import FfhqrefError
 from ffhqref.core.hashing import content_key
 from ffhqref.engine import Journal, LocalEngine, Stage, run_stage
+from ffhqref.engine.journal import _checks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Square(Stage[dict, dict]):
@@ -291,3 +298,51 @@ def test_a_worker_keeps_the_memory_it_frees():
     if kept != "True":
         pytest.skip("no glibc here")
     assert int(after) < int(before) / 100
+
+
+@dataclass(frozen=True)
+class Typed:
+    name: str
+    count: int | None = None
+    score: float | None = None
+    ok: bool | None = None
+    parts: list[float] | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+GOOD = {"name": "a", "count": 3, "score": 1.5, "ok": True, "parts": [1.0, 2], "vector": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": 5}, {"name": None}, {"name": ["a"]}, {"count": "3"}, {"count": 1.5}, {"count": True}, {"score": "1.5"},
+        {"score": {}}, {"ok": 1}, {"ok": "yes"}, {"parts": 5}, {"parts": ["x"]}, {"parts": [None]}, {"vector": [1.0]},
+        {"vector": "x"}, {"name": {"float32": "AACAPw==", "shape": [1]}}, {"other": 1},
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_in_a_journal_is_computed_again(tmp_path, wrong):
+    with Journal(tmp_path / "j.jsonl", dict) as journal:  # it writes what it is given
+        journal.add({"good": GOOD, "bad": {**GOOD, **wrong}})
+    with Journal(tmp_path / "j.jsonl", Typed) as journal:
+        found = journal.get("good")
+        assert found is not None
+        assert (found.name, found.count, found.score, found.ok, found.parts) == ("a", 3, 1.5, True, [1.0, 2])
+        assert journal.get("bad") is None
+
+
+def test_the_kinds_of_every_built_in_result_are_known():
+    import ffhqref
+
+    root = Path(ffhqref.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if "(Stage[" in path.read_text() or "Stage[" in path.read_text():
+            importlib.import_module(".".join(path.relative_to(root.parent).with_suffix("").parts))
+    todo, seen = [Stage], set()
+    while todo:
+        for kind in todo.pop().__subclasses__():
+            todo.append(kind)
+            if kind.__module__.startswith("ffhqref.") and is_dataclass(kind.result_type):
+                seen.add(kind.result_type)
+                assert set(_checks(kind.result_type)) == {field.name for field in fields(kind.result_type)}
+    assert len(seen) > 10
