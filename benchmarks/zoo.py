@@ -42,7 +42,7 @@ SIDE = 512
 TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny"
 METHODS = (
     "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "daefr", "gpen", "vqfr", "vqfr_v1", "dmdnet",
-    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface", "pmrf",
+    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface", "pmrf", "restorerid",
 )  # fmt: skip
 MARKS = ("<!-- written by benchmarks/zoo.py -->", "<!-- end of what benchmarks/zoo.py wrote -->")
 
@@ -63,6 +63,8 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         from ffhqref.zoo.refldm.config import RefLDMConfig
 
         tiny.CONFIG = RefLDMConfig().to_tree()
+    if name == "restorerid":
+        tiny.CONFIG = {"vision": {"num_hidden_layers": 4}}  # the memory of all 32 would tell nothing more
     settings = tiny.options(folder)
     few: dict[str, tuple[dict[str, Any], str]] = {
         "difface": ({"respacing": "ddim250", "start": steps}, f"{steps} steps of 100"),
@@ -71,10 +73,29 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         "refldm": ({"steps": steps}, f"{steps} steps of 100"),
         "pmrf": ({"steps": steps}, f"{steps} steps of 25"),
         "dmdnet": ({}, "landmarks given"),
+        "restorerid": (
+            {"steps": steps, "info": {}, "faces": _Face()},
+            f"{steps} steps of 50; 4 of 32 layers of CLIP; face and MUSIQ given",
+        ),
         "vqfr": ({"fidelity_ratio": 0.0}, ""),
     }
     changes, note = few.get(name, ({}, ""))
     return {**settings, **changes}, note
+
+
+class _Face:
+    """An ArcFace vector of the released length for every reference."""
+
+    signature, dim = "given", 512
+
+    def __call__(self, picture: Any) -> Any:  # noqa: ARG002
+        """Return the same face of any image."""
+        import numpy as np
+
+        from ffhqref.faces.crops import FFHQ_POINTS
+        from ffhqref.zoo.restorerid.faces import ReferenceFace
+
+        return ReferenceFace(FFHQ_POINTS, np.ones(self.dim, np.float32))
 
 
 class Calls:

@@ -42,6 +42,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "refldm-tiny": "ffhqref.zoo.refldm.tiny:RefLDMTiny",
         "restoreformer": "ffhqref.zoo.restoreformer.restorer:RestoreFormer",
         "restoreformer_pp": "ffhqref.zoo.restoreformer.restorer:RestoreFormerPP",
+        "restorerid": "ffhqref.zoo.restorerid.restorer:RestorerIDRestorer",
         "tiled": "ffhqref.restorers.composed.tiled:Tiled",
         "tv": "ffhqref.zoo.baselines.classical:TotalVariation",
         "vqfr": "ffhqref.zoo.vqfr.restorer:VQFR",

@@ -74,18 +74,6 @@ class Predictor:
         return Image.fromarray(np.asarray(input_img) // 2 + np.asarray(cond_imgs[3]) // 2), None, None
 """
 
-RESTORERID = """
-import argparse, os
-import cv2
-parser = argparse.ArgumentParser()
-for name in ("LQpath", "Refpath", "Outputpath"):
-    parser.add_argument("--" + name, type=str, nargs="?", default="./")
-opt = parser.parse_args()
-assert opt.Outputpath.endswith("/")
-picture = cv2.imread(opt.LQpath) // 2 + cv2.imread(opt.Refpath) // 2
-cv2.imwrite(opt.Outputpath + os.path.basename(opt.LQpath), picture)
-"""
-
 LANDMARKS = """
 import argparse, os
 parser = argparse.ArgumentParser()
@@ -121,7 +109,6 @@ SCRIPTS = {
     "diffbir": {"inference.py": folder_to_folder(DIFFBIR)},
     "meintime": {"inference.py": folder_to_folder(MEINTIME, "age_guidance", extra=PRINTS_AGES + MIX)},
     "instantrestore": {"face_replace/inference/test.py": INSTANTRESTORE},
-    "restorerid": {"scripts/Inference.py": RESTORERID},
     "asffnet": {"main_test.py": ASFFNET, "TestExamples/FaceLandmarkDetection.py": LANDMARKS},
 }
 """Restorer to the scripts of its checkout."""
