@@ -31,8 +31,9 @@ class Stage(ABC, Generic[RowT, ResultT]):
         name: names the journal.
         version: part of every content key. Raise it when results change.
         batch_size: rows of one `process` call.
-        one_at_a_time: whether no two batches may run at once on a machine.
+        one_at_a_time: whether no two batches may run at once on a machine; of a GPU stage, on a GPU.
         gpus: the part of a GPU that a worker of a cluster needs; 0: none; 1: each worker has a GPU of its own.
+        any_gpu: whether its networks may run on any GPU; False where the user named one, or where it cannot pickle.
         result_type: class of the results, taken from the type arguments of the stage.
     """
 
@@ -41,6 +42,7 @@ class Stage(ABC, Generic[RowT, ResultT]):
     batch_size: int = 1
     one_at_a_time: bool = False
     gpus: float = 0.0
+    any_gpu: bool = True
     result_type: type[Any] = dict
 
     def __init_subclass__(cls) -> None:

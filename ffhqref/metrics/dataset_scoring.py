@@ -85,6 +85,7 @@ class FeatureStage(Stage[FeatureRow, FeatureResult]):
     def __init__(self, features: ImageFeatures, size: int = SIZE) -> None:
         self.features, self.size = features, size
         self.gpus = GPU_SHARE if features.device.startswith("cuda") else 0.0
+        self.any_gpu = features.device == "cuda"
 
     def key(self, row: FeatureRow) -> str:
         """Return the content key."""

@@ -97,8 +97,8 @@ class ScoreStage(Stage[MetricRow, MetricResult]):
     def __init__(self, metrics: Mapping[str, Metric], size: int | None = SIZE, cases_per_batch: int = 8) -> None:
         self.metrics, self.size = dict(metrics), size
         self.batch_size = max(1, cases_per_batch * len(self.metrics))
-        on_gpu = any(metric.device.startswith("cuda") for metric in self.metrics.values())
-        self.gpus = GPU_SHARE if on_gpu else 0.0
+        devices = {metric.device for metric in self.metrics.values() if metric.device.startswith("cuda")}
+        self.gpus, self.any_gpu = GPU_SHARE if devices else 0.0, devices == {"cuda"}
         share_caches(list(self.metrics.values()))
         self._images: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
 

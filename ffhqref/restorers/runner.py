@@ -137,6 +137,7 @@ class RestoreStage(Stage[RestoreRow, RestoreResult]):
         self.batch_size = batch_size or int(self.restorer.batch_size)
         self.one_at_a_time = made is not None or bool(self.restorer.exclusive)
         self.gpus = 1.0 if self.restorer.device.startswith("cuda") else 0.0
+        self.any_gpu = made is None and self.restorer.device == "cuda"
         self._identity = self._made_of()
 
     def _made_of(self) -> list[Any]:

@@ -346,3 +346,47 @@ def test_the_kinds_of_every_built_in_result_are_known():
                 seen.add(kind.result_type)
                 assert set(_checks(kind.result_type)) == {field.name for field in fields(kind.result_type)}
     assert len(seen) > 10
+
+
+class OnGpu(Stage[dict, dict]):
+    """Tells which GPU its process sees."""
+
+    name, gpus = "on-gpu", 1.0
+
+    def key(self, row):
+        return content_key(row)
+
+    def process(self, rows):
+        time.sleep(0.1)
+        return [{"x": row["x"], "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "stage_has", "seen"),
+    [
+        ({}, {}, {"2", "GPU-5"}),
+        ({"gpus": 1}, {}, {None}),
+        ({}, {"any_gpu": False}, {None}),  # device=cuda:1
+        ({}, {"one_at_a_time": True}, {"2", "GPU-5"}),  # one process for each GPU
+        ({}, {"gpus": 0.0}, {None}),
+    ],
+)
+def test_all_gpus_of_a_machine_work_unless_told_otherwise(tmp_path, monkeypatch, options, stage_has, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("ffhqref.engine.local.visible_gpus", lambda: ["2", "GPU-5"])
+    stage = OnGpu()
+    for name, value in stage_has.items():
+        setattr(stage, name, value)
+    engine = LocalEngine(workers=1, **options)
+    try:
+        results = run_stage(stage, [{"x": x} for x in range(24)], engine=engine, journal_dir=tmp_path)
+    finally:
+        engine.close()
+    assert [result["x"] for result in results] == list(range(24))
+    assert {result["gpu"] for result in results} == seen
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_no_gpu_is_no_number_of_gpus():
+    with pytest.raises(FfhqrefError, match=r"engine\.gpus=0: expected 1 or more"):
+        LocalEngine(gpus=0)
