@@ -42,7 +42,7 @@ SIDE = 512
 TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny"
 METHODS = (
     "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "daefr", "gpen", "vqfr", "vqfr_v1", "dmdnet",
-    "difface", "dr2", "pgdiff", "refldm", "faceme", "osdface", "pmrf", "restorerid",
+    "difface", "dr2", "pgdiff", "refldm", "faceme", "instantrestore", "osdface", "pmrf", "restorerid",
 )  # fmt: skip
 MARKS = ("<!-- written by benchmarks/zoo.py -->", "<!-- end of what benchmarks/zoo.py wrote -->")
 
@@ -63,6 +63,8 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         from ffhqref.zoo.refldm.config import RefLDMConfig
 
         tiny.CONFIG = RefLDMConfig().to_tree()
+    if name == "instantrestore":
+        tiny.CONFIG = tiny.published(options.faceme_width)
     if name == "restorerid":
         tiny.CONFIG = {"vision": {"num_hidden_layers": 4}}  # the memory of all 32 would tell nothing more
     settings = tiny.options(folder)
@@ -73,6 +75,7 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         "refldm": ({"steps": steps}, f"{steps} steps of 100"),
         "pmrf": ({"steps": steps}, f"{steps} steps of 25"),
         "dmdnet": ({}, "landmarks given"),
+        "instantrestore": ({"size": SIDE}, f"U-Nets of {options.faceme_width} channels in the first level, not 320"),
         "restorerid": (
             {"steps": steps, "info": {}, "faces": _Face()},
             f"{steps} steps of 50; 4 of 32 layers of CLIP; face and MUSIQ given",
@@ -370,7 +373,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--references", type=int, default=2, help="where a method takes so many")
     parser.add_argument("--seconds", type=float, default=60, help="no further pair of runs of a method after so many")
     parser.add_argument("--repeats", type=int, default=8, help="at most so many pairs of runs")
-    parser.add_argument("--faceme-width", type=int, default=128, help="of its first level, a multiple of 32")
+    parser.add_argument(
+        "--faceme-width", type=int, default=128, help="of its first level, a multiple of 64, and InstantRestore's"
+    )
     parser.add_argument("--save", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--markdown", type=Path, help="put the table into this page")
     parser.add_argument("--point", action="store_true", help=argparse.SUPPRESS)

@@ -30,6 +30,7 @@ RESTORERS: Registry[Callable[..., Restorer]] = Registry(
         "faceme": "ffhqref.zoo.faceme.restorer:FaceMeRestorer",
         "gfpgan": "ffhqref.zoo.gfpgan.restorer:GFPGAN",
         "gpen": "ffhqref.zoo.gpen.restorer:GPEN",
+        "instantrestore": "ffhqref.zoo.instantrestore.restorer:InstantRestoreRestorer",
         "lq": "ffhqref.zoo.baselines.simple:LowQuality",
         "nlm": "ffhqref.zoo.baselines.classical:NonLocalMeans",
         "osdface": "ffhqref.zoo.osdface.restorer:OSDFaceRestorer",

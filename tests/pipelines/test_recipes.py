@@ -63,17 +63,6 @@ def folder_to_folder(strings, flags="", extra="pass"):
 
 MIX = "other = cv2.imread(str(min((Path(args.ref) / path.stem).iterdir()))); picture = picture // 2 + other // 2"
 
-INSTANTRESTORE = """
-import numpy as np
-from PIL import Image
-class Predictor:
-    def __init__(self, checkpoint_path):
-        assert checkpoint_path.is_file()
-    def predict(self, input_img, cond_imgs=None, target_img=None, calc_attn_probs=False):
-        assert len(cond_imgs) == 4 and target_img is None
-        return Image.fromarray(np.asarray(input_img) // 2 + np.asarray(cond_imgs[3]) // 2), None, None
-"""
-
 LANDMARKS = """
 import argparse, os
 parser = argparse.ArgumentParser()
@@ -108,7 +97,6 @@ PRINTS_AGES = "print(open(args.trg_prompt_list).read(), file=open('prompts_seen.
 SCRIPTS = {
     "diffbir": {"inference.py": folder_to_folder(DIFFBIR)},
     "meintime": {"inference.py": folder_to_folder(MEINTIME, "age_guidance", extra=PRINTS_AGES + MIX)},
-    "instantrestore": {"face_replace/inference/test.py": INSTANTRESTORE},
     "asffnet": {"main_test.py": ASFFNET, "TestExamples/FaceLandmarkDetection.py": LANDMARKS},
 }
 """Restorer to the scripts of its checkout."""

@@ -38,8 +38,8 @@ def test_keeps_the_contract(name, tmp_path):
 
 
 NETWORKS = (
-    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "osdface", "pgdiff", "pmrf",
-    "refldm", "restoreformer", "restoreformer_pp", "restorerid", "vqfr", "vqfr_v1",
+    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "instantrestore", "osdface",
+    "pgdiff", "pmrf", "refldm", "restoreformer", "restoreformer_pp", "restorerid", "vqfr", "vqfr_v1",
 )  # fmt: skip
 """Those that run on torch."""
 
@@ -50,7 +50,7 @@ NETWORKS = (
 )
 def test_a_cuda_device_gives_the_pictures_of_the_cpu(name, dtype, tmp_path, cuda, request):
     options = tiny_options(name, tmp_path)
-    if name in ("faceme", "refldm", "restorerid"):
+    if name in ("faceme", "instantrestore", "refldm", "restorerid"):
         options["dtype"] = dtype
     there = made(name, {**options, "device": cuda})
     if dtype == "auto":  # half precision on a GPU
