@@ -17,6 +17,8 @@ from ffhqref.core.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ffhqref.weights.files import Weights
+
 DETECTION_SIZE = 512
 """Side in pixels of the square that detection fits a reference into."""
 
@@ -62,7 +64,7 @@ class InsightFaces:
         WeightsError: a file is absent or another network.
     """
 
-    def __init__(self, detector: str | Path, arcface: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, detector: Weights | str | Path, arcface: Weights | str | Path, *, device: str = "auto") -> None:
         from ffhqref.faces.detect import ScrfdDetector
         from ffhqref.faces.embedders import OnnxEmbedder
 

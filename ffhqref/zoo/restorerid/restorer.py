@@ -160,7 +160,7 @@ class RestorerIDRestorer(NetworkRestorer):
         if self._faces is None:
             from ffhqref.zoo.restorerid.faces import InsightFaces
 
-            files = [self.files[name].path for name in ("buffalo-l-detector", "buffalo-l-r50")]
+            files = [self.files[name] for name in ("buffalo-l-detector", "buffalo-l-r50")]
             self._faces = InsightFaces(*files, device=self.device)
         return self._faces
 
