@@ -254,6 +254,7 @@ class ScrfdDetector(Detector):
             if self._network is None or not hasattr(self._network, "detect"):
                 raise WeightsError(f"detector 'insightface': {file} is no SCRFD detector")
             self._network.prepare(ctx_id=0, det_thresh=threshold, input_size=(longest, longest))
+            self._network.detect(np.zeros((longest, longest, 3), np.uint8))  # insightface reads the file once more here
         self.signature = f"scrfd:{found.sha256[:12]}|{longest}px|{threshold:g}"
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
