@@ -48,6 +48,10 @@ def _shown(context: Context, options: ReportOptions, there: Scored) -> dict[str,
     """Return the methods, benchmarks and metrics that the command names, all where it names none."""
     chosen = {group: named(context, group, names, STEPS[group]) for group, names in there.items()}
     gate = [options.gate.metric, *options.quality] if options.gate else []
+    lost = [name for name in gate if name not in there["metric"]]
+    if lost:
+        known = ", ".join(there["metric"])
+        context.reporter.say(f"report: {', '.join(lost)} not scored, so the gate does without; scored: {known}")
     more = [name for name in (*DATASET_METRICS, *gate) if name in there["metric"] and name not in chosen["metric"]]
     chosen["metric"] += more  # of whole sets, and those of the gate, are shown though not named
     left = {group: [name for name in names if name not in chosen[group]] for group, names in there.items()}

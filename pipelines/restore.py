@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 from ffhqref.config.selection import chosen_cases
+from ffhqref.restorers.cache_key import code_of
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.table import (
     beside,
@@ -63,6 +64,7 @@ def restore(context: Context, stages: list[RestoreStage], *, keep: bool = False)
         "config": context.config.restorer,
         "infos": {stage.method: asdict(stage.restorer.info) for stage in stages},
         "weights": {stage.method: dict(stage.restorer.weights_sha256) for stage in stages},
+        "code": {stage.method: code_of(stage.restorer) for stage in stages},
     }
     table, facts = beside(workspace, made, facts) if keep else (made, facts)
     workspace.write("restorations", table, inputs=("cases", "degradations", "images"), seed=context.seed, **facts)

@@ -67,6 +67,8 @@ class Evaluation:
     def worst(self, metric: str, n: int = 10) -> pd.DataFrame:
         """Return the worst cases of a metric, failures first, with the path of each output.
 
+        Cases that the metric leaves out, or for which it has nothing to compare with, are neither.
+
         Args:
             metric: its name.
             n: at most this many.
@@ -77,7 +79,8 @@ class Evaluation:
         higher = read_metadata(self.root, "scores")["directions"]
         if metric not in higher:
             raise ConfigError(f"metric '{metric}' was not scored here; scored: {', '.join(higher)}")
-        mine = self.scores[self.scores["metric"] == metric].drop(columns=["method", "metric"])
+        mine = self.scores[(self.scores["metric"] == metric) & self.scores["status"].isin(["ok", "failed"])]
+        mine = mine.drop(columns=["method", "metric"])
         made = self.restorations[["benchmark", "case_id", "output_path", "error"]]
         found = mine.merge(made, on=["benchmark", "case_id"], how="inner")
         found["output_path"] = [

@@ -25,7 +25,7 @@ CASE = ["benchmark", "case_id"]
 
 RULE = (
     "A case without a usable output or value is a failure. With failures=worst it counts as the worst finite value "
-    "that a competing method has on the metric in the benchmark (benchmarks that differ in the age of the references "
+    "that a method or baseline has on the metric in the benchmark (benchmarks that differ in the age of the references "
     "only share it); with failures=excluded it is left out, and a method with failures is not ranked. A value that a "
     "metric leaves out by its definition counts nowhere. A value that is infinite by definition counts as the best "
     "finite value, or as the worst where it is infinitely bad. A method without any value has no mean. A metric of "
@@ -52,9 +52,9 @@ class CaseValues:
     left_out: NDArray[np.bool_]
     """There is a value, which the metric's definition leaves out."""
     worst: NDArray[np.float64]
-    """[metrics], the worst finite value of the competing methods; NaN without any."""
+    """[metrics], the worst finite value of the methods and baselines; NaN without any."""
     best: NDArray[np.float64]
-    """[metrics], the best finite value of the competing methods."""
+    """[metrics], the best finite value of the methods and baselines."""
 
     @property
     def ranked(self) -> NDArray[np.bool_]:
@@ -64,7 +64,8 @@ class CaseValues:
     @property
     def binary(self) -> NDArray[np.bool_]:
         """Metrics whose values are 0 or 1 throughout, [metrics]."""
-        return np.asarray((np.isnan(self.values) | np.isin(self.values, (0.0, 1.0))).all(axis=(0, 1)))
+        known = np.isin(self.values, (0.0, 1.0)).all(axis=(0, 1), where=~np.isnan(self.values))
+        return np.asarray(known & (np.isnan(self.worst) | np.isin(self.worst, (0.0, 1.0))))  # a failure counts as that
 
     @cached_property
     def measured(self) -> NDArray[np.float64]:

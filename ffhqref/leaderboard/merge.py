@@ -57,6 +57,8 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         for table in ("images", "references")
     )
     made = [report.degradations for report in reports if report.degradations is not None]
+    listed = [report.references for report in reports if report.references is not None]
+    told = [report.attributes for report in reports if report.attributes is not None]
     same_attributes = len({report.provenance.get("attributes", {}).get("content") for report in reports}) == 1
     return replace(
         first,
@@ -69,9 +71,10 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         methods=_united(report.methods for report in reports),
         age_pairs=_united(report.age_pairs for report in reports),
         sha256=_united(report.sha256 for report in reports),
-        references=first.references if one_set else None,
-        degradations=_stacked(made, ["target_id", "level"]) if one_set and made else None,
-        attributes=first.attributes if one_set and same_attributes else None,
+        # each workspace has its own paths
+        references=_stacked(listed, ["target_id", "path"]) if one_set and listed else None,
+        degradations=_stacked(made, ["target_id", "level", "lq_path"]) if one_set and made else None,
+        attributes=_stacked(told, ["path", "attribute"]) if one_set and same_attributes and told else None,
         provenance={f"{report.name}: {name}": facts for report in reports for name, facts in report.provenance.items()},
     )
 
@@ -86,16 +89,21 @@ def new_names(reports: Sequence[Report]) -> list[dict[str, str]]:
         those = [(index, report) for index, report in enumerate(reports) if name in report.methods]
         if all(_one_method(name, those[0][1], other) for _, other in those[1:]):
             continue
+        codes: dict[str, set[str]] = {}
+        for _, report in those:
+            codes.setdefault(report.methods[name].setting, set()).add(report.methods[name].code)
         for index, report in those:
             method = report.methods[name]
             kind = "" if method.kind in ("", name) else f"{method.kind}: "
-            found[index][name] = f"{name} ({kind}{method.setting or 'default'})"
+            code = f", code {method.code[:8] or 'not recorded'}" if len(codes[method.setting]) > 1 else ""
+            found[index][name] = f"{name} ({kind}{method.setting or 'default'}{code})"
     return found
 
 
 def _one_method(name: str, a: Report, b: Report) -> bool:
     mine, theirs = a.methods[name], b.methods[name]
-    if (mine.kind, mine.setting) == (theirs.kind, theirs.setting):
+    same_code = mine.code == theirs.code or not (mine.code and theirs.code)
+    if same_code and (mine.kind, mine.setting) == (theirs.kind, theirs.setting):
         return True
     keys = ["benchmark", "case_id", "output_sha256"]
     outputs = [report.restorations.loc[report.restorations["method"] == name, keys] for report in (a, b)]

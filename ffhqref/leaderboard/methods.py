@@ -29,6 +29,8 @@ class MethodFacts:
     """Those that change results and have another value than the restorer's default, files by their content."""
     weights: tuple[str, ...] = ()
     """SHA-256 of each weight file, in the restorer's order; what the files are called does not count."""
+    code: str = ""
+    """Hash of the code that ran, see `ffhqref.restorers.cache_key.code_of`; empty: not recorded."""
 
     @property
     def setting(self) -> str:
@@ -62,7 +64,8 @@ def read_methods(facts: Mapping[str, Any]) -> dict[str, MethodFacts]:
         given = facts.get("config", {}).get(name) or {}
         kind = str(given.get("name") or name)
         weights = tuple(facts.get("weights", {}).get(name, {}).values())
-        found[name] = MethodFacts(_info(stored), kind, changed_options(kind, given), weights)
+        code = str(facts.get("code", {}).get(name, ""))
+        found[name] = MethodFacts(_info(stored), kind, changed_options(kind, given), weights, code)
     return found
 
 

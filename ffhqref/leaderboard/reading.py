@@ -133,6 +133,10 @@ def _report(workspace: Workspace, options: ReportOptions, seed: int) -> Report:
     cases["gt_path"] = cases["gt_path"].map(image)
     cases["reference_paths"] = cases["reference_paths"].map(lambda paths: [image(path) for path in paths])
     restorations["output_path"] = restorations["output_path"].map(file)
+    images = workspace.read("images")
+    places = dict(zip(images["image_id"], images["path"].map(image), strict=True))
+    references = workspace.read("references")
+    references["path"] = references["reference_id"].map(places)
     degradations = workspace.read("degradations")
     degradations["lq_path"] = degradations["lq_path"].map(file)
     return Report(
@@ -144,9 +148,9 @@ def _report(workspace: Workspace, options: ReportOptions, seed: int) -> Report:
         benchmarks=benchmarks,
         methods=read_methods(facts["restorations"]),
         age_pairs=_age_pairs(cases, config),
-        references=workspace.read("references"),
+        references=references,
         degradations=degradations,
-        attributes=_attributes(workspace, facts),
+        attributes=_attributes(workspace, facts, places),
         provenance=facts,
         options=options,
         seed=seed,
@@ -154,8 +158,14 @@ def _report(workspace: Workspace, options: ReportOptions, seed: int) -> Report:
     )
 
 
-def _attributes(workspace: Workspace, facts: Collection[str]) -> pd.DataFrame | None:
-    """Return the table ``attributes`` with ``source_face`` (pixels) and ``source_grey`` (1 or 0) of ``sources``."""
+def _attributes(workspace: Workspace, facts: Collection[str], places: Mapping[str, str]) -> pd.DataFrame | None:
+    """Return the table ``attributes`` with ``source_face`` (pixels) and ``source_grey`` (1 or 0) of ``sources``.
+
+    Args:
+        workspace: theirs.
+        facts: of its tables.
+        places: image id to where the image lies, which the column ``path`` tells.
+    """
     import pandas as pd
 
     told = [workspace.read("attributes")] if "attributes" in facts else []
@@ -163,7 +173,8 @@ def _attributes(workspace: Workspace, facts: Collection[str]) -> pd.DataFrame | 
         sources = workspace.read("sources")
         for name, values in (("source_face", sources["face"]), ("source_grey", sources["grey"].astype(int))):
             told.append(pd.DataFrame({"image_id": sources["image_id"], "attribute": name, "value": values.astype(str)}))
-    return pd.concat(told, ignore_index=True) if told else None
+    found = pd.concat(told, ignore_index=True) if told else None
+    return None if found is None else found.assign(path=found["image_id"].map(places))
 
 
 def _metrics(facts: Mapping[str, Any]) -> dict[str, MetricFacts]:
@@ -290,9 +301,14 @@ def _age_pairs(cases: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, tupl
     return {
         f"same-age against cross-age ({same} and {cross})": (same, cross)
         for (same, first), (cross, second) in product(sides["same"].items(), sides["cross"].items())
-        if all(first.get(key) == second.get(key) for key in ("degradation", "lq_folder"))
-        and targets[same] & targets[cross]
+        if _but_for_age(first) == _but_for_age(second) and targets[same] & targets[cross]
     }
+
+
+def _but_for_age(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two benchmarks must share for their difference to be one of the references' age."""
+    apart = ("ages", "name", "id", "definition", "counts")
+    return {key: value for key, value in options.items() if key not in apart and value is not None}
 
 
 def _level(benchmark: str, degradation: str | Mapping[str, Any] | None) -> str:

@@ -147,8 +147,19 @@ class Report(ReportData):
         def frame(table: pd.DataFrame) -> pd.DataFrame:
             return table.assign(method=table["method"].map(lambda name: names.get(name, name)))
 
-        methods = {names.get(name, name): method for name, method in self.methods.items()}
-        return replace(self, scores=frame(self.scores), restorations=frame(self.restorations), methods=methods)
+        def keys(items: Mapping[str, T]) -> dict[str, T]:
+            return {names.get(name, name): item for name, item in items.items()}
+
+        def notes(items: Mapping[str, str]) -> dict[str, str]:
+            return {name if name in self.metrics else names.get(name, name): text for name, text in items.items()}
+
+        return replace(
+            self,
+            scores=frame(self.scores),
+            restorations=frame(self.restorations),
+            methods=keys(self.methods),
+            benchmarks={name: replace(info, notes=notes(info.notes)) for name, info in self.benchmarks.items()},
+        )
 
     def restricted(self, *, methods: Collection[str], benchmarks: Collection[str], metrics: Collection[str]) -> Report:
         """Return a part of the report; the ground truth stays.

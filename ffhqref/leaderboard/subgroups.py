@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,10 +42,11 @@ def case_features(
 
     Args:
         cases: table ``cases``.
-        references: table ``references``, for the distance of the best of the references that a case has.
+        references: table ``references`` with ``path`` as in ``reference_paths``, for the distance of the best of the
+            references that a case has.
         degradations: table ``degradations``; rows and cases meet by their low-quality image.
-        attributes: table ``attributes``; those of the targets that are numbers throughout become features. A case
-            without ground truth is no image of the data set, though it may be called like one: it has none of them.
+        attributes: table ``attributes`` with ``path``, where the image lies; those of the ground truths that are
+            numbers throughout become features. What is called like an image of the data set need not be one.
 
     Returns:
         ``benchmark, case_id`` and, NaN where unknown, ``age_gap`` (years, mean without sign over the
@@ -56,7 +56,6 @@ def case_features(
         (`is_pose`) without sign.
     """
     frame = cases[["benchmark", "case_id"]].copy()
-    frame["target_id"] = cases["target_id"].where(cases["gt_path"].notna())
     frame["age_gap"] = cases["age_gap"].astype(float).abs()
     frame["n_references"] = cases["reference_paths"].map(len).astype(float)
     frame["best_distance"] = np.nan
@@ -64,44 +63,35 @@ def case_features(
         frame["best_distance"] = _best_distances(cases, references)
     frame["strength"] = np.nan
     if degradations is not None and len(degradations):
+        once = degradations.drop_duplicates(["target_id", "level"])  # joined workspaces may both have one
         parts = {
-            "blur": degradations["sigma_x"] + degradations["sigma_y"],
-            "scale": degradations["scale"],
-            "noise": degradations["noise_sigma"],
-            "jpeg": -degradations["jpeg_quality"].astype(float),
+            "blur": once["sigma_x"] + once["sigma_y"],
+            "scale": once["scale"],
+            "noise": once["noise_sigma"],
+            "jpeg": -once["jpeg_quality"].astype(float),
         }
         strength = np.mean([column.rank(pct=True).to_numpy(float) for column in parts.values()], axis=0)
-        known = dict(zip(degradations["lq_path"], strength, strict=True))
+        of_image = dict(zip(zip(once["target_id"], once["level"], strict=True), strength, strict=True))
+        images = zip(degradations["target_id"], degradations["level"], strict=True)
+        known = {path: of_image[image] for path, image in zip(degradations["lq_path"], images, strict=True)}
         frame["strength"] = [known.get(path, np.nan) for path in cases["lq_path"]]
     if attributes is not None:
-        for name, values in _numeric(attributes, frame["target_id"]).items():
+        for name, values in _numeric(attributes, cases["gt_path"]).items():
             if name not in frame.columns and name != "age":  # a case knows its age, whatever this column says
-                found = frame["target_id"].map(values).astype(float)
+                found = cases["gt_path"].map(values).astype(float)
                 frame[name] = found.abs() if is_pose(name) else found
-    return frame.drop(columns="target_id").reset_index(drop=True)
+    return frame.reset_index(drop=True)
 
 
 def _best_distances(cases: pd.DataFrame, references: pd.DataFrame) -> list[float]:
     """Return the smallest known distance of each case's own references; a benchmark may use a part of the table."""
     distances = references["distance"].to_numpy(np.float64, na_value=np.nan)
-    known: dict[str, dict[str, float]] = {}
-    for target, reference, distance in zip(
-        references["target_id"], references["reference_id"], distances.tolist(), strict=True
-    ):
-        known.setdefault(target, {})[reference] = distance
+    known = dict(zip(zip(references["target_id"], references["path"], strict=True), distances.tolist(), strict=True))
     found = []
     for target, ours, paths in zip(cases["target_id"], cases["gt_path"].notna(), cases["reference_paths"], strict=True):
-        mine = known.get(target, {}) if ours else {}
-        own = [mine[name] for path in paths for name in _possible_ids(path) if name in mine]
+        own = [known.get((target, path), math.nan) for path in paths if ours]
         found.append(min((distance for distance in own if not math.isnan(distance)), default=math.nan))
     return found
-
-
-def _possible_ids(path: str) -> list[str]:
-    """Return the ids that a image can have: its stem, or with names of its folders before it as in CelebRef-HQ."""
-    place = PurePath(path)
-    parts = [*place.parts[:-1], place.stem]
-    return ["_".join(parts[start:]) for start in range(len(parts))]
 
 
 def is_pose(feature: str) -> bool:
@@ -109,16 +99,16 @@ def is_pose(feature: str) -> bool:
     return feature.lower().endswith(("yaw", "pitch", "roll"))
 
 
-def _numeric(attributes: pd.DataFrame, targets: pd.Series[str]) -> dict[str, dict[str, float]]:
-    """Return the attributes that are finite numbers wherever a target has one: name to target to number."""
+def _numeric(attributes: pd.DataFrame, truths: pd.Series[str]) -> dict[str, dict[str, float]]:
+    """Return the attributes that are finite numbers wherever a ground truth has one: name to its path to number."""
     import pandas as pd
 
     found = {}
-    mine = attributes[attributes["image_id"].isin(set(targets))]
+    mine = attributes[attributes["path"].isin(set(truths.dropna()))]
     for name, part in mine.groupby("attribute", sort=True):
         numbers = pd.to_numeric(part["value"], errors="coerce").astype(float)
         if np.isfinite(numbers).all():
-            found[str(name)] = dict(zip(part["image_id"], numbers, strict=True))
+            found[str(name)] = dict(zip(part["path"], numbers, strict=True))
     return found
 
 

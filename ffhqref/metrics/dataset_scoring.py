@@ -192,11 +192,17 @@ def _score(
     if metric is None:
         return dataclasses.replace(line, note=chosen.reason)
     known = vectors[metric.features.signature]
-    outputs = [known[digest] for row in members if row.usable and (digest := row.output_sha256 or "") in known]
+    wanted = [row.output_sha256 for row in members if row.usable and row.output_sha256]
+    outputs = [known[digest] for digest in wanted if digest in known]
     line = dataclasses.replace(line, signature=metric.signature, n=len(outputs))
+    compared = {row.gt_sha256 for row in members if row.gt_sha256} if "gt" in metric.needs else set()
+    lost = len(wanted) - len(outputs) + len(compared - known.keys())
+    if lost:  # of the others it would be another number
+        note = f"{lost} images cannot be read, or are not those recorded"
+        return dataclasses.replace(line, status="failed", note=note)
     truths = None
     if "gt" in metric.needs:
-        truths = [known[digest] for digest in sorted({row.gt_sha256 or "" for row in members}) if digest in known]
+        truths = [known[digest] for digest in sorted(row.gt_sha256 for row in members if row.gt_sha256)]
         if not truths:
             return dataclasses.replace(line, note="the benchmark has no ground truth")
     if min(len(side) for side in (outputs, truths) if side is not None) < 2:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.hashing import sha256_file
+from ffhqref.core.hashing import content_key, sha256_file
 from ffhqref.restorers.duck_typed import DuckTyped
 from ffhqref.weights.files import file_sha256
 
@@ -36,6 +36,18 @@ def restorer_identity(name: str, options: Mapping[str, Any], restorer: Restorer)
     ]  # fmt: skip
     source = _plug_in_source(restorer)
     return identity if source is None else [*identity, source]
+
+
+def code_of(restorer: Restorer) -> str:
+    """Return a hash of what results depend on beside options and weights: version, source, checkout, environment."""
+    apart = restorer.cache_key_options or {}
+    return content_key(
+        str(restorer.version),
+        str(restorer.quantization),
+        _plug_in_source(restorer),
+        apart.get("code"),
+        apart.get("python"),
+    )
 
 
 def _options(options: Mapping[str, Any], restorer: Restorer) -> Any:

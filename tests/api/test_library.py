@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,25 @@ SHORT = ("report.n_bootstrap=50",)
 def by_case(evaluation, metric):
     mine = evaluation.scores[evaluation.scores["metric"] == metric]
     return dict(zip(mine["case_id"], mine["value"], strict=True))
+
+
+def test_what_a_metric_leaves_out_is_not_its_worst_case(monkeypatch):
+    import pandas as pd
+
+    columns = ["benchmark", "case_id", "metric", "method", "value", "status"]
+    rows = [
+        ("1", None, "left_out"),
+        ("2", None, "failed"),
+        ("3", 5.0, "ok"),
+        ("4", 9.0, "ok"),
+        ("5", None, "unavailable"),
+    ]
+    scores = pd.DataFrame([("b", case, "ids", "m", value, status) for case, value, status in rows], columns=columns)
+    made = pd.DataFrame({"benchmark": "b", "case_id": [*"12345"], "output_path": None, "error": None})
+    found = ffhqref.Evaluation("m", Path("w"), ())
+    found.__dict__.update(scores=scores, restorations=made)
+    monkeypatch.setattr("ffhqref.api.evaluation.read_metadata", lambda *_: {"directions": {"ids": True}})
+    assert found.worst("ids")["case_id"].tolist() == ["2", "3", "4"]
 
 
 def test_importing_takes_no_torch_and_every_name_is_there():

@@ -253,6 +253,7 @@ def test_pose_groups_equal_brute_force(tables):
     rows += [(image_id, "smile", str(value)) for image_id, value in zip(ids, rng.uniform(0, 1, n), strict=True)]
     rows += [(image_id, "age", "3") for image_id in ids] + [("not a target", "head_yaw", "left")]
     attributes = pd.DataFrame(rows, columns=["image_id", "attribute", "value"])
+    attributes["path"] = "gt/" + attributes["image_id"] + ".png"
     features = subgroups.case_features(made.cases, attributes=attributes)
     known = {"benchmark", "case_id", "age_gap", "n_references", "best_distance", "strength"}
     assert set(features.columns) - known == {"head_yaw", "smile"}
@@ -269,15 +270,17 @@ def test_pose_groups_equal_brute_force(tables):
     assert groups[groups["feature"] == "smile"].groupby("order").size().tolist() == [12] * 5
 
 
-def test_a_picture_from_outside_borrows_nothing_from_its_namesake(tables):
-    made = tables({"a": {"psnr": [20.0, 22]}})
-    made.cases["reference_paths"] = [["data/a.png"], ["data/a.png"]]
+def test_an_image_from_outside_borrows_nothing_from_its_namesake(tables):
+    made = tables({"a": {"psnr": [20.0, 22, 24]}})
+    made.cases["reference_paths"] = [["data/a.png"]] * 3
     made.cases.loc[1, "gt_path"] = None
-    references = pd.DataFrame({"target_id": ["00000", "00001"], "reference_id": "a", "rank": 0, "distance": [0.3, 0.3]})
-    attributes = pd.DataFrame({"image_id": ["00000", "00001"], "attribute": "smile", "value": ["1", "2"]})
+    made.cases.loc[2, "gt_path"] = "w/gt/mine/00002.png"  # a folder of one's own with a name of the data set in it
+    names = ["00000", "00001", "00002"]
+    references = pd.DataFrame({"target_id": names, "path": "data/a.png", "rank": 0, "distance": [0.3, 0.3, 0.3]})
+    attributes = pd.DataFrame({"path": [f"gt/{name}.png" for name in names], "attribute": "smile", "value": [*"123"]})
     features = subgroups.case_features(made.cases, references, attributes=attributes)
-    assert features["smile"].tolist() == pytest.approx([1, np.nan], nan_ok=True)
-    assert features["best_distance"].tolist() == pytest.approx([0.3, np.nan], nan_ok=True)
+    assert features["smile"].tolist() == pytest.approx([1, np.nan, np.nan], nan_ok=True)
+    assert features["best_distance"].tolist()[:2] == pytest.approx([0.3, np.nan], nan_ok=True)
 
 
 def test_features_know_references_and_degradation(tables):
@@ -285,7 +288,7 @@ def test_features_know_references_and_degradation(tables):
     made.cases["reference_paths"] = [["data/x/a.png", "data/x/b.png"], ["data/x/c.png"]]
     references = pd.DataFrame(
         {
-            "target_id": ["00000", "00000", "00001"], "reference_id": ["a", "b", "x_c"],
+            "target_id": ["00000", "00000", "00001"], "path": ["data/x/a.png", "data/x/b.png", "data/x/c.png"],
             "rank": [0, 1, 0], "distance": [0.3, 0.2, 0.35],
         }
     )  # fmt: skip
@@ -308,14 +311,15 @@ def test_the_best_reference_is_one_that_the_case_has(tables):
         ["/data/a.png"],  # the list was cut: b, which is nearer, is not used
         ["/data/a.png", "/data/of_age_set.png"],
         ["/data/of_age_set.png"],
-        ["/data/1.png"],  # not x_1
+        ["/data/x/1.png"],  # its id is x_1, that of /data/1.png is 1
         [],
     ]
-    rows = [(target, name, distance) for target in made.cases["target_id"] for name, distance in
-            (("a", 0.3), ("b", 0.2), ("x_1", 0.1), ("nothing", None))]  # fmt: skip
-    references = pd.DataFrame(rows, columns=["target_id", "reference_id", "distance"])
+    rows = [(target, path, distance) for target in made.cases["target_id"] for path, distance in
+            (("/data/a.png", 0.3), ("/data/b.png", 0.2), ("/data/x/1.png", 0.25), ("/data/1.png", 0.1),
+             ("/data/nothing.png", None))]  # fmt: skip
+    references = pd.DataFrame(rows, columns=["target_id", "path", "distance"])
     found = subgroups.case_features(made.cases, references)["best_distance"]
-    assert found.tolist() == pytest.approx([0.3, 0.3, np.nan, np.nan, np.nan], nan_ok=True)
+    assert found.tolist() == pytest.approx([0.3, 0.3, np.nan, 0.25, np.nan], nan_ok=True)
 
 
 def test_same_targets_under_two_conditions(tables):

@@ -117,6 +117,32 @@ def test_failing_on_the_same_cases_in_both_conditions_is_no_difference(tables):
     assert means["same_age", "a", "ids"] == means["cross_age", "a", "ids"], "the board counts as the comparison does"
 
 
+def test_values_of_0_and_1_with_a_failure_that_counts_as_neither_have_no_interval_of_shares(tables):
+    """The worst value of both is that of the other benchmark; 0.3 passed for a hit."""
+    same = tables({"a": {"hit": [1.0, 0, 1, 1, None]}}, benchmark="same_age")
+    cross = tables({"a": {"hit": [0.3, -0.5, 0.9, 0.8, 0.7]}}, benchmark="cross_age")
+    report = report_of(joined(same, cross), {"hit": True}, age_pairs={"ages": ("same_age", "cross_age")})
+    row = board_of(report).loc[("same_age", "a", "hit")]
+    assert row["mean"] == pytest.approx((3 - 0.5) / 5)
+    assert row["ci_low"] < 0 < 1 < row["ci_high"], "few values: wide, and not bound to shares"
+    alone = report_of(tables({"a": {"hit": [1.0, 0, 1, 1, None]}}), {"hit": True})
+    assert board_of(alone).loc[("severe", "a", "hit"), "ci_low"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("change", "compared"),
+    [({}, True), ({"references": 1}, False), ({"reference_counts": [1, 2]}, False), ({"people": 3}, False),
+     ({"split": "val"}, False), ({"degradation": "moderate"}, False), ({"id": "mine@1", "counts": None}, True)],
+)  # fmt: skip
+def test_ages_are_compared_where_nothing_else_differs(change, compared):
+    from ffhqref.leaderboard.reading import _age_pairs
+
+    cases = pd.DataFrame({"benchmark": [*"sscc"], "target_id": [*"abab"]})
+    options = {"split": "test", "degradation": "severe", "references": 5}
+    config = {"s": {**options, "ages": "same"}, "c": {**options, "ages": "cross", **change}}
+    assert bool(_age_pairs(cases, config)) == compared
+
+
 def test_failing_in_one_condition_is_a_difference(tables):
     easy = tables({"a": {"ids": [0.8, 0.8, 0.8]}, "b": {"ids": [0.5, 0.6, 0.7]}}, benchmark="same_age")
     hard = tables({"a": {"ids": [0.8, 0.8, None]}, "b": {"ids": [0.3, 0.6, 0.7]}}, benchmark="cross_age")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 
 from ffhqref.core.errors import TableError
@@ -144,6 +145,58 @@ def test_one_setting_is_one_method_over_all_benchmarks(pair):
     both = merge_reports([with_methods(pair[0], a=(), lq=setting), with_methods(on(pair[1], "moderate"), lq=setting)])
     board = both.leaderboard
     assert set(board.loc[board["method"] == "lq", "benchmark"]) == {"moderate", "severe"}
+
+
+def test_other_code_under_one_name_and_setting_is_another_method(pair):
+    old, new = (dataclasses.replace(MethodFacts(RestorerInfo("lq"), "lq"), code=letter * 64) for letter in "ab")
+    one = dataclasses.replace(pair[0], methods={"lq": old})
+    two = dataclasses.replace(on(pair[1], "moderate"), methods={"lq": new})
+    assert set(merge_reports([one, two]).methods) == {f"lq (default, code {letter * 8})" for letter in "ab"}
+    for other in (old, dataclasses.replace(old, code="")):  # of a workspace that did not record it
+        assert set(merge_reports([one, dataclasses.replace(two, methods={"lq": other})]).methods) == {"lq"}
+
+
+def test_notes_follow_a_method_that_is_renamed(pair):
+    notes = {"lq": "1 of 4 outputs are the ground truth itself", "psnr": "of 4"}
+    info = dataclasses.replace(INFO, name="moderate", notes=notes)
+    two = dataclasses.replace(
+        with_methods(on(pair[1], "moderate"), lq=({"scale": 8}, ())), benchmarks={"moderate": info}
+    )
+    both = merge_reports([with_methods(pair[0], lq=()), two])
+    assert set(both.notes["moderate"]) == {"lq (scale=8)", "psnr"}
+    assert "lq (scale=8): two: 1 of 4 outputs" in markdown_tables(both.leaderboard, both.notes)
+    assert set(two.renamed({"lq": "low"}).notes["moderate"]) == {"low", "psnr"}
+
+
+def test_features_of_joined_workspaces_are_those_of_each(pair):
+    """Each workspace has its own paths: the second's cases kept neither distance nor strength."""
+    reports = []
+    for report, name, root in zip((pair[0], on(pair[1], "moderate")), ("severe", "moderate"), "ab", strict=True):
+        cases = report.cases.assign(
+            reference_paths=[[f"/{root}/r{k % 2}.png"] for k in range(4)],
+            lq_path=[f"/{root}/{name}/{k}.png" for k in range(4)],
+            gt_path=[f"/{root}/{k}.png" for k in range(4)],
+        )
+        ids = cases["case_id"]
+        references = pd.DataFrame(
+            {"target_id": ids, "path": [f"/{root}/r{k % 2}.png" for k in range(4)], "distance": [0.1, 0.2, 0.3, 0.25]}
+        )
+        degradations = pd.DataFrame(
+            {"target_id": ids, "level": "severe", "lq_path": cases["lq_path"], "sigma_x": [1.0, 2, 3, 4],
+             "sigma_y": 1.0, "scale": [4.0, 3, 2, 1], "noise_sigma": [1.0, 2, 2, 1], "jpeg_quality": [30.0, 40, 50, 60]}
+        )  # fmt: skip
+        attributes = pd.DataFrame({"path": cases["gt_path"], "attribute": "smile", "value": [*"1234"]})
+        facts = {table: {"content": "same"} for table in ("images", "references", "attributes")}
+        reports.append(
+            dataclasses.replace(
+                report, cases=cases, references=references, degradations=degradations, attributes=attributes,
+                provenance=facts,
+            )
+        )  # fmt: skip
+    both = merge_reports(reports).features.set_index(["benchmark", "case_id"]).sort_index()
+    alone = pd.concat([report.features for report in reports]).set_index(["benchmark", "case_id"]).sort_index()
+    pd.testing.assert_frame_equal(both, alone)
+    assert both.notna().all(axis=None)
 
 
 def test_settings_that_made_the_same_outputs_are_one_method(pair):

@@ -112,7 +112,8 @@ def test_whole_sets_attributes_and_reasons_reach_the_page(workspace, tmp_path):
     )
     ids = workspace.cases.loc[workspace.cases["benchmark"] == "same_age", "case_id"]
     yaw = zip(ids, ["5", "-15", "60", "-12"], strict=True)
-    attributes = pd.DataFrame([(i, "yaw", v) for i, v in yaw], columns=["image_id", "attribute", "value"])
+    truths = workspace.cases.set_index("case_id")["gt_path"].groupby(level=0).first()
+    attributes = pd.DataFrame([(truths[i], "yaw", v) for i, v in yaw], columns=["path", "attribute", "value"])
     gate = IdentityGate(metric="ids", threshold=0.1, max_missed_share=0.5)
     options = QUICK.model_copy(update={"gate": gate, "quality": ("fid",)})
     report = replace(workspace, attributes=attributes, options=options)

@@ -237,7 +237,9 @@ def test_sets_are_scored_by_method_and_benchmark(tmp_path, monkeypatch):
     assert Colour.calls == calls
     save_png(tmp_path / "a0.png", pictures["gt", 0])  # changed behind the table's back
     fresh = score_datasets(rows, ["fid"], **{**options, "journal_dir": tmp_path / "fresh"}).set_index("method")
-    assert fresh["n"].to_dict() == {"a": 5, "b": 5}, "a changed image is not taken for the recorded one"
+    assert fresh["status"].to_dict() == {"a": "failed", "b": "ok"}, "a changed image is not taken for the recorded one"
+    assert fresh["note"]["a"] == "1 images cannot be read, or are not those recorded"
+    assert fresh["n"]["b"] == 5
     save_png(tmp_path / "a0.png", pictures["a", 0])
     np.savez(tmp_path / "ffhq_clean_trainval70k_512.npz", mu=vectors["gt"].mean(axis=0), sigma=np.eye(6))
     stored = score_datasets(rows, ["fid_ffhq"], **options).set_index("method")
@@ -280,6 +282,29 @@ def test_outputs_that_do_not_count_are_in_no_set(tmp_path, monkeypatch, name):
         "fid_ffhq": lambda: dataset_metrics.fid(vectors, statistics=(np.zeros(6), np.eye(6))),
     }[name]().value
     assert values[1]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("lost", ["out2.png", "gt2.png"])
+def test_a_set_of_which_an_image_is_gone_has_no_value(tmp_path, lost):
+    """Without it the distance was that of another set, under the n of the whole one."""
+    rows = world_of_sets(tmp_path, cases=3)
+    (tmp_path / lost).unlink()
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
+    for name in ("fid", "kid"):
+        found = score_datasets(rows, [name], **options).iloc[0]
+        assert (found["status"], found["note"]) == ("failed", "1 images cannot be read, or are not those recorded")
+        assert np.isnan(found["value"])
+
+
+def test_a_ground_truth_of_two_cases_counts_twice(tmp_path):
+    """Outputs counted for each case and ground truths once: the truth itself was at a distance from itself."""
+    rows = world_of_sets(tmp_path, cases=4)
+    rows = [replace(row, output_path=row.gt_path, output_sha256=row.gt_sha256) for row in rows]
+    rows += [replace(rows[0], case_id=f"again{number}") for number in range(5)]
+    options = {"engine": LocalEngine(1), "journal_dir": tmp_path / "journal", "features": Colour()}
+    found = score_datasets(rows, ["fid"], **options).iloc[0]
+    assert found["value"] == pytest.approx(0, abs=1e-6)
+    assert (found["n"], found["n_reference"]) == (9, 9)
 
 
 class Brightness(DatasetMetric):

@@ -133,6 +133,9 @@ def test_a_report_shows_what_is_named_and_says_what_it_leaves_out(degraded, comm
     assert set(board["method"]) == {"lq", "bicubic", "tv"}
     assert "not shown" not in said
 
+    _, said = report(*every, "report.gate={metric: psnr, threshold: 20}", "report.quality=[niqee,niqe]")
+    assert "niqee not scored, so the gate does without; scored: niqe, psnr" in said
+
     status, said = command("report", root, "restorer=[nlm]")
     assert status == 2
     assert "restorer=nlm: not in this workspace, which has bicubic, lq, tv; run `ffhqref" in said

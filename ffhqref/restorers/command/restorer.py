@@ -75,6 +75,7 @@ class CommandRestorer(Restorer):
     """Of the kind; an instance's own is its recipe's."""
     in_process = False
     exclusive = True
+    cache_ignored_options = ("checkout", "python", "batch_size", "scratch", "keep")
 
     def __init__(
         self,
