@@ -142,3 +142,17 @@ def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     rotation = left @ sign @ right
     scale = float((values * np.diag(sign)).sum() / (source - mean_source).var(axis=0).sum())
     return np.hstack([scale * rotation, (mean_target - scale * rotation @ mean_source)[:, None]])
+
+
+def arcface_crop(picture: NDArray[np.uint8], points: NDArray[np.float64], side: int = 112) -> NDArray[np.uint8]:
+    """Return the crop [side, side, 3] that insightface cuts for ArcFace: a similarity, bilinear, black outside.
+
+    Args:
+        picture: uint8 [H, W, 3], of any channel order.
+        points: [5, 2] (x, y), eyes, nose tip, mouth corners, as `ffhqref.faces.detect.Face` has them.
+        side: in pixels; the template is that of 112, enlarged.
+    """
+    import cv2
+
+    matrix = similarity(np.asarray(points, np.float64), ARCFACE_POINTS * (side / 112))
+    return np.asarray(cv2.warpAffine(picture, matrix, (side, side), borderValue=0.0), np.uint8)

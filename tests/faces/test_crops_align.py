@@ -13,8 +13,18 @@ from skimage.transform import SimilarityTransform
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.core.images import read_rgb
 from ffhqref.faces.align import ffhq_square
-from ffhqref.faces.crops import ARCFACE_POINTS, FFHQ_POINTS, crop_faces, similarity
+from ffhqref.faces.crops import ARCFACE_POINTS, FFHQ_POINTS, arcface_crop, crop_faces, similarity
 from ffhqref.faces.detect import main_face, make_detector
+
+
+@pytest.mark.parametrize("side", [112, 224])
+def test_arcface_crop_is_insightfaces(side):
+    face_align = pytest.importorskip("insightface.utils.face_align")
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 256, (160, 150, 3), dtype=np.uint8)
+    points = np.array([[48, 60], [95, 63], [70, 88], [52, 110], [91, 112]]) + rng.normal(0, 2, (5, 2))
+    theirs = face_align.norm_crop(picture, points.astype(np.float32), side)
+    assert np.abs(arcface_crop(picture, points, side).astype(int) - theirs.astype(int)).max() <= 1
 
 
 class Fake:

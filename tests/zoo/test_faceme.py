@@ -10,7 +10,6 @@ import torch
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.errors import ConfigError, ImageError, WeightsError
 from ffhqref.restorers import RestorationBatch, make_restorer
-from ffhqref.zoo.faceme import faces as faces_module
 from ffhqref.zoo.faceme.clip import clip_pixels, cut_face
 from ffhqref.zoo.faceme.config import FaceMeConfig
 from ffhqref.zoo.faceme.faces import SIZES, InsightFaces
@@ -179,18 +178,6 @@ def test_faces_are_looked_for_as_published(monkeypatch):
     assert best.box == (20, 20, 70, 80)
     assert best.embedding[0] < best.embedding[2]
     assert InsightFaces("d", "a", largest=True)(picture).box == (0, 0, 95, 95)
-
-
-def test_arcface_crop_is_insightfaces():
-    face_align = pytest.importorskip("insightface.utils.face_align")
-    from ffhqref.faces.detect import Face
-
-    rng = np.random.default_rng(1)
-    picture = rng.integers(0, 256, (160, 150, 3), dtype=np.uint8)
-    points = np.array([[48, 60], [95, 63], [70, 88], [52, 110], [91, 112]]) + rng.normal(0, 2, (5, 2))
-    ours = faces_module._aligned(picture, Face((0, 0, 1, 1), 1.0, points))
-    theirs = face_align.norm_crop(picture, points.astype(np.float32), 112)
-    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
 
 
 class NoFace:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ffhqref.core.errors import ConfigError, ImageError, WeightsError
+from ffhqref.faces.crops import arcface_crop
 from ffhqref.metrics import iqa
 from ffhqref.restorers import RestorationBatch, make_restorer
-from ffhqref.zoo.restorerid.faces import AlignedFaces, arcface_crop
+from ffhqref.zoo.restorerid.faces import AlignedFaces
 
 from .tiny.restorerid import options
 

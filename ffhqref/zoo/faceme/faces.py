@@ -18,7 +18,7 @@ from ffhqref.core.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ffhqref.faces.detect import Face, ScrfdDetector
+    from ffhqref.faces.detect import ScrfdDetector
     from ffhqref.faces.embedders import OnnxEmbedder
     from ffhqref.weights.files import Weights
 
@@ -90,12 +90,14 @@ class InsightFaces:
 
     def __call__(self, picture: NDArray[np.uint8]) -> ReferenceFace | None:
         """Return the face of an image, uint8 RGB [H, W, 3], or None where none is found at any size."""
+        from ffhqref.faces.crops import arcface_crop
+
         swapped = np.ascontiguousarray(picture[..., ::-1])
         for size in SIZES:
             faces = self._detector(size)(swapped)
             if faces:
                 face = max(faces, key=lambda item: item.area) if self._largest else faces[0]
-                return ReferenceFace(face.box, self._embedder(_aligned(swapped, face)[None])[0])
+                return ReferenceFace(face.box, self._embedder(arcface_crop(swapped, face.points)[None])[0])
         return None
 
     def _detector(self, size: int) -> ScrfdDetector:
@@ -104,16 +106,6 @@ class InsightFaces:
 
             self._detectors[size] = ScrfdDetector(self._detector_file, longest=size)
         return self._detectors[size]
-
-
-def _aligned(picture: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
-    """Return ArcFace's crop [112, 112, 3] as insightface cuts it: a similarity, bilinear, black outside."""
-    import cv2
-
-    from ffhqref.faces.crops import ARCFACE_POINTS, similarity
-
-    crop = cv2.warpAffine(picture, similarity(face.points, ARCFACE_POINTS), (112, 112), borderValue=0.0)
-    return np.asarray(crop, np.uint8)
 
 
 FINDERS = ("insightface", "aligned")

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from ffhqref.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from ffhqref.weights.files import Weights
@@ -78,6 +77,8 @@ class InsightFaces:
         faces = self._detector(picture)
         if not faces:
             return None
+        from ffhqref.faces.crops import arcface_crop
+
         crop = arcface_crop(picture, faces[0].points, self._embedder.face_size)
         return ReferenceFace(faces[0].points, self._embedder(crop[None])[0])
 
@@ -126,19 +127,3 @@ def make_finder(options: Mapping[str, Any]) -> FaceFinder:
         return AlignedFaces(**given) if name == "aligned" else InsightFaces(**given)
     except TypeError as error:
         raise ConfigError(f"faces.name={name}: options that it does not take ({error})") from None
-
-
-def arcface_crop(picture: NDArray[np.uint8], points: NDArray[np.float64], side: int = 112) -> NDArray[np.uint8]:
-    """Return the crop [side, side, 3] that insightface cuts for ArcFace: a similarity, bilinear, black outside.
-
-    Args:
-        picture: uint8 [H, W, 3], of any channel order.
-        points: [5, 2] (x, y), as in `ReferenceFace`.
-        side: in pixels; the template is that of 112, enlarged.
-    """
-    import cv2
-
-    from ffhqref.faces.crops import ARCFACE_POINTS, similarity
-
-    matrix = similarity(np.asarray(points, np.float64), ARCFACE_POINTS * (side / 112))
-    return np.asarray(cv2.warpAffine(picture, matrix, (side, side), borderValue=0.0), np.uint8)

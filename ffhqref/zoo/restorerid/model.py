@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from ffhqref.core.errors import ConfigError, ImageError, WeightsError
+from ffhqref.faces.crops import arcface_crop
 from ffhqref.restorers.colour import adain_transfer, wavelet_transfer
 from ffhqref.weights.tensors import load_tensors, read_bytes
 from ffhqref.zoo.faceme.clip import clip_pixels, unit_length
 from ffhqref.zoo.restorerid import names
-from ffhqref.zoo.restorerid.faces import arcface_crop
 from ffhqref.zoo.restorerid.structure import StructureEncoder
 from ffhqref.zoo.restorerid.unet import Denoiser, identity_projection, own_name, vae
 from ffhqref.zoo.shared.model_folder import assemble, moved, own_names
