@@ -42,7 +42,7 @@ SIDE = 512
 TINY = Path(__file__).parent.parent / "tests" / "zoo" / "tiny"
 METHODS = (
     "gfpgan", "restoreformer", "restoreformer_pp", "codeformer", "daefr", "gpen", "vqfr", "vqfr_v1", "dmdnet",
-    "difface", "dr2", "pgdiff", "refldm", "faceme", "instantrestore", "osdface", "pmrf", "restorerid",
+    "asffnet", "difface", "dr2", "pgdiff", "refldm", "faceme", "instantrestore", "osdface", "pmrf", "restorerid",
 )  # fmt: skip
 MARKS = ("<!-- written by benchmarks/zoo.py -->", "<!-- end of what benchmarks/zoo.py wrote -->")
 
@@ -75,6 +75,7 @@ def model(name: str, folder: Path, options: argparse.Namespace) -> tuple[dict[st
         "refldm": ({"steps": steps}, f"{steps} steps of 100"),
         "pmrf": ({"steps": steps}, f"{steps} steps of 25"),
         "dmdnet": ({}, "landmarks given"),
+        "asffnet": ({}, "landmarks given"),
         "instantrestore": ({"size": SIDE}, f"U-Nets of {options.faceme_width} channels in the first level, not 320"),
         "restorerid": (
             {"steps": steps, "info": {}, "faces": _Face()},

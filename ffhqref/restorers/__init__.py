@@ -17,6 +17,7 @@ __all__ = ["RESTORERS", "PartialResult", "RestorationBatch", "Restorer", "Restor
 RESTORERS: Registry[Callable[..., Restorer]] = Registry(
     "restorer",
     {
+        "asffnet": "ffhqref.zoo.asffnet.restorer:ASFFNetRestorer",
         "best_of": "ffhqref.restorers.composed.best_of:BestOf",
         "bicubic": "ffhqref.zoo.baselines.simple:Bicubic",
         "chain": "ffhqref.restorers.composed.chain:Chain",

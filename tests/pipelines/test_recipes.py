@@ -63,41 +63,11 @@ def folder_to_folder(strings, flags="", extra="pass"):
 
 MIX = "other = cv2.imread(str(min((Path(args.ref) / path.stem).iterdir()))); picture = picture // 2 + other // 2"
 
-LANDMARKS = """
-import argparse, os
-parser = argparse.ArgumentParser()
-parser.add_argument("-s", "--ids_path")
-parser.add_argument("--check", action="store_true")
-args = parser.parse_args()
-for identity in os.listdir(args.ids_path):
-    made = args.ids_path + "_Landmarks/" + identity
-    os.makedirs(made)
-    for name in os.listdir(os.path.join(args.ids_path, identity)):
-        open(os.path.join(made, name + ".txt"), "w").write("1 2\\n" * 68)
-"""
-
-ASFFNET = """
-import argparse, os, time
-import cv2
-parser = argparse.ArgumentParser()
-parser.add_argument("-s", "--img_list")
-parser.add_argument("-d", "--out_path")
-args = parser.parse_args()
-out = args.out_path + "_" + time.strftime("%m-%d_%H-%M")
-os.makedirs(out)
-for line in open(args.img_list):
-    lq, references, landmarks = line.rstrip("\\n").split("\\t")
-    chosen = sorted(os.listdir(landmarks))[0][:-4]
-    one, other = cv2.imread(lq), cv2.imread(os.path.join(references, chosen))
-    cv2.imwrite(os.path.join(out, os.path.basename(lq)), cv2.hconcat([one, other, one // 2 + other // 2]))
-"""
-
 PRINTS_AGES = "print(open(args.trg_prompt_list).read(), file=open('prompts_seen.txt', 'w')); "
 
 SCRIPTS = {
     "diffbir": {"inference.py": folder_to_folder(DIFFBIR)},
     "meintime": {"inference.py": folder_to_folder(MEINTIME, "age_guidance", extra=PRINTS_AGES + MIX)},
-    "asffnet": {"main_test.py": ASFFNET, "TestExamples/FaceLandmarkDetection.py": LANDMARKS},
 }
 """Restorer to the scripts of its checkout."""
 

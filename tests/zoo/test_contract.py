@@ -38,8 +38,8 @@ def test_keeps_the_contract(name, tmp_path):
 
 
 NETWORKS = (
-    "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "instantrestore", "osdface",
-    "pgdiff", "pmrf", "refldm", "restoreformer", "restoreformer_pp", "restorerid", "vqfr", "vqfr_v1",
+    "asffnet", "codeformer", "daefr", "difface", "dmdnet", "dr2", "faceme", "gfpgan", "gpen", "instantrestore",
+    "osdface", "pgdiff", "pmrf", "refldm", "restoreformer", "restoreformer_pp", "restorerid", "vqfr", "vqfr_v1",
 )  # fmt: skip
 """Those that run on torch."""
 

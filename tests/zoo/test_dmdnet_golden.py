@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from ffhqref.core.images import to_tensor, to_uint8
-from ffhqref.zoo.dmdnet.blocks import fold
 from ffhqref.zoo.dmdnet.boxes import part_boxes
 from ffhqref.zoo.dmdnet.config import DMDNetConfig
 from ffhqref.zoo.dmdnet.network import DMDNet
-from ffhqref.zoo.dmdnet.restorer import DMDNetRestorer, _fitted
+from ffhqref.zoo.dmdnet.restorer import DMDNetRestorer
+from ffhqref.zoo.shared.aligned import enlarged
 from ffhqref.zoo.shared.architecture import read_architecture
+from ffhqref.zoo.shared.spectral import fold
 
 from .golden_tools import (
     TOLERANCE,
@@ -81,7 +82,7 @@ def run(request, golden, network, tmp_path_factory):
         halves = [stored[f"ref{index}_rgb_u8_half"].numpy() for index in range(case["n_ref"])]
         references = to_tensor([np.repeat(np.repeat(half, 2, axis=0), 2, axis=1) for half in halves])
     known = {digest(picture): stored[f"ref{index}_landmarks"] for index, picture in enumerate(to_uint8(references))}
-    known[digest(to_uint8(_fitted(lq))[0])] = stored["lq_landmarks"]
+    known[digest(to_uint8(enlarged(lq))[0])] = stored["lq_landmarks"]
     stand_in = tmp_path_factory.mktemp("dmdnet") / "stand_in.pth"
     stand_in.write_bytes(b"the network comes from the fixture")
     found = {}

@@ -1,4 +1,4 @@
-"""GPEN, VQFR and DMDNet as a user meets them: files, options, failures. Random weights of small networks."""
+"""GPEN, VQFR, DMDNet and ASFFNet as a user meets them: files, options, failures. Random weights of small networks."""
 
 import dataclasses
 import sys
@@ -18,11 +18,11 @@ from ffhqref.core.images import read_rgb, save_png, to_tensor
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.restorers.runner import RestoreRow, RestoreStage
 from ffhqref.zoo.dmdnet.boxes import part_boxes
-from ffhqref.zoo.dmdnet.landmarks import SCORE, FacexlibLandmarks
+from ffhqref.zoo.shared.landmarks import SCORE, FacexlibLandmarks
 
 from .conftest import tiny
 
-TINY = {name: tiny(name) for name in ("gpen", "vqfr", "vqfr_v1", "dmdnet")}
+TINY = {name: tiny(name) for name in ("gpen", "vqfr", "vqfr_v1", "dmdnet", "asffnet")}
 landmarks = TINY["dmdnet"].landmarks
 
 
@@ -44,7 +44,7 @@ def test_wrong_truncated_and_foreign_files_are_refused_in_one_line(name, tmp_pat
     assert make_restorer(name, device="cpu", **options).network is not None
     good = options.pop("path")
     state = torch.load(good, weights_only=True)
-    inner = state.get("params_ema", state)
+    inner = state.get("params_ema", state.get("params", state))
     least = min(inner, key=lambda key: inner[key].numel())
     wrong = {
         "truncated": good.read_bytes()[:-5000],
@@ -68,7 +68,7 @@ def test_wrong_truncated_and_foreign_files_are_refused_in_one_line(name, tmp_pat
 @pytest.mark.parametrize("name", TINY)
 def test_without_weights_the_line_says_what_to_fetch(name, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"ffhqref weights fetch"):
+    with pytest.raises(WeightsError, match=r"ffhqref weights fetch|put ASFFNet512.pth from"):
         make_restorer(name)
 
 
@@ -218,6 +218,39 @@ def test_references_count_and_the_generic_mode_needs_none(tmp_path):
         specific.restore(RestorationBatch(lq, [given[:1]], [0]))
 
 
+def test_asffnet_takes_the_nearest_reference_and_leaves_out_those_without_a_face(tmp_path):
+    """Brightness opens the mouth of the tests' landmarks, which no affine fit of a mouth alone explains."""
+    options = TINY["asffnet"].options(tmp_path)
+
+    def points(picture):
+        found = landmarks_or_not(picture).copy()
+        found[54, 1] += float(picture.mean()) / 8
+        return found
+
+    restorer = make_restorer("asffnet", device="cpu", **{**options, "landmarks": points})
+    lq, others, faceless = pictures(1), pictures(2, seed=1), torch.full((1, 3, 512, 512), 0.5)
+    near, far = others[:1] - others[:1].mean() + lq.mean(), others[1:] * 0.3
+    near, far = near.clamp(0, 1), far.clamp(0, 1)
+
+    def made(*given):
+        return restorer.restore(RestorationBatch(lq, [torch.cat(given)], [0]))
+
+    wanted = made(near, far)
+    assert torch.equal(made(faceless, far, near), wanted)
+    assert not torch.equal(made(far, far), wanted)
+    for given, words in (
+        ((near, faceless), r"^1 references with a face, at least 2 are needed \(reference 2: no face found\)$"),
+        ((near,), "1 references, at least 2"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            made(*given)
+    with pytest.raises(ImageError, match=r"^the LQ image: no face found$"):
+        restorer.restore(RestorationBatch(faceless, [others], [0]))
+    wide = torch.nn.functional.interpolate(lq, size=(512, 640))
+    with pytest.raises(ImageError, match="the LQ image is 640x512"):
+        restorer.restore(RestorationBatch(wide, [others], [0]))
+
+
 def test_larger_pictures_stay_and_must_be_divisible_by_8(tmp_path):
     restorer = make_restorer("dmdnet", device="cpu", mode="generic", **TINY["dmdnet"].options(tmp_path))
     none = torch.zeros(0, 3, 8, 8)
@@ -294,7 +327,7 @@ def test_landmarks_are_facexlibs_98_brought_to_68(facexlib_files, sample_folder)
     files, write, network = facexlib_files
     write(-20.0)  # faces everywhere
     picture = read_rgb(sorted(sample_folder.glob("*.jpg"))[0])
-    found = FacexlibLandmarks(files)(picture)
+    found = FacexlibLandmarks("dmdnet", files)(picture)
     import cv2
 
     from ffhqref.metrics.faceparts import peaks
@@ -319,7 +352,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
     assert SCORE == 0.8
     picture = np.zeros((512, 512, 3), np.uint8)
     with pytest.raises(ImageError, match=r"^no face found$"):
-        FacexlibLandmarks(files)(picture)
+        FacexlibLandmarks("dmdnet", files)(picture)
     options = {key: value for key, value in TINY["dmdnet"].options(tmp_path).items() if key != "landmarks"}
     restorer = make_restorer(
         "dmdnet", device="cpu", **options,
@@ -328,7 +361,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
     assert set(restorer.weights_sha256) == {"dmdnet", *files} == set(restorer.info.weights)
     with pytest.raises(ImageError, match=r"^the LQ image: no face found$"):
         restorer.restore(RestorationBatch(to_tensor([picture]), [torch.zeros(2, 3, 512, 512)], [0]))
-    swapped = FacexlibLandmarks({**files, "facexlib-retinaface-r50": options["path"]})
+    swapped = FacexlibLandmarks("dmdnet", {**files, "facexlib-retinaface-r50": options["path"]})
     with pytest.raises(WeightsError, match="RetinaFace"):
         swapped(picture)
 
@@ -336,7 +369,7 @@ def test_no_face_is_told_and_a_wrong_file_refused(facexlib_files, tmp_path):
 def test_descriptions_tell_licence_leak_and_files(tmp_path):
     for name, small in TINY.items():
         info = make_restorer(name, device="cpu", **small.options(tmp_path)).info
-        assert "FFHQ" in info.trained_on
+        assert ("CelebRef-HQ" if name == "asffnet" else "FFHQ") in info.trained_on
         assert info.paper
         assert info.weights
         assert info.commercial_use == name.startswith("vqfr")

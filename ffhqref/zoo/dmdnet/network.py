@@ -12,19 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ffhqref.zoo.dmdnet.blocks import (
-    KeyValue,
-    Mask,
-    MultiDilation,
-    Query,
-    Residual,
-    SpectralConv,
-    UpBlock,
-    pair,
-    read_memory,
-    with_statistics_of,
-)
+from ffhqref.zoo.dmdnet.blocks import KeyValue, Mask, MultiDilation, Query, UpBlock, read_memory
 from ffhqref.zoo.dmdnet.boxes import PARTS
+from ffhqref.zoo.shared.spectral import Residual, SpectralConv, pair, with_statistics_of
 
 if TYPE_CHECKING:
     from ffhqref.zoo.dmdnet.config import DMDNetConfig

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ffhqref.core.errors import ConfigError, ImageError
-from ffhqref.core.images import SIZE, to_tensor, to_uint8
-from ffhqref.core.registry import load_attribute
+from ffhqref.core.images import to_uint8
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.tensors import load_into, load_tensors
 from ffhqref.zoo.dmdnet.boxes import part_boxes
 from ffhqref.zoo.dmdnet.config import DMDNetConfig
-from ffhqref.zoo.dmdnet.landmarks import ALIGNMENT, DETECTOR, FacexlibLandmarks
-from ffhqref.zoo.shared.aligned import resized
+from ffhqref.zoo.shared.aligned import enlarged, resized
 from ffhqref.zoo.shared.architecture import read_architecture
+from ffhqref.zoo.shared.landmarks import ALIGNMENT, DETECTOR, FACEXLIB, LandmarkFunction, landmark_function
 from ffhqref.zoo.shared.network import NetworkRestorer, signed, unsigned
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
     from ffhqref.zoo.dmdnet.network import DMDNet
 
 WEIGHTS = "dmdnet"
-FACEXLIB = "facexlib"
 
 INFO = RestorerInfo(
     name="dmdnet",
@@ -78,7 +73,7 @@ class DMDNetRestorer(NetworkRestorer):
         *,
         config: DMDNetConfig | Mapping[str, Any] | str | Path | None = None,
         mode: str = "specific",
-        landmarks: str | Callable[[NDArray[np.uint8]], NDArray[np.floating]] = FACEXLIB,
+        landmarks: str | LandmarkFunction = FACEXLIB,
         alignment_path: str | Path | None = None,
         detector_path: str | Path | None = None,
         device: str = "auto",
@@ -94,15 +89,7 @@ class DMDNetRestorer(NetworkRestorer):
         self.info = replace(INFO, weights=tuple(files))
         if mode == "generic":
             self.info = replace(self.info, min_references=0, max_references=0)
-        self._landmarks: Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-        if landmarks == FACEXLIB:
-            found = {name: self.files[name] for name in (ALIGNMENT, DETECTOR)}
-            self._landmarks = FacexlibLandmarks(found, self.device)
-        else:
-            loaded = load_attribute(landmarks, "dmdnet: landmarks") if isinstance(landmarks, str) else landmarks
-            if not callable(loaded):
-                raise ConfigError(f"dmdnet: landmarks should be 'facexlib' or a function, not {landmarks!r}")
-            self._landmarks = loaded
+        self._landmarks = landmark_function("dmdnet", landmarks, self.files, self.device)
 
     @cached_property
     def network(self) -> DMDNet:
@@ -111,8 +98,8 @@ class DMDNetRestorer(NetworkRestorer):
         Raises:
             WeightsError: the file is damaged or does not fit the architecture.
         """
-        from ffhqref.zoo.dmdnet.blocks import fold
         from ffhqref.zoo.dmdnet.network import DMDNet
+        from ffhqref.zoo.shared.spectral import fold
 
         network = DMDNet(self.config)
         path = self.files[WEIGHTS]
@@ -149,7 +136,7 @@ class DMDNetRestorer(NetworkRestorer):
 
         with torch.no_grad():
             return torch.cat(
-                [self._case(case, _fitted(given)) for case, given in zip(_fitted(lq), references, strict=True)]
+                [self._case(case, enlarged(given)) for case, given in zip(enlarged(lq), references, strict=True)]
             )
 
     def _case(self, lq: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
@@ -175,13 +162,3 @@ class DMDNetRestorer(NetworkRestorer):
             return part_boxes(points, *picture.shape[1:])
         except ImageError as error:
             raise ImageError(f"{which}: {error}") from None
-
-
-def _fitted(pictures: torch.Tensor) -> torch.Tensor:
-    """Return images [N, 3, H, W] in 0..1 as the published reader makes them: 512x512 where a side is shorter."""
-    if not len(pictures) or min(pictures.shape[2:]) >= SIZE:
-        return pictures
-    import cv2
-
-    small = to_uint8(pictures)
-    return to_tensor([np.asarray(cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_AREA)) for one in small])

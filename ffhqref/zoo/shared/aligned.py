@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffhqref.core.errors import DependencyError
-from ffhqref.core.images import to_tensor, to_uint8
+from ffhqref.core.images import SIZE, to_tensor, to_uint8
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:
@@ -70,6 +70,23 @@ def resize_8bit(pictures: torch.Tensor, side: int) -> torch.Tensor:
         [
             np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
             for picture in to_uint8(pictures)
+        ]
+    )
+
+
+def enlarged(pictures: torch.Tensor) -> torch.Tensor:
+    """Return images [N, 3, H, W] in 0..1 as DMDNet's and ASFFNet's readers make them of 8-bit files.
+
+    Where a side is under 512 they are brought to 512x512 by OpenCV's area filter; others stay.
+    """
+    if not len(pictures) or min(pictures.shape[2:]) >= SIZE:
+        return pictures
+    import cv2
+
+    return to_tensor(
+        [
+            np.asarray(cv2.resize(one, (SIZE, SIZE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            for one in to_uint8(pictures)
         ]
     )
 

@@ -23,10 +23,8 @@ def landmarks(picture):
     return points
 
 
-def options(folder):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = DMDNet(DMDNetConfig(**CONFIG)).state_dict()
+def with_singular_values(state):
+    """Return the weights with the vectors of their spectral norms."""
     for name, value in state.items():
         if name.endswith("weight_v"):  # a largest singular value of 1.2, or the references are hardly seen
             stem = name.removesuffix("_v")
@@ -34,5 +32,12 @@ def options(folder):
             left, _, right = torch.linalg.svd(weight, full_matrices=False)
             state[f"{stem}_u"], state[name] = left[:, 0].contiguous(), right[0] / 1.2
             assert value.shape == state[name].shape
-    torch.save(state, folder / "dmdnet.pth")
+    return state
+
+
+def options(folder):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = DMDNet(DMDNetConfig(**CONFIG)).state_dict()
+    torch.save(with_singular_values(state), folder / "dmdnet.pth")
     return {"path": folder / "dmdnet.pth", "config": CONFIG, "landmarks": landmarks}

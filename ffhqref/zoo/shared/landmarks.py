@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ffhqref.core.compat import ensure_torchvision
-from ffhqref.core.errors import DependencyError, ImageError
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.registry import load_attribute
 from ffhqref.weights.tensors import load_into, load_tensors
+from ffhqref.zoo.shared.aligned import need_package
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 ALIGNMENT, DETECTOR = "facexlib-awing", "facexlib-retinaface-r50"
 """Names in the weight registry."""
 
+FACEXLIB = "facexlib"
+"""The option that takes `FacexlibLandmarks`."""
+
+LandmarkFunction = Callable[["NDArray[np.uint8]"], "NDArray[np.floating]"]
+"""Takes uint8 RGB [H, W, 3], returns points (x, y) in pixels in the 300-W order; raises where there is no face."""
+
 SCORE = 0.8
 """Least score of a face: the default of facexlib's ``detect_faces``."""
 
@@ -29,10 +36,11 @@ SCORE = 0.8
 class FacexlibLandmarks:
     """Landmarks of images that hold one aligned face.
 
-    The published script takes the package face-alignment (68 points of another network), which may differ by some
+    The published scripts take the package face-alignment (68 points of another network), which may differ by some
     pixels. AWing places its points in any image, so what shows whether there is a face at all is the detector.
 
     Args:
+        restorer: that needs them, for messages.
         files: paths of `ALIGNMENT` and `DETECTOR`.
         device: where the networks run.
 
@@ -41,9 +49,8 @@ class FacexlibLandmarks:
         WeightsError: a file is missing.
     """
 
-    def __init__(self, files: Mapping[str, Weights | Path], device: str = "cpu") -> None:
-        if importlib.util.find_spec("facexlib") is None:
-            raise DependencyError("restorer 'dmdnet' needs the package facexlib: pip install 'ffhqref[facexlib]'")
+    def __init__(self, restorer: str, files: Mapping[str, Weights | Path], device: str = "cpu") -> None:
+        need_package(restorer, "facexlib", "facexlib")
         from ffhqref.metrics.base import MetricRuntime
         from ffhqref.metrics.faceparts import Landmarks
 
@@ -80,3 +87,27 @@ class FacexlibLandmarks:
             load_into(network, load_tensors(self._path, prefix="module."), self._path)
             self._detector = network.eval().requires_grad_(False)
         return self._detector
+
+
+def landmark_function(
+    restorer: str, chosen: str | LandmarkFunction, files: Mapping[str, Weights], device: str
+) -> LandmarkFunction:
+    """Return what the option ``landmarks`` of a restorer names.
+
+    Args:
+        restorer: for messages.
+        chosen: ``facexlib``, a function, or where one is, as ``"package.module:function"``.
+        files: among them `ALIGNMENT` and `DETECTOR`, for facexlib.
+        device: where its networks run.
+
+    Raises:
+        ConfigError: neither, or no such function.
+        DependencyError: facexlib is not installed.
+    """
+    if chosen == FACEXLIB:
+        return FacexlibLandmarks(restorer, {name: files[name] for name in (ALIGNMENT, DETECTOR)}, device)
+    loaded = load_attribute(chosen, f"{restorer}: landmarks") if isinstance(chosen, str) else chosen
+    if not callable(loaded):
+        raise ConfigError(f"{restorer}: landmarks should be 'facexlib' or a function, not {chosen!r}")
+    found: LandmarkFunction = loaded
+    return found

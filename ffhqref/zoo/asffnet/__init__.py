@@ -1,0 +1,1 @@
+"""ASFFNet512: `choice` picks a reference, `warp` brings it onto the LQ image, `network` joins both."""
