@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases import make
-from ffhqref.cases.make import CaseMaker, named_benchmarks
+from ffhqref.cases.make import CaseMaker, ids_at_stake, named_benchmarks
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 
@@ -31,7 +32,7 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
 
     workspace, settings = context.workspace, context.config
     workspace.check_current("references")
-    made = CaseMaker(
+    maker = CaseMaker(
         workspace,
         context.map,
         context.reporter.say,
@@ -40,13 +41,18 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
         limit=context.limit,
         exclusions=settings.exclusions,
         retry_failed=settings.retry_failed,
-    ).make(benchmarks)
+    )
     config = {
         name: {**options, "age_sets": settings.age_sets.given()} if options.get("ages") else options
         for name, options in settings.parts("benchmark").items()
     }
-    known = named_benchmarks(workspace, benchmarks, made, whole=context.limit is None, say=context.reporter.say)
     origin: dict[str, Any] = {"config": config, "seed": context.seed, "limit": context.limit}
+    whole = context.limit is None
+    if ids_at_stake(workspace, benchmarks, origin):  # what is refused must not have overwritten the images before
+        planned = replace(maker, run=context.rehearse, say=_nothing, writes=False).make(benchmarks)
+        named_benchmarks(workspace, benchmarks, planned, whole=whole, say=_nothing)
+    made = maker.make(benchmarks)
+    known = named_benchmarks(workspace, benchmarks, made, whole=whole, say=context.reporter.say)
     workspace.write("degradations", made.degradations, inputs=("references", "images"), **origin)
     workspace.write("imports", made.imports, **origin)
     made.check()
@@ -55,6 +61,10 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     counts = ", ".join(f"{name} {len(frame)}" for name, frame in made.cases.items())
     context.reporter.say(f"cases: {counts}")
     return int(made.failed)
+
+
+def _nothing(line: str) -> None:
+    """Tell nothing: what is rehearsed is told when it is done."""
 
 
 if __name__ == "__main__":

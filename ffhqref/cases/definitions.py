@@ -64,6 +64,11 @@ def public_id(benchmark: Benchmark, dataset: str, *, released: bool, cases: int,
     return name if counted and _protocol(preset) == _protocol(benchmark) else None
 
 
+def possible_id(benchmark: Benchmark) -> str | None:
+    """Return the id that a benchmark may have, as far as its options tell; None: no id."""
+    return benchmark.id if "id" in benchmark.model_fields_set else PUBLIC.get(benchmark.name, (None,))[0]
+
+
 def define(benchmark: Benchmark, cases: pd.DataFrame, sha256: Mapping[str, str]) -> Definition:
     """Return what a benchmark is, by content.
 

@@ -10,7 +10,7 @@ from ffhqref.cases.reference_folder import GivenReferences, match_folder
 from ffhqref.cases.reference_list import match_list
 from ffhqref.core.errors import DatasetError, ImageError
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import SIZE, check_square, read_rgb, resize, save_png
+from ffhqref.core.images import SIZE, check_square, encode_png, read_rgb, resize, save_png
 from ffhqref.datasets.base import given_path, list_images
 from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import reason_without, size_and_time
@@ -54,14 +54,20 @@ class ImportStage(Stage[ImportRow, ImportResult]):
     Args:
         root: the workspace.
         name: of the stage and its journal; the images of each folder have one of their own.
+        writes: False: see `rehearsal`.
     """
 
     version = "3"
     batch_size = 16
 
-    def __init__(self, root: Path, name: str = "import") -> None:
+    def __init__(self, root: Path, name: str = "import", *, writes: bool = True) -> None:
         self.root = root
         self.name = name
+        self.writes = writes
+
+    def rehearsal(self) -> ImportStage:
+        """Return the stage that writes no image: hashes are those that the files would have."""
+        return ImportStage(self.root, self.name, writes=False)
 
     def key(self, row: ImportRow) -> str:
         """Return the content key."""
@@ -69,7 +75,7 @@ class ImportStage(Stage[ImportRow, ImportResult]):
 
     def intact(self, row: ImportRow, result: ImportResult) -> bool:
         """Return whether the imported file is there and unchanged."""
-        if result.sha256 is None:
+        if result.sha256 is None or not self.writes:
             return True
         stamp = {"file_size": result.file_size, "file_mtime_ns": result.file_mtime_ns}
         return file_intact(self.root / row.out_path, stamp, result.sha256)
@@ -82,12 +88,12 @@ class ImportStage(Stage[ImportRow, ImportResult]):
         try:
             image = read_rgb(row.path)
             check_square(image.shape[1], image.shape[0], row.path)
-            data = save_png(self.root / row.out_path, resize(image, SIZE))
+            levels, target = resize(image, SIZE), self.root / row.out_path
+            data = save_png(target, levels) if self.writes else encode_png(levels)
         except ImageError as error:
             return ImportResult(None, None, reason_without(Path(row.path), error), None, None)
-        return ImportResult(
-            row.out_path, sha256_bytes(data), None, **file_stamp(self.root / row.out_path), width=len(image)
-        )
+        stamp = file_stamp(target) if self.writes else {"file_size": None, "file_mtime_ns": None}
+        return ImportResult(row.out_path, sha256_bytes(data), None, **stamp, width=len(image))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import draw_people, draw_references, make_blind_cases, make_cases, pick_targets
 from ffhqref.cases.compare import CompareRow, CompareStage
-from ffhqref.cases.definitions import Definition, check_definition, define, image_hashes, public_id
+from ffhqref.cases.definitions import Definition, check_definition, define, image_hashes, possible_id, public_id
 from ffhqref.cases.exported import ExportedCases, import_export
 from ffhqref.cases.folders import folder_cases, import_folders
 from ffhqref.cases.lq import (
@@ -24,7 +25,7 @@ from ffhqref.cases.lq import (
     reference_rows,
     usable_paths,
 )
-from ffhqref.core.errors import ConfigError, DatasetError
+from ffhqref.core.errors import ConfigError, DatasetError, TableError
 from ffhqref.core.hashing import sha256_file
 from ffhqref.datasets.stage import describe_small
 from ffhqref.degradation.model import check_names
@@ -92,6 +93,7 @@ class CaseMaker:
         limit: at most this many targets of each benchmark.
         exclusions: the verdicts that the reference set was built with.
         retry_failed: degrade images again that failed in an earlier run.
+        writes: False: no image is written, and none is compared; hashes are those that the images would have.
     """
 
     workspace: Workspace
@@ -102,6 +104,7 @@ class CaseMaker:
     limit: int | None = None
     exclusions: Path | None = None
     retry_failed: bool = False
+    writes: bool = True
 
     def make(self, benchmarks: Sequence[Benchmark]) -> CaseTables:
         """Return the tables of some benchmarks.
@@ -182,6 +185,8 @@ class CaseMaker:
 
     def _compare(self, name: str, cases: pd.DataFrame, images: pd.DataFrame, records: Sequence[ImportRecord]) -> None:
         """Tell of low-quality images that are their own ground truth, and of references that show the very image."""
+        if not self.writes:
+            return
         sha256 = {row.path: row.sha256 or "" for row in records if row.path}
         known = dict(zip(images["path"], images["sha256"], strict=True))
         rows = []
@@ -329,6 +334,27 @@ class CaseMaker:
         for line in _told(given, [row for row in records if row.role == "reference"], len(rows), benchmark):
             self.say(f"{name}: {line}")
         return records
+
+
+def ids_at_stake(workspace: Workspace, benchmarks: Sequence[Benchmark], origin: Mapping[str, Any]) -> bool:
+    """Return whether an id that stands for something could stand for something else now.
+
+    Args:
+        workspace: of the cases.
+        benchmarks: to be made.
+        origin: config, seed and limit of the run.
+    """
+    recorded = read_metadata(workspace.root, "cases") if workspace.has("cases") else {}
+    known = recorded.get("definitions", {})
+    ids = {benchmark.name: possible_id(benchmark) for benchmark in benchmarks}
+    if not any(ids[b.name] is not None and (ids[b.name] in known or b.definition is not None) for b in benchmarks):
+        return False
+    if any(b.lq_folder or b.gt_folder or b.exported for b in benchmarks):  # whose images may be others
+        return True
+    with contextlib.suppress(TableError):
+        workspace.check_current("cases")
+        return any(recorded.get(key) != value for key, value in origin.items())
+    return True
 
 
 def named_benchmarks(

@@ -15,7 +15,7 @@ from ffhqref.config.run import RunConfig, read_config
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import options_of
 from ffhqref.core.progress import Reporter
-from ffhqref.engine import ENGINES, Engine, RayEngine, Stage, run_stage
+from ffhqref.engine import ENGINES, Engine, RayEngine, Stage, rehearse_stage, run_stage
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.workspace import Workspace
 
@@ -66,6 +66,10 @@ class Context:
     def workers(self) -> int:
         """How many threads or processes of this machine may work at once."""
         return max(1, self.engine.workers)
+
+    def rehearse(self, stage: Stage[RowT, ResultT], rows: Sequence[RowT]) -> list[ResultT]:
+        """Return what `map` would, and write nothing."""
+        return rehearse_stage(stage, rows, engine=self.engine, journal_dir=self.workspace.journals)
 
     def map(self, stage: Stage[RowT, ResultT], rows: Sequence[RowT]) -> list[ResultT]:
         """Run a stage over rows with this run's engine, journal and progress."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffhqref.core.errors import FfhqrefError, cannot_write, one_line
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import SIZE, read_rgb, save_png
+from ffhqref.core.images import SIZE, encode_png, read_rgb, save_png
 from ffhqref.degradation.model import Degradation, get_degradation
 from ffhqref.degradation.parameters import draw
 from ffhqref.degradation.steps import apply
@@ -70,6 +70,7 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
         degradations: own ones by level, beside `DEGRADATIONS`.
         retry_failed: repeat rows that failed in an earlier run. Otherwise their failure is kept until the image
             changes.
+        writes: False: see `rehearsal`.
     """
 
     name = "degrade"
@@ -77,11 +78,21 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
     batch_size = 8
 
     def __init__(
-        self, root: str | Path, degradations: Mapping[str, Degradation] | None = None, retry_failed: bool = False
+        self,
+        root: str | Path,
+        degradations: Mapping[str, Degradation] | None = None,
+        retry_failed: bool = False,
+        *,
+        writes: bool = True,
     ) -> None:
         self.root = Path(root)
         self.degradations = dict(degradations or {})
         self.retry_failed = retry_failed
+        self.writes = writes
+
+    def rehearsal(self) -> DegradeStage:
+        """Return the stage that writes no image: hashes are those that the files would have."""
+        return DegradeStage(self.root, self.degradations, self.retry_failed, writes=False)
 
     def degradation(self, level: str) -> Degradation:
         """Return the degradation of a level.
@@ -121,22 +132,19 @@ class DegradeStage(Stage[DegradeRow, DegradeResult]):
         except (FfhqrefError, OSError) as error:
             return replace(failed, error=one_line(error))
         try:
-            data = save_png(target, low)
+            data = save_png(target, low) if self.writes else encode_png(low)
         except (FfhqrefError, OSError) as error:
             if cannot_write(error):
                 raise
             return replace(failed, error=one_line(error))
+        made = replace(failed, lq_path=row.out_path, lq_sha256=sha256_bytes(data))
+        if not self.writes:
+            return made
         stamp = file_stamp(target)
-        return replace(
-            failed,
-            lq_path=row.out_path,
-            lq_sha256=sha256_bytes(data),
-            file_size=stamp["file_size"],
-            file_mtime_ns=stamp["file_mtime_ns"],
-        )
+        return replace(made, file_size=stamp["file_size"], file_mtime_ns=stamp["file_mtime_ns"])
 
     def intact(self, row: DegradeRow, result: DegradeResult) -> bool:
         """Return whether the LQ file is there and unchanged; a stored failure stands unless retried."""
         if result.error is not None:
             return not self.retry_failed
-        return file_intact(self.root / row.out_path, result, str(result.lq_sha256))
+        return not self.writes or file_intact(self.root / row.out_path, result, str(result.lq_sha256))

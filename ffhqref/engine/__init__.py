@@ -7,9 +7,20 @@ from ffhqref.engine.base import Engine, Results, Row, Stage
 from ffhqref.engine.cluster import RayEngine
 from ffhqref.engine.journal import Journal
 from ffhqref.engine.local import LocalEngine
-from ffhqref.engine.run import run_stage
+from ffhqref.engine.run import rehearse_stage, run_stage
 
-__all__ = ["ENGINES", "Engine", "Journal", "LocalEngine", "RayEngine", "Results", "Row", "Stage", "run_stage"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Journal",
+    "LocalEngine",
+    "RayEngine",
+    "Results",
+    "Row",
+    "Stage",
+    "rehearse_stage",
+    "run_stage",
+]
 
 ENGINES: Registry[Callable[..., Engine]] = Registry(
     "engine",

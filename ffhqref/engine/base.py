@@ -68,6 +68,10 @@ class Stage(ABC, Generic[RowT, ResultT]):
         """Return whether a stored result still holds, for instance whether its file is unchanged."""
         return True
 
+    def rehearsal(self) -> Stage[RowT, ResultT]:
+        """Return the stage that has the same results and writes no file; one that writes none is its own."""
+        return self
+
     def group(self, row: RowT) -> str:  # noqa: ARG002
         """Return the group of a row. Rows of one group are put next to each other, so that they share batches."""
         return ""

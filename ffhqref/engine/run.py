@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
+from ffhqref.engine.base import ResultT
 from ffhqref.engine.journal import Journal
 
 if TYPE_CHECKING:
-    from ffhqref.engine.base import Engine, ResultStore, ResultT, RowT, Stage
+    from ffhqref.engine.base import Engine, ResultStore, RowT, Stage
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage name, rows done, rows in all), first with the rows that were already known."""
@@ -34,6 +35,36 @@ def run_stage(
     """
     with Journal(Path(journal_dir) / f"{stage.name}.jsonl", stage.result_type) as journal:
         return run_with_store(stage, rows, engine=engine, store=journal, progress=progress)
+
+
+def rehearse_stage(
+    stage: Stage[RowT, ResultT], rows: Sequence[RowT], *, engine: Engine, journal_dir: str | Path
+) -> list[ResultT]:
+    """Return what `run_stage` would, and keep nothing of it.
+
+    Args:
+        stage: what is done to a row; its `Stage.rehearsal` is run.
+        rows: the work.
+        engine: where the rows run that the journal does not have.
+        journal_dir: folder of the journals.
+    """
+    with Journal(Path(journal_dir) / f"{stage.name}.jsonl", stage.result_type) as journal:
+        return run_with_store(stage.rehearsal(), rows, engine=engine, store=_Aside(journal))
+
+
+class _Aside(Generic[ResultT]):
+    """A journal whose new results are lost with it."""
+
+    def __init__(self, journal: Journal[ResultT]) -> None:
+        self._journal = journal
+        self._made: dict[str, ResultT] = {}
+
+    def get(self, key: str) -> ResultT | None:
+        found = self._made.get(key)
+        return self._journal.get(key) if found is None else found
+
+    def add(self, results: Mapping[str, ResultT]) -> None:
+        self._made.update(results)
 
 
 def run_with_store(

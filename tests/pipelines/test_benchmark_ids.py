@@ -12,6 +12,8 @@ from ffhqref.cases.benchmark import BENCHMARKS, Benchmark
 from ffhqref.cases.definitions import PUBLIC, Definition, check_definition, public_id
 from ffhqref.cli.main import main
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.hashing import sha256_file
+from ffhqref.core.images import read_rgb, save_png
 from ffhqref.leaderboard.published import published_numbers
 from ffhqref.store.tables import read_metadata
 
@@ -32,25 +34,54 @@ def degrade(built, tmp_path, capsys):
     return run
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in folder.rglob("*.png")}
+
+
+def test_an_id_of_a_folder_from_outside_keeps_its_images(degrade, tmp_path):
+    """Other files under the names of the folder, and an id: refused, and the imported images stay."""
+    targets = tmp_path / "released"
+    assert degrade("benchmark=[severe]")[0] == 0
+    shutil.copytree(degrade.root / "lq" / "severe", targets)
+    benchmark = f"+benchmark.mine={{lq_folder: {targets}, split: test, id: mine@1}}"
+    assert degrade("benchmark=[]", benchmark)[0] == 0
+    before = hashes(degrade.root / "lq" / "mine")
+    for path in targets.glob("*.png"):
+        save_png(path, 255 - read_rgb(path))
+    status, told = degrade("benchmark=[]", benchmark)
+    assert status == 2
+    assert "benchmark 'mine' is no longer mine@1: other low-quality images" in told
+    assert hashes(degrade.root / "lq" / "mine") == before
+
+
 def test_an_id_stands_for_one_content(degrade):
     status, told = degrade("+benchmark.severe.id=mine@1")
     assert status == 0, told
     (first,) = read_metadata(degrade.root, "cases")["definitions"].items()
     assert first[0] == "mine@1"
     assert first[1]["definition"][:12] in told
+    before = hashes(degrade.root / "lq")
     for change, parts in (
         ("benchmark.severe.references=1", "references, protocol"),
         ("seed=7", "low-quality images"),
+        ("benchmark.severe.definition=abc", None),
     ):
         status, told = degrade("+benchmark.severe.id=mine@1", change)
         assert status == 2
         line = (
             f"ffhqref: benchmark 'severe' is no longer mine@1: other {parts}; raise the version "
             "(benchmark.severe.id=mine@2) or drop the id (benchmark.severe.id=null)"
+            if parts
+            else "benchmark 'severe' is not mine@1"
         )
         assert line in told
+        assert hashes(degrade.root / "lq") == before, "what is refused leaves the images as they were"
     assert read_metadata(degrade.root, "cases")["definitions"] == dict([first])
+    status, told = degrade("+benchmark.severe.id=mine@1")
+    assert status == 0
+    assert "to do" not in told
     assert degrade("+benchmark.severe.id=mine@2", "seed=7")[0] == 0
+    assert hashes(degrade.root / "lq") != before
     assert set(read_metadata(degrade.root, "cases")["definitions"]) == {"mine@1", "mine@2"}
 
 
