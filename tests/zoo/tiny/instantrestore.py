@@ -10,7 +10,7 @@ from ffhqref.zoo.instantrestore.lora import UNET_LAYERS, VAE_LAYERS, add_lora
 
 from .faceme import SCHEDULER, tokenizer
 
-CONFIG = {
+SMALL = {
     "unet": {
         "block_out_channels": [8, 8, 8, 8],
         "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
@@ -32,6 +32,7 @@ CONFIG = {
     "text": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
     "rank": 2,
 }
+CONFIG = SMALL
 
 
 def published(width):
@@ -41,9 +42,9 @@ def published(width):
     vae = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32}
     heads = [width // 64, width // 32, width // 16, width // 16]
     return {
-        **CONFIG,
-        "unet": {**CONFIG["unet"], **unet, "attention_head_dim": heads},
-        "vae": {**CONFIG["vae"], **vae},
+        **SMALL,
+        "unet": {**SMALL["unet"], **unet, "attention_head_dim": heads},
+        "vae": {**SMALL["vae"], **vae},
         "rank": 32,
     }
 
