@@ -13,6 +13,7 @@ from ffhqref.faces.stage import EmbedStage
 from ffhqref.reference_sets.audit import audit_identities, calibration, embed_again, worst_identities
 from ffhqref.reference_sets.contamination import true_people
 from ffhqref.reference_sets.threshold import advise
+from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,9 @@ def audit(context: Context) -> int:
     found = audit_identities(first, identities, max_distance=threshold, second=second, second_max_distance=limit)
     path = workspace.root / "audit.csv"
     write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
-    say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} suspicious merges: {path}")
+    of_truth = read_metadata(workspace.root, "identities")["config"].get("identity") == "truth"
+    what = "of which the network sees two sides (disagreements, not merges)" if of_truth else "suspicious merges"
+    say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} {what}: {path}")
     files = images.set_index("image_id")
     worst = found.head(options.worst)
 

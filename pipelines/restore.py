@@ -72,6 +72,9 @@ def restore(context: Context, stages: list[RestoreStage], *, keep: bool = False)
         say(line)
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
+    lost = sorted({*workspace.read("cases")["benchmark"]} - {*cases["benchmark"]})
+    if lost and not keep:
+        say(f"not named, so not in the tables: benchmark {', '.join(lost)}; naming them takes their outputs up")
     others = [name for name in restored_before(workspace) if name not in facts["infos"]]
     if others:
         say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")

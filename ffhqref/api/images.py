@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ffhqref.core.errors import ImageError
-from ffhqref.core.images import read_rgb, to_tensor, to_uint8
+from ffhqref.core.images import check_square, read_rgb, resize, to_tensor, to_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +59,21 @@ def as_images(given: Any, what: str, size: int | None = None) -> list[NDArray[np
     return [as_image(item, what, size) for item in given]
 
 
+def as_square(image: NDArray[np.uint8], size: int, what: str) -> NDArray[np.uint8]:
+    """Return a square image uint8 RGB [H, H, 3] in this size (bicubic).
+
+    Raises:
+        ImageError: it is not square.
+    """
+    check_square(image.shape[1], image.shape[0], what)
+    return resize(image, size)
+
+
 def as_image(given: Any, what: str, size: int | None = None) -> NDArray[np.uint8]:
     """Return one image as uint8 RGB [H, W, 3]; see `as_images`."""
     if isinstance(given, (str, Path)):
-        return read_rgb(given, size)
+        image = read_rgb(given)
+        return image if size is None else as_square(image, size, str(given))
     image = _from_tensor(given, what) if _is_tensor(given) else np.asarray(given)
     if image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.api.images import as_image, as_images, is_single
+from ffhqref.api.images import as_image, as_images, as_square, is_single
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import sha256_bytes
-from ffhqref.core.images import SIZE, resize, to_tensor
+from ffhqref.core.images import SIZE, to_tensor
 from ffhqref.metrics import MetricBatch, MetricRuntime, make_metric
 from ffhqref.metrics.scoring import size_note
 
@@ -103,11 +103,11 @@ class MetricFunction:
 
     def _images(self, given: Pictures, what: str) -> list[NDArray[np.uint8]]:
         images = as_images(given, what)
-        return images if self.size is None else [resize(image, self.size) for image in images]
+        return images if self.size is None else [as_square(image, self.size, what) for image in images]
 
     def _value(self, output: NDArray[np.uint8], gt: NDArray[np.uint8] | None, references: Any) -> float:
         shown = [as_image(one, "references") for one in references]
-        shown = shown if self.size is None else [resize(image, self.size) for image in shown]
+        shown = shown if self.size is None else [as_square(image, self.size, "references") for image in shown]
         batch = MetricBatch(
             output=to_tensor([output]),
             gt=None if gt is None else to_tensor([gt]),
@@ -134,8 +134,8 @@ def metric(
 
     Args:
         name: see `ffhqref.list_metrics`; ``pyiqa:NAME`` for any of pyiqa's metrics of single images.
-        size: images of another size are resized to this square (bicubic), as for the leaderboard; None: sizes are
-            kept, and the signature says so.
+        size: square images of another size are resized to this (bicubic), as for the leaderboard, and others refused;
+            None: sizes are kept, and the signature says so.
         device: of a network: ``cpu``, ``cuda``.
         weights_dir: folder of weight files, looked into first.
         download: fetch a missing weight file.

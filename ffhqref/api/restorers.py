@@ -168,6 +168,8 @@ class FunctionRestorer(Restorer):
 def _only(made: Any) -> Any:
     """Return the image of a result that may be a batch of one."""
     if isinstance(made, (list, tuple)):
+        if len(made) != 1:
+            raise FfhqrefError(f"the function's output: {len(made)} images for one LQ image; expected one")
         made = made[0]
     return made[0] if hasattr(made, "shape") and len(made.shape) == 4 and len(made) == 1 else made
 
@@ -193,10 +195,13 @@ class _Takes:
             return cls(second=True, named=())
         by_place = [one for one in found if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
         named = tuple(one.name for one in found if one.name in OFFERED and one not in by_place[:1])
-        second = (
-            len(by_place) > 1 and by_place[1].default is inspect.Parameter.empty and by_place[1].name not in OFFERED
-        )
+        second = len(by_place) > 1 and by_place[1].name not in OFFERED and _is_for_references(by_place[1])
         return cls(second or any(one.kind is one.VAR_POSITIONAL for one in found), named)
+
+
+def _is_for_references(parameter: inspect.Parameter) -> bool:
+    """Return whether a second parameter takes references: it must be given, or is called so (``refs=None``)."""
+    return parameter.default is inspect.Parameter.empty or parameter.name.lower().startswith("ref")
 
 
 def _is_module(function: Any) -> bool:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.api.images import as_images, is_single
+from ffhqref.api.images import as_images, as_square, is_single
 from ffhqref.core.errors import ConfigError
-from ffhqref.core.images import SIZE, resize, to_tensor
+from ffhqref.core.images import SIZE, to_tensor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,11 +50,14 @@ def degrade(
     from ffhqref.api.images import as_given
     from ffhqref.degradation import apply, draw, get_degradation
 
-    given = as_images(images, "images", SIZE)
+    given = as_images(images, "images")
     names = _ids(images, ids, len(given))
     rules = get_degradation(degradation, "own")
     drawn = [draw(rules, seed, name) for name in names]
-    low = [apply(resize(image, SIZE), parameters, rules) for image, parameters in zip(given, drawn, strict=True)]
+    low = [
+        apply(as_square(image, SIZE, "images"), parameters, rules)
+        for image, parameters in zip(given, drawn, strict=True)
+    ]
     rows = [{"target_id": name, **one.to_row(), "level": rules.name} for name, one in zip(names, drawn, strict=True)]
     return as_given(to_tensor(low), images), pd.DataFrame(rows)
 
@@ -105,7 +108,7 @@ def _embedded(images: Pictures, embedder: str | Mapping[str, Any]) -> tuple[NDAr
     config = config_of([f"embedder={options.pop('name')}"]).embedder
     crop = str(options.pop("crop", config.crop))
     network = make_embedder(config.name, **options)
-    given = (resize(image, SIZE)[None] for image in as_images(images, "images", SIZE))
+    given = (as_square(image, SIZE, "images")[None] for image in as_images(images, "images"))
     vectors = np.concatenate([embed(one, network, crop) for one in given])
     return vectors, {"max_distance": config.max_distance, "min_distance": config.min_distance}
 

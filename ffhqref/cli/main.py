@@ -114,9 +114,11 @@ def _launch(name: str, arguments: Sequence[str]) -> int:
         sys.stdout.write(pipeline_help(name, PIPELINES[name]))
         return 0
     from ffhqref.config import source
+    from ffhqref.config.memory import own_parts
     from ffhqref.config.overrides import checked, more_folders
+    from ffhqref.config.run import RunConfig
 
-    source.register(more_folders(arguments))
+    source.register(more_folders(arguments), own_parts(arguments, RunConfig().root))
     given = checked(arguments)
     shown = _shown_config(given)
     if shown is None:

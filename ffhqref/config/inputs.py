@@ -63,6 +63,12 @@ def _searched(config: RunConfig) -> dict[str, Path]:
     for name, options in config.parts("benchmark").items():
         keys = ("lq_folder", "gt_folder", "reference_folder", "exported")
         given |= {f"benchmark.{name}.{key}": options.get(key) for key in keys}
+        if options.get("reference_list") and not options.get("reference_folder"):
+            given[f"benchmark.{name}.reference_list"] = Path(str(options["reference_list"])).parent
+    for label, options in config.parts("restorer").items():
+        if options.get("name", label) == "outputs":
+            given[f"restorer.{label}.path"] = options.get("path")
+    given["train.faces.path"] = config.train.faces.path
     given |= {"outputs": config.outputs, "gt": config.gt, "lq": config.lq, "references": config.references}
     for path in config.contamination.benchmarks:
         if not (path.expanduser() / "tables").is_dir():

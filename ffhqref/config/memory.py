@@ -84,6 +84,19 @@ def recall(
     return config
 
 
+def own_parts(arguments: Sequence[str], default: str) -> dict[str, dict[str, Any]]:
+    """Return the parts that the workspace of a command line was made with, by group and name.
+
+    Args:
+        arguments: of the command line.
+        default: root where they name none.
+    """
+    roots = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("root=")]
+    stored = _stored(roots[-1] if roots else default)
+    found = {group: _told(stored.get(group)) for group in GROUPS}
+    return {group: parts for group, parts in found.items() if isinstance(parts, dict)}
+
+
 def remember(config: DictConfig, command: str) -> None:
     """Keep the sections of a command's config in the workspace; those of other commands stay.
 

@@ -23,7 +23,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.core.parsing import load_yaml, parsing, read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hydra.core.config_search_path import ConfigSearchPath
 
@@ -37,6 +37,8 @@ ONE = ("dataset", "embedder", "engine", "synthesis", "train")
 """Groups of which one is chosen."""
 
 _folders: list[Path] = []
+_parts: dict[str, dict[str, Any]] = {}
+"""Group to the parts of one's own that a workspace was made with: name to options."""
 
 
 def folders() -> list[Path]:
@@ -44,13 +46,17 @@ def folders() -> list[Path]:
     return [*_folders, conf_folder()]
 
 
-def register(more: Sequence[Path]) -> None:
+def register(more: Sequence[Path], parts: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Let Hydra find the parts of a config.
 
     Args:
         more: folders of the user's own YAML files, first one first.
+        parts: those that a workspace was made with, by group and name; they have no file.
     """
     _folders[:] = more
+    known = {group: dict(named) for group, named in (parts or {}).items()}
+    _parts.clear()
+    _parts.update(known)
     Plugins.instance().register(PartSource)
     Plugins.instance().register(PartSearchPath)
 
@@ -58,7 +64,7 @@ def register(more: Sequence[Path]) -> None:
 def names(group: str) -> list[str]:
     """Return the names that can be chosen in a group, sorted."""
     files = {path.stem for folder in folders() for path in (folder / group).glob("*.yaml")}
-    return sorted((files | set(registry(group) or ())) - {"default"})
+    return sorted((files | set(registry(group) or ()) | _parts.get(group, {}).keys()) - {"default"})
 
 
 def choices() -> dict[str, list[str]]:
@@ -110,7 +116,8 @@ class PartSource(ConfigSource):  # type: ignore[misc] # Hydra has no types
         group, _, name = config_path.removesuffix(".yaml").partition("/")
         if config_path == "config":
             return True
-        return self.is_group(group) and (_file(f"{group}/{name}") is not None or name in (registry(group) or ()))
+        known = name in (registry(group) or ()) or name in _parts.get(group, {})
+        return self.is_group(group) and (_file(f"{group}/{name}") is not None or known)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Return the names of a group."""
@@ -129,8 +136,10 @@ class PartSource(ConfigSource):  # type: ignore[misc] # Hydra has no types
         if file is not None and text:
             with parsing(file, ConfigError):
                 config = OmegaConf.create(load_yaml(text) or {})
-        else:
+        elif name in (registry(group) or ()) or name not in _parts.get(group, {}):
             config = OmegaConf.create(node(group, name))
+        else:
+            config = OmegaConf.create({name: _parts[group][name]})
         if group == "config":
             config = OmegaConf.merge(_defaults(), config)
         _open(config, parts=group in (*MANY, "config"))
@@ -170,7 +179,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    register(_folders)
+    register(list(_folders), _parts)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         made: DictConfig = compose("config", list(overrides))

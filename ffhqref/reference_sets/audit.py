@@ -39,7 +39,7 @@ def audit_identities(
     second: Embeddings | None = None,
     second_max_distance: float | None = None,
 ) -> pd.DataFrame:
-    """Return one row an identity, the most suspicious first.
+    """Return one row an identity of several images, the most suspicious first.
 
     Args:
         embeddings: those the identities were made from.
@@ -72,6 +72,8 @@ def audit_identities(
     groups = np.split(rows[order], np.flatnonzero(np.diff(number[order])) + 1) if len(rows) else []
     found = []
     for identity, members in zip(np.unique(number), groups, strict=True):
+        if len(members) < 2:  # of a release some of whose images are not here
+            continue
         chain = _chain(embeddings.units(members), max_distance)
         entry = {
             "identity_id": int(identity),

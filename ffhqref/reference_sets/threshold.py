@@ -215,6 +215,9 @@ def advise(
             f"against the known people embedder.max_distance={proposed:.3g} is best: "
             f"precision {best['precision']:.3f}, recall {best['recall']:.3f}, F1 {best['f1']:.3f}"
         )
+        tried, known = len(_some_people(embeddings, people)), sum(name in people for name in embeddings.image_ids)
+        if tried < known:  # among more people more pairs are near by chance
+            said += f", of {tried} of {known} images: with all of them the precision can be lower"
     else:
         counts = distance_histogram(embeddings)
         valley = find_valley(counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +114,7 @@ class ReferenceDataset(Dataset[Example]):
             self._names, self._items = _read_items(Path(root), split)
         else:
             self._items = list(root)
-            self._names = {path: Path(path).stem for item in self._items for path in (item.target, *item.references)}
+            self._names = _own_names({path for item in self._items for path in (item.target, *item.references)})
         if not self._items:
             raise ConfigError("training: there is no image to train on")
         self._least, self._most = _bounds(references)
@@ -272,6 +273,15 @@ def _read_items(root: Path, split: str) -> tuple[dict[str, str], list[TrainingIt
         for target, group in mine.groupby("target_id", sort=True)["reference_id"]
     ]
     return {path: image_id for image_id, path in paths.items()}, items
+
+
+def _own_names(paths: set[str]) -> dict[str, str]:
+    """Return the stem of each path, or its path below all of them where two have one stem: names key the draws."""
+    stems = {path: Path(path).stem for path in paths}
+    if len(set(stems.values())) == len(stems):
+        return stems
+    common = Path(os.path.commonpath([Path(path).parent.absolute() for path in paths]))
+    return {path: Path(path).absolute().relative_to(common).as_posix() for path in paths}
 
 
 def _bounds(references: int | tuple[int, int] | None) -> tuple[int, int | None]:

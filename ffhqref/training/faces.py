@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ffhqref.core.images import SIZE, read_rgb, resize
+from ffhqref.core.images import SIZE, check_square, read_rgb, resize
 from ffhqref.degradation import Degradation, Parameters, apply, draw, get_degradation, steps
 from ffhqref.degradation.steps import recorded_noise, reduced_size
 
@@ -61,7 +61,9 @@ class SmallImages:
         """Return uint8 RGB [size, size, 3]."""
         found = self._known.get(path)
         if found is None:
-            found = resize(read_rgb(path), self._size)
+            image = read_rgb(path)
+            check_square(image.shape[1], image.shape[0], path)
+            found = resize(image, self._size)
             if len(self._known) < self._keep:
                 self._known[path] = found
         return found

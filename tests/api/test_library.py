@@ -46,6 +46,63 @@ def test_what_a_metric_leaves_out_is_not_its_worst_case(monkeypatch):
     assert found.worst("ids")["case_id"].tolist() == ["2", "3", "4"]
 
 
+def seen_by(method, count=2):
+    """What a function or a module is given as references."""
+    from ffhqref.api.restorers import FunctionRestorer
+    from ffhqref.restorers.base import RestorationBatch
+
+    batch = RestorationBatch(
+        lq=torch.rand(1, 3, 8, 8), references=[torch.rand(count, 3, 8, 8)], seeds=[1], case_ids=["a"], ages=None
+    )
+    return FunctionRestorer(method).restore(batch)
+
+
+class Module(torch.nn.Module):
+    def forward(self, x, ref=None):
+        return x * 0 + (0 if ref is None else len(ref)) / 4
+
+
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        (lambda lq, refs=None: lq * 0 + (0 if refs is None else len(refs)) / 4, 2),
+        (lambda lq, reference=(): lq * 0 + len(reference) / 4, 2),
+        (lambda lq, Reference_images=(), scale=4: lq * 0 + len(Reference_images) / scale, 2),
+        (lambda lq, given: lq * 0 + len(given) / 4, 2),
+        (lambda lq, scale=4: lq * 0 + 0 / scale, 0),
+        (lambda lq, scale=4, references=(): lq * 0 + len(references) / scale, 2),
+        (Module(), 2),
+    ],
+)
+def test_references_reach_a_function_that_has_a_default_for_them(method, count):
+    """A method with ``refs=None`` was run without references and ranked as it came out."""
+    assert seen_by(method).unique().tolist() == [count / 4]
+
+
+def test_two_images_for_one_are_not_taken_for_the_first():
+    from ffhqref.core.errors import FfhqrefError
+
+    with pytest.raises(FfhqrefError, match="2 images for one LQ image; expected one"):
+        seen_by(lambda lq: [lq, lq * 0])
+
+
+def test_images_that_are_not_square_are_not_squashed(tmp_path):
+    wide = np.zeros((64, 128, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    square = np.zeros((64, 64, 3), np.uint8)
+    for call in (
+        lambda: ffhqref.metric("psnr")(wide, gt=wide),
+        lambda: ffhqref.metric("psnr")(square, gt=tmp_path / "wide.png"),
+        lambda: ffhqref.degrade(wide),
+        lambda: ffhqref.degrade([tmp_path / "wide.png"]),
+        lambda: ffhqref.restorer("reference")(square, [tmp_path / "wide.png"]),
+        lambda: ffhqref.build_reference_sets([wide]),
+    ):
+        with pytest.raises(ffhqref.FfhqrefError, match="128x64 pixels, an aligned face is square"):
+            call()
+    assert ffhqref.metric("psnr", size=None)(wide, gt=wide + 1) > 40, "sizes are kept"
+
+
 def test_importing_takes_no_torch_and_every_name_is_there():
     code = "import sys, ffhqref; assert 'torch' not in sys.modules and 'pandas' not in sys.modules; dir(ffhqref)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

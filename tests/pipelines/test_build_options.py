@@ -113,6 +113,11 @@ def test_known_people_are_built_and_found_valid(build, ffhqref, few_faces, sampl
     assert all(swapped in (row["image_a"], row["image_b"]) for row in wrong)
     done = ffhqref("validate")
     assert done.returncode == 0, done.stdout
+    done = ffhqref("audit", "audit.worst=1")
+    assert done.returncode == 0, done.stderr
+    assert "audit: 6 identities, " in done.stdout + done.stderr
+    assert "of which the network sees two sides (disagreements, not merges)" in done.stdout + done.stderr
+    assert "suspicious merges" not in done.stdout + done.stderr
 
 
 def test_identity_truth_needs_people(ffhqref, few_faces):

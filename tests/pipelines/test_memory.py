@@ -73,6 +73,28 @@ def test_what_the_command_line_names_wins_and_is_told(tmp_path):
     assert composed(root, [], "restore")[1] == []  # says nothing of what it does not use
 
 
+@pytest.mark.parametrize(
+    ("group", "written", "option"),
+    [
+        ("benchmark", "{degradation:{sigma:[4,4],scale:[8,8],noise:[0,0],jpeg:[90,90]},split:test}", "split"),
+        ("restorer", "{name:nlm,strength:5}", "strength"),
+        ("metric", "{name:ids,crop:full}", "crop"),
+    ],
+)
+def test_a_part_of_ones_own_can_be_named_later(tmp_path, capsys, group, written, option):
+    root = tmp_path / "w"
+    kept(root, f"+{group}.mine={written}")
+    gc.collect()
+    assert main(["run", f"root={root}", f"{group}=[mine]", "--cfg", "job"]) == 0
+    made = OmegaConf.create(capsys.readouterr().out)[group]
+    assert list(made) == ["mine"]
+    assert made.mine[option] == source.compose([f"+{group}.mine={written}"])[group].mine[option]
+    assert main(["run", f"root={tmp_path}/other", f"{group}=[mine]", "--cfg", "job"]) == 2
+    assert f"unknown {group} 'mine'" in capsys.readouterr().err
+    assert main(["run", f"root={root}", f"{group}=[mien]", "--cfg", "job"]) == 2
+    assert "Did you mean 'mine'" in capsys.readouterr().err
+
+
 def test_each_command_keeps_its_own_sections(tmp_path):
     root = tmp_path / "w"
     kept(root, "seed=5", "metric=[psnr]", command="build")

@@ -60,6 +60,10 @@ def test_the_outermost_folder_counts(here, tmp_path):
     [
         ("benchmark.b.lq_folder", {"benchmark": {"b": {"lq_folder": "{}"}}}),
         ("benchmark.b.reference_folder", {"benchmark": {"b": {"lq_folder": "x", "reference_folder": "{}"}}}),
+        (r"benchmark\.b\.reference_list", {"benchmark": {"b": {"lq_folder": "x", "reference_list": "{}/list.csv"}}}),
+        (r"restorer\.mine\.path", {"restorer": {"mine": {"name": "outputs", "path": "{}"}}}),
+        (r"restorer\.outputs\.path", {"restorer": {"outputs": {"path": "{}"}}}),
+        (r"train\.faces\.path", {"train": {"faces": {"path": "{}"}}}),
         ("contamination.benchmarks", {"contamination": {"benchmarks": ["{}"]}}),
     ],
 )

@@ -158,3 +158,20 @@ def test_mistakes_are_one_line(items, tmp_path):
         KeyedSampler(data(items), rank=2, processes=2)
     with pytest.raises(ImageError, match="no such file"):
         data([TrainingItem(str(tmp_path / "none.png"))])[0]
+
+
+def test_images_of_one_name_in_two_folders_are_drawn_apart(tmp_path):
+    """Draws were keyed by the file's name alone: both had one degradation, in every epoch."""
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    for person in ("ann", "bob"):
+        save_png(tmp_path / person / "01.png", image)
+    source = data([TrainingItem(str(tmp_path / person / "01.png")) for person in ("ann", "bob")], augment=False)
+    assert [source[0].name, source[1].name] == ["ann/01.png", "bob/01.png"]
+    assert not torch.equal(source[0].lq, source[1].lq)
+    assert torch.equal(source[0].lq, source[0].lq)
+
+
+def test_an_image_that_is_not_square_is_refused(tmp_path):
+    save_png(tmp_path / "wide.png", np.zeros((SIDE, 2 * SIDE, 3), np.uint8))
+    with pytest.raises(ImageError, match="64x32 pixels, an aligned face is square"):
+        data([TrainingItem(str(tmp_path / "wide.png"))])[0]
