@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import json
 import pickle
 import sys
 import types
@@ -67,8 +68,9 @@ def test_the_golden_file_of_an_old_lightning(golden):
     folder = golden / "daefr"
     if not (folder / "lightning_stub.ckpt").is_file():
         pytest.skip("no such file in this golden folder")
-    (whole,) = folder.glob("DAEFR_*.ckpt")
-    whole = load_tensors(whole, wrappers=("state_dict",))
+    cases = json.loads((folder / "cases.json").read_text())
+    file = next(case["checkpoint"] for case in cases if case["checkpoint"])
+    whole = load_tensors(folder / file, wrappers=("state_dict",))
     found = load_tensors(folder / "lightning_stub.ckpt", wrappers=("state_dict",))
     assert found
     assert all(torch.equal(value, whole[name]) for name, value in found.items())

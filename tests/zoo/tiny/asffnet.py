@@ -9,7 +9,7 @@ from ffhqref.zoo.shared.architecture import read_architecture
 from .dmdnet import landmarks as still
 from .dmdnet import with_singular_values
 
-CONFIG = {"ngf": 4, "blocks": 1}
+CONFIG = {"ngf": 2, "blocks": 1}
 
 
 def landmarks(picture):
