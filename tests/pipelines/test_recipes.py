@@ -65,8 +65,48 @@ MIX = "other = cv2.imread(str(min((Path(args.ref) / path.stem).iterdir()))); pic
 
 PRINTS_AGES = "print(open(args.trg_prompt_list).read(), file=open('prompts_seen.txt', 'w')); "
 
+INTERLCM = """
+import argparse
+from pathlib import Path
+import cv2
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for name in ("visual_encoder_path", "spatial_encoder_path", "sd_path", "lcm_path", "colorfix_type", "input_path",
+             "output_path"):
+    parser.add_argument("--" + name, required=True)
+parser.add_argument("--num_inference_steps", type=int, required=True)
+parser.add_argument("--has_aligned", action="store_true", required=True)
+args = parser.parse_args()
+assert Path(args.visual_encoder_path).is_file() and Path(args.spatial_encoder_path).is_file()
+first = args.output_path.split("/")[0]
+output = args.output_path.replace(first, f"{first}[{args.colorfix_type}]/Step{args.num_inference_steps}")
+folder = Path(output) / "restored_faces"
+folder.mkdir(parents=True)
+for path in Path(args.input_path).iterdir():
+    cv2.imwrite(str(folder / (path.stem + ".png")), 255 - cv2.imread(str(path)))
+"""
+
+REFINEFIR = """
+import argparse
+from pathlib import Path
+import cv2
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for name in ("input", "reference", "checkpoint", "id-weight", "output"):
+    parser.add_argument("--" + name, required=True)
+parser.add_argument("--size", type=int, default=256)
+parser.add_argument("--device", default="cuda")
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--skip-degrade", action="store_true", required=True)
+args = parser.parse_args()
+assert Path(args.checkpoint).is_file() and Path(args.id_weight).is_file()
+mixed = cv2.imread(args.input) // 2 + cv2.imread(args.reference) // 2
+Path(args.output).parent.mkdir(exist_ok=True)
+cv2.imwrite(args.output, cv2.resize(mixed, (args.size, args.size), interpolation=cv2.INTER_AREA))
+"""
+
 SCRIPTS = {
     "diffbir": {"inference.py": folder_to_folder(DIFFBIR)},
+    "interlcm": {"inference_InterLCM.py": INTERLCM},
+    "refinefir": {"infer_mediapipe.py": REFINEFIR},
     "meintime": {"inference.py": folder_to_folder(MEINTIME, "age_guidance", extra=PRINTS_AGES + MIX)},
 }
 """Restorer to the scripts of its checkout."""
@@ -135,6 +175,9 @@ def test_recipe_feeds_its_program_and_finds_its_outputs(name, checkout, tmp_path
     for index, picture in enumerate(to_uint8(made)):
         if shown:
             mixed = faces[index] // 2 + faces[2 + 2 * index] // 2
+            if name == "refinefir":
+                small = cv2.resize(mixed, (256, 256), interpolation=cv2.INTER_AREA)
+                mixed = cv2.resize(small, (512, 512), interpolation=cv2.INTER_CUBIC)
             assert np.array_equal(picture, mixed if name != "meintime" else 255 - mixed)
         else:
             assert np.array_equal(picture, 255 - faces[index])
