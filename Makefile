@@ -3,7 +3,7 @@
 #
 #   make test-slow           the slow tests
 #   make benchmark           the quick speed benchmarks, about two minutes; all of them: benchmarks/README.md
-#   make docs                check the docs, and make the site of them in build/site
+#   make docs                check the docs, run the notebooks, make the site in build/site
 #   make wheel               build dist/, install the wheel into a fresh environment and run it there
 #   make lowest              the same with the oldest versions that pyproject.toml allows
 #
@@ -72,7 +72,7 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup $(TOOLS)
-	$(BIN)/python -m pytest tests/test_docs.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/test_docs.py tests/net/test_library_page.py
 	$(BIN)/mkdocs build --quiet --site-dir build/site
 	@echo "docs: build/site/index.html"
 
