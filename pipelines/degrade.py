@@ -57,7 +57,7 @@ def degrade(context: Context, benchmarks: list[Benchmark]) -> int:
     workspace.write("imports", made.imports, **origin)
     made.check()
     inputs = ("degradations", "imports", "references", "ages")
-    workspace.write("cases", pd.concat(made.cases.values()), inputs=inputs, **origin, **known)
+    workspace.write("cases", pd.concat(made.cases.values()), inputs=inputs, **origin, **known, origins=made.origins)
     counts = ", ".join(f"{name} {len(frame)}" for name, frame in made.cases.items())
     context.reporter.say(f"cases: {counts}")
     return int(made.failed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffhqref import __version__
-from ffhqref.cases.packed import METADATA, Layout, PackedCase, Picture, write_cases
+from ffhqref.cases.packed import METADATA, ORIGIN, ORIGIN_OPTIONS, Layout, PackedCase, Picture, write_cases
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.files import read_regular
 from ffhqref.core.hashing import sha256_file
@@ -67,6 +67,8 @@ def export_cases(workspace: Workspace, cases: pd.DataFrame, to: Path, layout: La
         splits[str(name)] = split = str((config.get(name) or {}).get("split") or "test")
         most = int(mine["reference_paths"].map(len).max())
         write_cases(made / str(name), layout, split, packed_cases(workspace, mine), most)
+        told = json.dumps(_origin(workspace, str(name), config.get(name) or {}), indent=1, ensure_ascii=False)
+        (made / str(name) / ORIGIN).write_text(told + "\n", encoding="utf-8")
     dataset = read_metadata(workspace.root, "images")["dataset"]
     (made / "README.md").write_text(_card(dataset, splits, layout), encoding="utf-8")
     described = _croissant(made, dataset, splits, layout)
@@ -75,6 +77,20 @@ def export_cases(workspace: Workspace, cases: pd.DataFrame, to: Path, layout: La
         to.rmdir()
     made.replace(to)
     return {name: int((cases["benchmark"] == name).sum()) for name in splits}
+
+
+def _origin(workspace: Workspace, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the images of a benchmark are of, as `ORIGIN` tells it."""
+    before = read_metadata(workspace.root, "cases").get("origins", {}).get(name)
+    if before is not None:  # it was an export itself
+        return dict(before)
+    level = options.get("degradation")
+    kept = {key: options.get(key) for key in ORIGIN_OPTIONS}
+    return {
+        "dataset": read_metadata(workspace.root, "images")["dataset"]["name"],
+        "released": bool(read_metadata(workspace.root, "identities").get("config", {}).get("release")),
+        "options": {**kept, "degradation": level if isinstance(level, str | None) else str(level.get("name") or name)},
+    }
 
 
 def packed_cases(workspace: Workspace, cases: pd.DataFrame) -> Iterator[PackedCase]:

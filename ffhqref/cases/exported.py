@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cases.cases import typed_cases
 from ffhqref.cases.lq import ImportRecord, ImportRow, ImportStage, import_records, usable_paths
-from ffhqref.cases.packed import METADATA, layout_of, read_cases, write_cases
+from ffhqref.cases.packed import METADATA, ORIGIN, ORIGIN_OPTIONS, layout_of, read_cases, write_cases
 from ffhqref.cases.reference_folder import GivenReferences
+from ffhqref.core.errors import DatasetError
 from ffhqref.core.hashing import content_key
+from ffhqref.core.parsing import parsing, read_json
 from ffhqref.datasets.stage import size_and_time
 from ffhqref.store.schemas import SPECS
 from ffhqref.store.workspace import OWN, inside
@@ -33,6 +35,8 @@ class ExportedCases:
     cases: pd.DataFrame
     degradations: pd.DataFrame
     """Rows of that table, where the export tells what was drawn."""
+    origin: dict[str, Any] | None
+    """What the images are of (`ORIGIN`); None where the export does not tell."""
 
 
 def import_export(
@@ -78,7 +82,22 @@ def import_export(
     bad = [record for record in records if record.error]
     if bad:
         say(f"benchmark '{name}': {len(bad)} images not used, first {bad[0].file}: {bad[0].error}")
-    return ExportedCases(records, _cases(name, listed, records), _degradations(listed, records))
+    origin = _origin(folder.expanduser())
+    if origin is None:
+        say(f"benchmark '{name}': no {ORIGIN} in {folder}, so whose people these are is not known: no leak marks")
+    return ExportedCases(records, _cases(name, listed, records), _degradations(listed, records), origin)
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    file = folder / ORIGIN
+    if not file.is_file():
+        return None
+    told = read_json(file, DatasetError, "export it again")
+    with parsing(file, DatasetError, "export it again"):
+        options = {str(key): value for key, value in told["options"].items() if key in ORIGIN_OPTIONS}
+        if not all(value is None or isinstance(value, (str, int)) for value in options.values()):
+            raise ValueError("options that are no texts or numbers")
+        return {"dataset": str(told["dataset"]), "released": bool(told["released"]), "options": options}
 
 
 def _unpacked(name: str, folder: Path, root: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -93,8 +112,11 @@ def _unpacked(name: str, folder: Path, root: Path) -> tuple[Path, list[dict[str,
             write_cases(made, "imagefolder", "test", read_cases(folder), 0)
             made.replace(target)
         folder = target
-    (listed,) = sorted(folder.glob(f"*/{METADATA}"))[:1]
-    return listed.parent, [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    listed, *more = sorted(folder.glob(f"*/{METADATA}"))
+    if more:
+        raise DatasetError(f"{folder}: cases in {listed.parent.name} and in {more[0].parent.name}; expected one split")
+    # one end of line alone: an id may hold others
+    return listed.parent, [json.loads(line) for line in listed.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _cases(name: str, listed: Sequence[dict[str, Any]], records: Sequence[ImportRecord]) -> pd.DataFrame:

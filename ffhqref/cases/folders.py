@@ -90,6 +90,10 @@ def import_folders(
         records = [record for record in records if record.role != "lq"]
     digests = {case: result.sha256 for case, (_, result) in gt.items()}
     records = [_not_the_truth(record, digests[record.case_id]) for record in records]
+    if given is not None:
+        shown = [record for record in records if record.role == "reference" and record.path]
+        some = len({record.case_id for record in shown})
+        say(f"{what}: {len(shown)} references of {some} images, {len(ids) - some} images have none")
     bad = [record for record in records if record.role == "reference" and record.error]
     if bad:
         say(f"{what}: {len(bad)} references not used, first {bad[0].file}: {bad[0].error}")
@@ -157,7 +161,19 @@ def empty_reference_set(workspace: Workspace, folders: Mapping[str, Any]) -> Non
 
 
 def _is_nested(folder: Path, what: str) -> bool:
-    return any("/" in file for file in list_images(folder, what, "give a folder of images", Path.as_posix).files)
+    """Return whether images lie in folders of people.
+
+    Raises:
+        DatasetError: these lie in folders themselves: which of them are the people's is not known.
+    """
+    files = list_images(folder, what, "give a folder of images", Path.as_posix).files
+    deep = next((file for file in files if file.count("/") > 1), None)
+    if deep is not None:
+        raise DatasetError(
+            f"{what}: {deep} in {folder} lies two folders deep; expected PERSON/IMAGE: give the folder that holds the "
+            f"people's, such as {folder / deep.partition('/')[0]}"
+        )
+    return any("/" in file for file in files)
 
 
 def _stem(relative: Path) -> str:
@@ -187,7 +203,10 @@ def _references(benchmark: Benchmark, ids: Sequence[str], nested: bool) -> Given
     of = {person: tuple(file for file in files if file.startswith(f"{person}/")) for person in set(people.values())}
     if not any(of.values()):
         raise DatasetError(f"{what}: no folder of a person in {root}; there '{files[0]}', the cases have '{ids[0]}'")
-    return GivenReferences("a folder for each person", root, {case: of[person] for case, person in people.items()})
+    strangers = [file for file in files if file.partition("/")[0] not in of]
+    told = f"{len(strangers)} of {len(files)} reference images are of nobody here, first {''.join(strangers[:1])}"
+    paths = {case: of[person] for case, person in people.items()}
+    return GivenReferences("a folder for each person", root, paths, (told,) if strangers else ())
 
 
 def _not_the_truth(record: ImportRecord, sha256: str | None) -> ImportRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,8 @@ class CaseTables:
     imports: pd.DataFrame
     cases: Mapping[str, pd.DataFrame]
     """By benchmark."""
+    origins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By benchmark that came from an export: `ffhqref.cases.exported.ExportedCases.origin`."""
 
     @property
     def failed(self) -> bool:
@@ -177,7 +179,8 @@ class CaseMaker:
             parts = [made, *(found.degradations for found in packed.values())]
             made = pd.concat([part for part in parts if len(part)] or parts[:1])
             made = made.drop_duplicates(["target_id", "level"], ignore_index=True)
-        return CaseTables(made, pd.DataFrame(rows, columns=list(SPECS["imports"].columns)), cases)
+        origins = {name: found.origin for name, found in packed.items() if found.origin}
+        return CaseTables(made, pd.DataFrame(rows, columns=list(SPECS["imports"].columns)), cases, origins)
 
     def _exported(self, benchmark: Benchmark) -> ExportedCases:
         folder = Path(str(benchmark.exported))
@@ -359,8 +362,8 @@ def ids_at_stake(workspace: Workspace, benchmarks: Sequence[Benchmark], origin: 
 
 def named_benchmarks(
     workspace: Workspace, benchmarks: Sequence[Benchmark], made: CaseTables, *, whole: bool, say: Callable[[str], None]
-) -> dict[str, dict[str, Definition]]:
-    """Return what the ids of benchmarks stand for, with those of earlier runs, as metadata of the table ``cases``.
+) -> dict[str, Any]:
+    """Return the ids of benchmarks, and what these and those of earlier runs stand for: metadata of ``cases``.
 
     Args:
         workspace: theirs.
@@ -377,6 +380,7 @@ def named_benchmarks(
     dataset = read_metadata(workspace.root, "images")["dataset"]["name"]
     released = bool(read_metadata(workspace.root, "identities").get("config", {}).get("release"))
     sha256: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for benchmark in benchmarks:
         cases = made.cases[benchmark.name]
         complete = whole and not made.failed
@@ -387,8 +391,9 @@ def named_benchmarks(
         definition = define(benchmark, cases, sha256)
         check_definition(name, definition, known, benchmark.definition)
         known[name] = definition
+        ids[benchmark.name] = name
         say(f"benchmark '{benchmark.name}': {name}, definition {definition['definition'][:12]}")
-    return {"definitions": known} if known else {}
+    return {"definitions": known, "ids": ids} if known else {}
 
 
 def check_benchmarks(chosen: Mapping[str, Mapping[str, Any]]) -> list[Benchmark]:

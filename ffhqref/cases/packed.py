@@ -24,6 +24,12 @@ SHARD_BYTES = 1 << 29
 
 METADATA = "metadata.jsonl"
 
+ORIGIN = "benchmark.json"
+"""What the images of a benchmark are of: data set, whether its split is a published one, and `ORIGIN_OPTIONS`."""
+
+ORIGIN_OPTIONS = ("split", "published_set", "published_degradation", "degradation", "references")
+"""Options of the benchmark that say whose people are tested, and which published numbers may stand beside."""
+
 _GAP = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738"
     "550000000049454e44ae426082"
@@ -157,7 +163,7 @@ def _read_folder(folder: Path) -> Iterator[PackedCase]:
         return Picture(PurePosixPath(name).suffix, read_regular(inside(place, name)))
 
     for listed in sorted(folder.glob(f"*/{METADATA}")):
-        for line in read_regular(listed).decode("utf-8").splitlines():
+        for line in filter(None, read_regular(listed).decode("utf-8").split("\n")):
             row = json.loads(line)
             gt = row.pop("gt_file_name", None)
             lq, references = row.pop("lq_file_name"), row.pop("references_file_names")

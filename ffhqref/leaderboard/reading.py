@@ -250,7 +250,8 @@ def _benchmarks(
     """
     released = bool(facts.get("identities", {}).get("config", {}).get("release"))
     dataset, config, notes = facts["images"]["dataset"], facts["cases"]["config"], facts["scores"].get("notes", {})
-    ids = {one["benchmark"]: (name, one["definition"]) for name, one in facts["cases"].get("definitions", {}).items()}
+    known, ids = facts["cases"].get("definitions", {}), facts["cases"].get("ids", {})
+    origins = facts["cases"].get("origins", {})
     found = {}
     for name, options in config.items():
         mine = cases[cases["benchmark"] == name].sort_values("case_id")
@@ -261,18 +262,21 @@ def _benchmarks(
             [case_id, sha256(lq), sha256(gt) if isinstance(gt, str) else None, [sha256(path) for path in references]]
             for case_id, lq, gt, references in zip(*columns, strict=True)
         ]
+        origin = origins.get(name)
+        made_on, of_release = (origin["dataset"], origin["released"]) if origin else (dataset["name"], released)
+        options = {**options, **origin["options"]} if origin else options
         found[name] = BenchmarkInfo(
             name=name,
-            dataset=set_name(options, dataset["name"], released=released),
+            dataset=set_name(options, made_on, released=of_release),
             degradation=options.get("published_degradation") or _level(name, options.get("degradation")),
             max_references=options.get("references"),
             n_cases=len(mine),
-            people_from=people_of(options, dataset["name"]),
+            people_from=people_of(options, made_on),
             protocol_hash=content_key(images),
             title=_title(options, mine["reference_paths"].map(len)),
             notes=notes.get(name, {}),
-            id=ids.get(name, ("", ""))[0],
-            definition=ids.get(name, ("", ""))[1],
+            id=ids.get(name, ""),
+            definition=known[ids[name]]["definition"] if name in ids else "",
         )
     return found
 

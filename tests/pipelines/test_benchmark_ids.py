@@ -82,7 +82,13 @@ def test_an_id_stands_for_one_content(degrade):
     assert "to do" not in told
     assert degrade("+benchmark.severe.id=mine@2", "seed=7")[0] == 0
     assert hashes(degrade.root / "lq") != before
-    assert set(read_metadata(degrade.root, "cases")["definitions"]) == {"mine@1", "mine@2"}
+    facts = read_metadata(degrade.root, "cases")
+    assert (set(facts["definitions"]), facts["ids"]) == ({"mine@1", "mine@2"}, {"severe": "mine@2"})
+    assert degrade("+benchmark.severe.id=mine@1")[0] == 0
+    assert read_metadata(degrade.root, "cases")["ids"] == {"severe": "mine@1"}, "cited by the id of these very cases"
+    assert degrade("+benchmark.severe.id=null", "seed=7")[0] == 0
+    facts = read_metadata(degrade.root, "cases")
+    assert (set(facts["definitions"]), facts["ids"]) == ({"mine@1", "mine@2"}, {}), "dropped: cited by none"
 
 
 def test_a_published_definition_can_be_asked_for():

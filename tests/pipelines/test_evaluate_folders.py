@@ -79,6 +79,26 @@ def test_people_with_images_lq_and_references(folders, capsys):
     assert made["status"].to_dict() == {"ann/01": "ok", "ann/02": "ok", "bob/01": "passthrough"}
 
 
+def test_people_without_references_and_references_of_nobody_are_told(folders, capsys):
+    base = folders("ann/01", "bob/01")
+    for number, name in enumerate(("ann/r1", "cyd/r1", "r2")):
+        image(base / "refs" / f"{name}.png", 7 + number)
+    line = [f"outputs={base}/out", f"gt={base}/gt", f"lq={base}/lq", f"references={base}/refs", f"root={base}/w"]
+    assert main(["evaluate", *line, *SMALL, "report.formats=[csv]"]) == 0
+    told = capsys.readouterr().err
+    assert "1 references of 1 images, 1 images have none" in told
+    assert "2 of 3 reference images are of nobody here, first cyd/r1.png" in told
+
+
+def test_folders_in_folders_are_not_guessed_to_be_people(folders, capsys):
+    """All of test/ann and test/bob were one person 'test', and each other's references."""
+    base = folders("test/ann/01", "test/bob/01")
+    assert main(["evaluate", f"outputs={base}/out", f"gt={base}/gt", f"root={base}/w", *SMALL]) == 2
+    assert f"lies two folders deep; expected PERSON/IMAGE: give the folder that holds the people's, such as {base}" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

@@ -107,6 +107,49 @@ def test_the_hubs_loader_reads_it_offline(exports, layout, tmp_path, monkeypatch
         assert images["references"] if layout != "webdataset" else row["references"] == len(case.references)
 
 
+@pytest.mark.parametrize(
+    ("origin", "marked"),
+    [
+        ({"dataset": "ffhq", "released": False, "options": {"split": "test", "degradation": "severe"}}, True),
+        ({"dataset": "celeba_hq", "released": False, "options": {"split": "test"}}, False),
+        (None, False),
+    ],
+)
+def test_an_export_keeps_whose_people_it_tests(degraded, exports, tmp_path, capsys, origin, marked):
+    """Leak marks of an imported benchmark were gone: it was nobody's."""
+    from ffhqref.leaderboard.published import leak_mark
+    from ffhqref.leaderboard.reading import _benchmarks
+    from ffhqref.restorers.base import RestorerInfo
+    from ffhqref.store.tables import read_metadata
+
+    told = json.loads((exports["parquet"] / "severe" / "benchmark.json").read_text())
+    assert told["dataset"] == "folder"
+    assert told["options"]["split"] == "test"
+    assert told["options"]["degradation"] == "severe"
+    shutil.copytree(degraded, tmp_path / "w")
+    shutil.copytree(exports["parquet"], tmp_path / "x")
+    (tmp_path / "x" / "severe" / "benchmark.json").unlink()
+    if origin:
+        (tmp_path / "x" / "severe" / "benchmark.json").write_text(json.dumps(origin))
+    back = f"+benchmark.back={{exported: {tmp_path}/x/severe}}"
+    assert main(["degrade", f"root={tmp_path}/w", "benchmark=[]", back]) == 0
+    assert ("whose people these are is not known" in capsys.readouterr().err) == (origin is None)
+    workspace = Workspace(tmp_path / "w", read_only=True)
+    facts = {"cases": read_metadata(workspace.root, "cases"), "images": {"dataset": {"name": "folder"}}, "scores": {}}
+    info = _benchmarks(workspace.picture_hashes(), workspace.read("cases"), facts)["back"]
+    assert bool(leak_mark(RestorerInfo("codeformer", trained_on=("FFHQ",)), info)) == marked
+    assert info.degradation == ("severe" if marked else "")
+
+
+def test_two_splits_in_one_export_are_refused(exports, degraded, tmp_path, capsys):
+    shutil.copytree(degraded, tmp_path / "w")
+    shutil.copytree(exports["imagefolder"] / "severe", tmp_path / "x")
+    shutil.copytree(tmp_path / "x" / "test", tmp_path / "x" / "train")
+    back = f"+benchmark.back={{exported: {tmp_path}/x}}"
+    assert main(["degrade", f"root={tmp_path}/w", "benchmark=[]", back]) == 2
+    assert "cases in test and in train; expected one split" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_it_comes_back_as_a_benchmark(degraded, exports, layout):
     root = degraded.parent / f"back-{layout}"
