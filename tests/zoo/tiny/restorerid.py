@@ -171,7 +171,7 @@ def options(folder):
         "checkpoint": folder / "RestorerIDFull.ckpt",
         "tokenizer": folder / "clip",
         "config": folder / "widths.json",
-        "steps": 3,
+        "steps": 2,
         "identity_scale": 0.5,
         "faces": CentreFaces(),
         "info": {"input_size": 64},
