@@ -118,6 +118,7 @@ def test_networks_that_are_not_built_are_refused(name, change, words, tmp_path):
         ("vqfr", {"fidelity_ratio": 1.5}, "fidelity_ratio"),
         ("dmdnet", {"mode": "both"}, "mode"),
         ("dmdnet", {"landmarks": 3}, "landmarks"),
+        ("asffnet", {"decimals": -1}, "decimals"),
         ("dmdnet", {"landmarks": "no.such:thing"}, "landmarks"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffhqref.core.errors import ImageError
+from ffhqref.core.errors import ConfigError, ImageError
 from ffhqref.core.images import SIZE, to_uint8
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.tensors import load_into, load_tensors
@@ -65,7 +65,7 @@ class ASFFNetRestorer(NetworkRestorer):
         device: ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: an unknown architecture or landmark function.
+        ConfigError: an unknown architecture or landmark function, or a negative number of decimals.
         DependencyError: facexlib is not installed.
         WeightsError: a file is missing, damaged, or of another architecture.
     """
@@ -84,6 +84,8 @@ class ASFFNetRestorer(NetworkRestorer):
         detector_path: str | Path | None = None,
         device: str = "auto",
     ) -> None:
+        if decimals is not None and decimals < 0:
+            raise ConfigError(f"asffnet: decimals={decimals}, expected 0 or more, or null")
         files = {WEIGHTS: path}
         if landmarks == FACEXLIB:
             files |= {ALIGNMENT: alignment_path, DETECTOR: detector_path}
