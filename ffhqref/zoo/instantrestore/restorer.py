@@ -58,8 +58,8 @@ _SMALL = (
 )
 """Files of SD-Turbo's folder that results depend on, besides the text encoder's weights."""
 
-_UNIT = 64
-"""The U-Net halves a latent three times, a latent has an eighth of its image's side."""
+_UNIT = 8
+"""A latent has an eighth of its image's side."""
 
 
 class InstantRestoreRestorer(NetworkRestorer):
@@ -76,7 +76,7 @@ class InstantRestoreRestorer(NetworkRestorer):
         base: folder of SD-Turbo in the layout of diffusers; None: from the weights folder.
         vae: folder with the ``config.json`` of sd-vae-ft-mse; None: from the weights folder.
         variant: ``final`` (AdaIN and landmark supervision), ``base`` (neither), ``adain`` or ``landmarks``.
-        size: side of the images that the networks work on, a multiple of 64.
+        size: side of the images that the networks work on, a multiple of 8.
         timestep: time that the input is noised to; the script fixes 249, training drew 249, 499 and 749.
         reference_timestep: time that the references are noised to.
         prompt: the fixed one.
