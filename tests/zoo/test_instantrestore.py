@@ -9,6 +9,7 @@ import torch
 from ffhqref.core.errors import ConfigError, WeightsError
 from ffhqref.restorers import RestorationBatch, make_restorer
 from ffhqref.zoo.instantrestore.loading import build, split
+from ffhqref.zoo.instantrestore.lora import LoRALayer
 
 from .conftest import tiny
 
@@ -158,3 +159,21 @@ def test_only_the_first_four_references_count(restorer):
     four, six, three = (restorer.restore(RestorationBatch(lq, [references[:count]], [1])) for count in (4, 6, 3))
     assert torch.equal(four, six)
     assert not torch.equal(four, three)
+
+
+@pytest.mark.parametrize("side", [2, 8])
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_an_adapter_is_half_of_its_product(kind, side):
+    """Few and many positions take two ways."""
+    torch.manual_seed(0)
+    base = torch.nn.Linear(3, 16) if kind == "linear" else torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+    x = torch.randn(1, side * side, 3) if kind == "linear" else torch.randn(1, 3, side, side)
+    layer = LoRALayer(base, 2, "default")
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    plain = base(x)
+    with torch.no_grad():
+        base.weight += 0.5 * torch.einsum("or,r...->o...", up.reshape(16, 2), down)
+        expected = base(x)
+        base.weight -= 0.5 * torch.einsum("or,r...->o...", up.reshape(16, 2), down)
+    assert not torch.allclose(expected, plain, atol=1e-3)
+    torch.testing.assert_close(layer(x), expected)

@@ -1,16 +1,17 @@
 """LoRA layers beside their base layers, so that the base weights can be those of another network too.
 
-Names of tensors are peft's. The adapter is added at run time, as in the published run; merging it would double the
-memory of every base weight that two networks share.
+Names of tensors are peft's. The adapter is added at run time, as in the published run; merging it for good would
+double the memory of every base weight that two networks share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,9 +51,17 @@ class LoRALayer(nn.Module):
         self._scale = (rank // 2) / rank
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output."""
-        change = self.lora_B[self._adapter](self.lora_A[self._adapter](x))
-        return torch.add(self.base_layer(x), change, alpha=self._scale)
+        """Return the layer's output, by the cheaper of two ways: the weight is changed for this call, or the output."""
+        base = self.base_layer
+        down: Any = self.lora_A[self._adapter]
+        up: Any = self.lora_B[self._adapter]
+        if x.numel() // down.weight.shape[1] < len(up.weight):  # fewer positions than output channels
+            return torch.add(base(x), up(down(x)), alpha=self._scale)
+        change = (up.weight.flatten(1) @ down.weight.flatten(1)).view_as(base.weight)
+        weight = torch.add(base.weight, change, alpha=self._scale)
+        if isinstance(base, nn.Conv2d):
+            return F.conv2d(x, weight, base.bias, base.stride, base.padding)
+        return F.linear(x, weight, base.bias)
 
 
 def add_lora(network: nn.Module, layers: Sequence[str], rank: int, adapter: str) -> None:
