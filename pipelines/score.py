@@ -28,7 +28,9 @@ def make_metrics(context: Context) -> MetricSet:
     chosen = context.config.parts("metric")
     if not chosen:
         raise ConfigError("no metric chosen: metric=[psnr,ids]")
-    check_dataset_metrics(context.config.set_metric)
+    twice = [name for name in check_dataset_metrics(context.config.set_metric) if name in chosen]
+    if twice:
+        raise ConfigError(f"metric.{twice[0]}: set_metric has that name; give the metric another")
     name, crop, options = embedder_options(context.config)
     check_crop(crop)
     requests = [{"name": name, "label": name, **options} for name, options in chosen.items()]

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
         def compute(self) -> torch.Tensor:
             """Return the mean, float64; values that are NaN are left out, NaN without any."""
 
+        @property
+        def undefined(self) -> int:
+            """Cases of this process without a value, which the mean leaves out."""
+
         def reset(self) -> None:
             """Forget all cases."""
 
@@ -97,6 +101,11 @@ def _kind() -> Any:
             if isinstance(self.values, list) and not self.values:  # a process without cases takes part in the gathering
                 self.values.append(torch.zeros(0, dtype=torch.float64, device=self.device))
             super().sync(*args, **options)
+
+        @property
+        def undefined(self) -> int:
+            parts = self.values if isinstance(self.values, list) else [self.values]
+            return sum(int(part.isnan().sum()) for part in parts)
 
         def compute(self) -> torch.Tensor:
             parts = self.values if isinstance(self.values, list) else [self.values]

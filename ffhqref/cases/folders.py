@@ -70,6 +70,8 @@ def import_folders(
     truths = import_rows(name, folder, None, role="gt", name=naming)
     for line in truths.remarks:
         say(line)
+    if not nested and benchmark.reference_folder is None:
+        say(f"{what}: each image counts as another person; where people have several, expected PERSON/IMAGE")
     ids = sorted(truths.rows, key=by_number)[:limit]
     gt = _run(run, root, f"import-{name}-gt", {case: truths.rows[case] for case in ids})
     lq: Imported = {}

@@ -190,7 +190,9 @@ def _by_list(
         else:
             claims[path] = (mine[0],)
             taken.add(mine[0])
+    unread = [column for column in table.columns if column not in (key, "output", "benchmark")]
     extra = (
+        *_counted(unread, what, f"columns of {file.name} are not read"),
         *_counted(strangers, what, f"lines of {file.name} name no case"),
         *_counted(lost, what, f"files that {file.name} names are not there"),
     )

@@ -17,7 +17,7 @@ import numpy as np
 from ffhqref.core.errors import ConfigError, FfhqrefError, ImageError, cannot_write, one_line
 from ffhqref.core.files import write_atomic
 from ffhqref.core.hashing import content_key, sha256_bytes
-from ffhqref.core.images import SIZE, encode_png, read_rgb
+from ffhqref.core.images import SIZE, check_square, encode_png, read_rgb, resize
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
 from ffhqref.faces import make_embedder
@@ -172,7 +172,10 @@ class RenderStage(Stage[RenderRow, RenderResult]):
         normals = None
         if row.normals_path is not None:
             assert self.normals is not None
-            normals = read_rgb(inside(self.normals, row.normals_path), SIZE, sha256=row.normals_sha256)
+            path = inside(self.normals, row.normals_path)
+            normals = read_rgb(path, sha256=row.normals_sha256)
+            check_square(normals.shape[1], normals.shape[0], path)
+            normals = resize(normals, SIZE)
         elif self.info.needs_normals:
             raise ImageError(f"no normal map {row.wanted_normals}: renderer '{self.info.name}' needs one")
         return RenderRequest(

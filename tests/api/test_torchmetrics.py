@@ -42,6 +42,14 @@ def test_the_mean_over_cases():
     assert ffhqref.metric("ids").as_torchmetric().signature == ffhqref.metric("ids").signature
 
 
+def test_cases_without_a_value_are_counted():
+    metric = ffhqref.metric("niqe").as_torchmetric()
+    grey, noise = (np.full((512, 512, 3), 128, np.uint8), np.random.default_rng(0).integers(0, 256, (512, 512, 3)))
+    metric.update([grey, noise.astype(np.uint8)])
+    assert metric.undefined == 1
+    assert metric.compute().item() == ffhqref.metric("niqe")(noise.astype(np.uint8))
+
+
 def worker(rank, folder):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=3)

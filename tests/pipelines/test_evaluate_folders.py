@@ -42,7 +42,9 @@ def test_names(folders, capsys):
     root = base / "w"
     line = ["evaluate", f"outputs={base}/out", f"gt={base}/gt", f"root={root}", *SMALL]
     assert main([*line, "report.formats=[csv,html]"]) == 0
-    said = capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "each image counts as another person; where people have several, expected PERSON/IMAGE" in told.err
+    said = told.out
     assert "mine" in said
     assert f"page: {root}/report/report.html" in said
     assert (root / "report" / "report.html").is_file()

@@ -75,6 +75,10 @@ def test_a_list_of_pairs(folder, tmp_path):
     assert "1 lines of pairs.csv name no case: lq-9.png" in told
     assert "1 files that pairs.csv names are not there: gone.png" in told
     assert "2 files belong to no case: a.png, c.png" in told
+    assert "not read" not in told
+    pairs.write_text("case_id,lq,output,score\n00001,lq-00002.png,a.png,3\n")
+    told = "\n".join(found(out, pairs=pairs)[1].remarks)
+    assert "2 columns of pairs.csv are not read: lq, score" in told
     pairs.write_text("case_id,output\n00001,a.png\n00002,a.png\n")
     with pytest.raises(FfhqrefError, match=r"line 3: 'a.png' occurs twice"):
         found(out, pairs=pairs)

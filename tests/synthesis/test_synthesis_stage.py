@@ -260,12 +260,18 @@ def test_normal_maps_are_asked_for_by_name_and_awaited(room):
     room.go()
     assert room.rendered == 0
 
+    width = 640
+
     def with_map(*attempt):
         row = plain_row(*attempt)
-        data = save_png(normals / row.wanted_normals, np.full((512, 512, 3), 128, np.uint8))
+        data = save_png(normals / row.wanted_normals, np.full((512, width, 3), 128, np.uint8))
         return replace(row, normals_path=row.wanted_normals, normals_sha256=sha256_bytes(data))
 
     room.row = with_map
+    attempts, _ = room.go(normals=normals)
+    assert attempts.iloc[0]["error"].startswith("640x512 pixels"), "not squashed"
+    assert room.rendered == 0
+    width = 512
     _, references = room.go(normals=normals)
     assert room.rendered == 12
     assert (references["status"] == "accepted").all()
