@@ -69,14 +69,15 @@ class RestorerFunction:
             raise ConfigError(
                 f"{info.name}: images of {images.shape[-1]}x{images.shape[-2]} pixels, expected {size}x{size}"
             )
+        seeds, ages = _each(seed, len(images), "seed"), _each(age, len(images), "age")
         outcomes = []
         for index, image in enumerate(images):
             batch = RestorationBatch(
                 lq=image[None],
                 references=[as_floats(sets[index][: info.max_references], "references", images.shape[-1])],
-                seeds=[int(_of(seed, index))],
+                seeds=[int(seeds[index])],
                 case_ids=[str(index)],
-                ages=None if age is None else [_of(age, index)],
+                ages=None if age is None else [ages[index]],
             )
             outcomes += run_cases(self.restorer.restore, batch)
         made: torch.Tensor | NDArray[np.uint8] = as_given(_images(outcomes), lq, self.restorer.quantization)
@@ -111,8 +112,17 @@ def _images(outcomes: Sequence[Any]) -> torch.Tensor:
     return torch.stack([outcome.image for outcome in outcomes])
 
 
-def _of(value: Any, index: int) -> Any:
-    return value[index] if isinstance(value, (list, tuple)) else value
+def _each(value: Any, count: int, what: str) -> list[Any]:
+    """Return a value for each image: the one given for all, or those given.
+
+    Raises:
+        ConfigError: another number of them.
+    """
+    if not hasattr(value, "__len__"):
+        return [value] * count
+    if len(value) != count:
+        raise ConfigError(f"{what}: {len(value)} for {count} images; expected one for each, or one for all")
+    return list(value)
 
 
 class FunctionRestorer(Restorer):

@@ -86,6 +86,15 @@ def test_two_images_for_one_are_not_taken_for_the_first():
         seen_by(lambda lq: [lq, lq * 0])
 
 
+@pytest.mark.parametrize("given", [{"seed": [1, 2, 3]}, {"seed": np.arange(1)}, {"age": [30.0]}])
+def test_another_number_of_seeds_or_ages_than_images_is_refused(given):
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    with pytest.raises(ffhqref.FfhqrefError, match=r"(seed|age): \d for 2 images; expected one for each"):
+        ffhqref.restorer("bicubic", factor=2)(images, **given)
+    each = ffhqref.restorer("bicubic", factor=2)(images, seed=np.arange(2), age=(None, 30.0))
+    assert each.shape == images.shape
+
+
 def test_images_that_are_not_square_are_not_squashed(tmp_path):
     wide = np.zeros((64, 128, 3), np.uint8)
     Image.fromarray(wide).save(tmp_path / "wide.png")
