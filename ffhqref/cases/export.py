@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import numpy as np
 
 from ffhqref import __version__
 from ffhqref.cases.packed import METADATA, ORIGIN, ORIGIN_OPTIONS, Layout, PackedCase, Picture, write_cases
-from ffhqref.core.errors import ConfigError
-from ffhqref.core.files import read_regular
-from ffhqref.core.hashing import sha256_file
+from ffhqref.core.errors import ConfigError, ImageError
+from ffhqref.core.files import new_folder, write_atomic
+from ffhqref.core.hashing import sha256_bytes, sha256_file
+from ffhqref.core.images import read_bytes
 from ffhqref.reference_sets.croissant import CONTEXT
 from ffhqref.store.tables import read_metadata
 
@@ -60,22 +60,18 @@ def export_cases(workspace: Workspace, cases: pd.DataFrame, to: Path, layout: La
     if cases.empty:
         raise ConfigError(f"no case to export in {workspace.root}; run ffhqref degrade first")
     config = read_metadata(workspace.root, "cases")["config"]
-    made = to.absolute().with_name(f".{to.name}.ffhqref-tmp")
-    shutil.rmtree(made, ignore_errors=True)
     splits: dict[str, str] = {}
-    for name, mine in cases.groupby("benchmark", sort=True):
-        splits[str(name)] = split = str((config.get(name) or {}).get("split") or "test")
-        most = int(mine["reference_paths"].map(len).max())
-        write_cases(made / str(name), layout, split, packed_cases(workspace, mine), most)
-        told = json.dumps(_origin(workspace, str(name), config.get(name) or {}), indent=1, ensure_ascii=False)
-        (made / str(name) / ORIGIN).write_text(told + "\n", encoding="utf-8")
-    dataset = read_metadata(workspace.root, "images")["dataset"]
-    (made / "README.md").write_text(_card(dataset, splits, layout), encoding="utf-8")
-    described = _croissant(made, dataset, splits, layout)
-    (made / "croissant.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if to.exists():
-        to.rmdir()
-    made.replace(to)
+    with new_folder(to.absolute()) as made:
+        for name, mine in cases.groupby("benchmark", sort=True):
+            splits[str(name)] = split = str((config.get(name) or {}).get("split") or "test")
+            most = int(mine["reference_paths"].map(len).max())
+            write_cases(made / str(name), layout, split, packed_cases(workspace, mine), most)
+            told = json.dumps(_origin(workspace, str(name), config.get(name) or {}), indent=1, ensure_ascii=False)
+            write_atomic(made / str(name) / ORIGIN, f"{told}\n".encode())
+        dataset = read_metadata(workspace.root, "images")["dataset"]
+        described = _croissant(made, dataset, splits, layout)
+        write_atomic(made / "README.md", _card(dataset, splits, layout).encode())
+        write_atomic(made / "croissant.json", f"{json.dumps(described, indent=1, ensure_ascii=False)}\n".encode())
     return {name: int((cases["benchmark"] == name).sum()) for name in splits}
 
 
@@ -104,6 +100,14 @@ def packed_cases(workspace: Workspace, cases: pd.DataFrame) -> Iterator[PackedCa
     rows = made.drop(columns=["lq_sha256", "target_id", "error"]).astype(object).to_dict("records")
     drawn = {row.pop("lq_path"): json.dumps({key: _plain(value) for key, value in row.items()}) for row in rows}
     plain = cases.sort_values("case_id").astype(object)
+    sha256 = workspace.picture_hashes()
+
+    def picture(file: Path, path: str) -> Picture:
+        data = read_bytes(file)
+        if sha256_bytes(data) != sha256(path):
+            raise ImageError(f"changed since its hash was recorded, run the pipeline that recorded it again: {file}")
+        return Picture(file.suffix.lower(), data)
+
     for row in plain.where(plain.notna(), None).to_dict("records"):
         yield PackedCase(
             case_id=row["case_id"],
@@ -112,9 +116,9 @@ def packed_cases(workspace: Workspace, cases: pd.DataFrame) -> Iterator[PackedCa
             age=row["age"],
             age_gap=row["age_gap"],
             parameters=drawn.get(row["lq_path"]),
-            lq=_picture(workspace.file(row["lq_path"])),
-            gt=_picture(workspace.image(row["gt_path"])) if row["gt_path"] else None,
-            references=tuple(_picture(workspace.image(path)) for path in row["reference_paths"]),
+            lq=picture(workspace.file(row["lq_path"]), row["lq_path"]),
+            gt=picture(workspace.image(row["gt_path"]), row["gt_path"]) if row["gt_path"] else None,
+            references=tuple(picture(workspace.image(path), path) for path in row["reference_paths"]),
         )
 
 
@@ -123,10 +127,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | np.ndarray):
         return [float(item) for item in value]
     return None if value is None or value != value else value
-
-
-def _picture(path: Path) -> Picture:
-    return Picture(path.suffix.lower(), read_regular(path))
 
 
 def _card(dataset: Mapping[str, Any], splits: Mapping[str, str], layout: Layout) -> str:

@@ -14,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ffhqref.config.overrides import kind_at_key
 from ffhqref.config.run import DEFAULT, GROUPS
-from ffhqref.core.errors import TableError
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.core.options import alternatives, told_value
-from ffhqref.store.tables import read_table, table_path
+from ffhqref.core.parsing import parsing
+from ffhqref.store.mine import is_signed, sign
+from ffhqref.store.tables import read_metadata, read_table, table_path
 from ffhqref.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,8 +60,8 @@ def recall(
     Raises:
         TableError: the table cannot be read.
     """
-    stored = _stored(str(config.get("root") or ""))
-    if not stored or config.get("merge"):
+    stored, mine = _stored("" if config.get("merge") else str(config.get("root") or ""))
+    if not stored:
         return config
     keys = [list(steps) for steps in named]
     taken, changed = [], []
@@ -67,7 +69,10 @@ def recall(
     for section, value in stored.items():
         whole = [section] in keys
         own = composed[section] if whole else _with(value, composed[section], [k[1:] for k in keys if k[0] == section])
-        if section in TOLD.get(command, SECTIONS["run"]):
+        used = section in TOLD.get(command, SECTIONS["run"])
+        if not mine and _doubted(str(config["root"]), section, own, composed[section], used=used):
+            continue
+        if used:
             if _told(own) != _told(value):
                 changed.append(f"{_words(section, own, value)} (not {_words(section, value, own)})")
             elif _told(own) != _told(composed[section]):
@@ -107,17 +112,33 @@ def remember(config: DictConfig, command: str) -> None:
     if command not in SECTIONS or config.get("dry_run"):
         return
     workspace = Workspace(str(config["root"]))
-    kept = _stored(str(workspace.root)) | {
+    kept = _kept(workspace) | {
         name: _absolute(value, [name], value) for name, value in _sections(config, SECTIONS[command]).items()
     }
-    workspace.write("config", _frame(kept))
+    _write(workspace, kept)
 
 
 def remember_parts(workspace: Workspace, section: str, parts: Mapping[str, Any]) -> None:
     """Add named parts to a section that the workspace keeps; one that it does not keep stays so."""
-    kept = _stored(str(workspace.root))
+    kept = _kept(workspace)
     if isinstance(kept.get(section), dict):
-        workspace.write("config", _frame({**kept, section: {**kept[section], **parts}}))
+        _write(workspace, {**kept, section: {**kept[section], **parts}})
+
+
+def _kept(workspace: Workspace) -> dict[str, Any]:
+    """Return what goes on to be kept: of what somebody else recorded only what reaches nothing, for it is signed."""
+    stored, mine = _stored(str(workspace.root))
+    return {name: value for name, value in stored.items() if mine or not _reaching(value, None, [name], value)}
+
+
+def _write(workspace: Workspace, sections: Mapping[str, Any]) -> None:
+    frame = _frame(sections)
+    workspace.write("config", frame, mine=sign(*_facts(frame)))
+
+
+def _facts(frame: pd.DataFrame) -> list[str]:
+    pairs = sorted(zip(frame["section"], frame["value"], strict=True))
+    return ["config", *(text for pair in pairs for text in pair)]
 
 
 def _open(section: Any, *, parts: bool) -> None:
@@ -127,15 +148,70 @@ def _open(section: Any, *, parts: bool) -> None:
             OmegaConf.set_struct(node, False)
 
 
-def _stored(root: str) -> dict[str, Any]:
+def _stored(root: str) -> tuple[dict[str, Any], bool]:
+    """Return the sections that a workspace keeps, and whether this user recorded them."""
     if not root or not table_path(Path(root).expanduser(), "config").is_file():
-        return {}
+        return {}, True
     try:
         frame = read_table(Path(root).expanduser(), "config")
+        signature = read_metadata(Path(root).expanduser(), "config").get("mine")
     except TableError as error:  # nothing else holds what it said, and a guess could rebuild the set from other images
         reason = str(error).rpartition(";")[0] or str(error)
         raise TableError(f"{reason}; delete it and name the keys of this workspace once more") from None
-    return {section: json.loads(value) for section, value in zip(frame["section"], frame["value"], strict=True)}
+    with parsing(table_path(Path(root).expanduser(), "config"), TableError, "delete it and name the keys once more"):
+        sections = {name: json.loads(value) for name, value in zip(frame["section"], frame["value"], strict=True)}
+    known = {name: value for name, value in sections.items() if name in SECTIONS["run"]}
+    return known, is_signed(signature, *_facts(frame))
+
+
+def _doubted(root: str, section: str, own: Any, composed: Any, *, used: bool) -> bool:
+    """Return whether a section that somebody else recorded is left alone.
+
+    Raises:
+        ConfigError: the command needs the section.
+    """
+    found = _reaching(own, composed, [section], own)
+    if found and used:
+        raise ConfigError(
+            f"{root}: somebody else, or another machine, recorded {found}, which could run a program or read files of "
+            f"yours: name it yourself, or {section}=… as you want it"
+        )
+    return bool(found)
+
+
+def _reaching(value: Any, composed: Any, steps: Sequence[str], options: Any) -> str | None:
+    """Return what in a section names a program, a file or a variable of the environment, as ``key=value``.
+
+    Args:
+        value: a section or a part of it.
+        composed: the same as the user's own config has it: what is there is his.
+        steps: its key.
+        options: see `_absolute`.
+    """
+    if value == composed:
+        return None
+    if isinstance(value, dict) and (runs := next((key for key in _RUNS if value.get(key)), None)):
+        return f"{'.'.join([*steps, runs])}={told_value(value[runs])}"  # before anything that it names is imported
+    if isinstance(value, (dict, list)):
+        of_part = len(steps) == 1 and steps[0] in GROUPS
+        items = value.items() if isinstance(value, dict) else [(str(place), item) for place, item in enumerate(value)]
+        there = composed if isinstance(composed, dict) else {}
+        found = (_reaching(item, there.get(name), [*steps, name], item if of_part else options) for name, item in items)
+        return next(filter(None, found), None)
+    known = kind_at_key(steps, options if isinstance(options, dict) else {})
+    text = value if isinstance(value, str) else ""
+    reaches = (
+        (steps[-1] == "name" and text == "command")
+        or (bool(text) and (Path in alternatives(known) or steps[-1].endswith(("path", "folder", "file", "dir"))))
+        or text.startswith("~")
+        or any(letter in text for letter in ("/", "\\", "\0"))
+        or ("${" in text and ":" in text)
+    )
+    return f"{'.'.join(steps)}={told_value(value)}" if reaches else None
+
+
+_RUNS = ("_target_", "recipe", "commands", "command", "allow_remote_code", "python")
+"""Options that name what is run."""
 
 
 def _frame(sections: Mapping[str, Any]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,31 @@ def atomic(path: str | Path, *, lasting: bool = False) -> Iterator[IO[bytes]]:
         _settle_folder(path.parent)
 
 
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder that takes its place once all in it is written; what is there of the name is removed.
+
+    It has a name that nobody can know before, so that nobody has put a link there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.parent / f".{secrets.token_hex(8)}{_TEMPORARY}"
+    made.mkdir()
+    try:
+        yield made
+        for file in sorted(made.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        made.replace(path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    _settle_folder(path.parent)
+
+
 def settle(stream: IO[bytes]) -> None:
     """Wait until what was written would survive a power failure."""
     stream.flush()
@@ -124,14 +150,21 @@ def _settle_folder(folder: Path) -> None:
 
 
 def sweep(root: str | Path) -> int:
-    """Remove the temporary files that killed processes left below a folder; return how many there were.
+    """Remove the temporary files and folders that killed processes left below one; return how many there were.
 
     Call it only while no other process writes there.
     """
     found = 0
-    for folder, _, names in os.walk(root):
+    for folder, folders, names in os.walk(root):
         for name in names:
             if name.endswith(_TEMPORARY):
                 Path(folder, name).unlink(missing_ok=True)
                 found += 1
+        for name in [name for name in folders if name.endswith(_TEMPORARY)]:
+            folders.remove(name)
+            if Path(folder, name).is_symlink():
+                Path(folder, name).unlink()
+            else:
+                shutil.rmtree(Path(folder, name), ignore_errors=True)
+            found += 1
     return found

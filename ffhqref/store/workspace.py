@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.conf import SAMPLE_ROOT
 from ffhqref.core.errors import ConfigError, FfhqrefError, TableError
-from ffhqref.core.files import open_own, sweep
+from ffhqref.core.files import open_own, sweep, write_atomic
 from ffhqref.core.hashing import sha256_file
 from ffhqref.store import tables
 from ffhqref.store.schemas import SPECS
@@ -27,6 +27,10 @@ WRITTEN = (
     "FFHQ-Ref", "id_based_ffhq_split", "reference_mapping",
 )  # fmt: skip
 """Folders of a workspace that runs write to."""
+
+
+LINKED = "FFHQREF_LINKED"
+"""Variable of the environment with folders of `WRITTEN`, joined by commas, that may be links out of the workspace."""
 
 
 class Workspace:
@@ -47,6 +51,7 @@ class Workspace:
     def __init__(self, root: str | Path, *, read_only: bool = False) -> None:
         self.root = Path(root).expanduser().absolute()
         self._dataset_root: Path | None = None
+        self._own_images = False
         self._lock: Any = None
         if read_only:
             if not (self.root / "tables").is_dir():
@@ -57,9 +62,8 @@ class Workspace:
         try:
             for folder in (self.root, self.root / "tables", self.journals):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.root / "tables" / f".probe.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            write_atomic(self.root / "tables" / ".probe", b"")
+            (self.root / "tables" / ".probe").unlink()
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
@@ -152,7 +156,7 @@ class Workspace:
             if recorded == "package:sample":
                 self._dataset_root = SAMPLE_ROOT
             elif recorded.startswith(OWN):
-                self._dataset_root = self.root / recorded.removeprefix(OWN)
+                self._dataset_root, self._own_images = owned(self.root, recorded.removeprefix(OWN)), True
             else:
                 self._dataset_root = Path(recorded)
         return self._dataset_root
@@ -161,7 +165,8 @@ class Workspace:
         """Return where an image of the data set, or of the workspace if its path says so, lies."""
         if relative.startswith(OWN):
             return self.file(relative.removeprefix(OWN))
-        return inside(self.dataset_root, relative)
+        path = inside(self.dataset_root, relative)
+        return self.file(os.path.relpath(path, self.root)) if self._own_images else path
 
     def file(self, relative: str) -> Path:
         """Return where a file of the workspace lies; one that a link leads out of it is refused."""
@@ -203,14 +208,21 @@ def owned(root: Path, relative: str) -> Path:
     Raises:
         TableError: see `inside`; or a link leads out of the root.
     """
-    path = inside(root, relative)
-    top = _real(root)
-    if not _real(path.parent).is_relative_to(top) or (path.is_symlink() and not path.resolve().is_relative_to(top)):
+    path, first = inside(root, relative), Path(relative).parts[:1]
+    tops = [_real(root), *(_real(root / name) for name in first if name in _linked())]
+    within = [top for top in tops if _real(path.parent).is_relative_to(top) or path == root.joinpath(*first)]
+    if not any(not path.is_symlink() or path.resolve().is_relative_to(top) for top in within):
         raise TableError(
             f"{path} leads out of {root} through a link, which a workspace may not: put the files into it, or name "
-            "the other folder as the root"
+            f"the other folder as the root; for a folder that you linked to another disk yourself, set {LINKED}="
+            f"{first[0] if first else 'NAME'}"
         )
     return path
+
+
+def _linked() -> list[str]:
+    """Return the folders of a workspace that the user says he linked to elsewhere."""
+    return [name for name in os.environ.get(LINKED, "").split(",") if name in WRITTEN]
 
 
 @lru_cache(4096)

@@ -225,11 +225,12 @@ class Synthesis:
         count = min(self.plan.options.sheet, len(targets))
         if count:
             chosen = [targets[k * len(targets) // count] for k in range(count)]
-            files = dict(zip(self.images.frame["image_id"], self.images.frame["file"], strict=True))
+            frame = self.images.frame
+            files = dict(zip(frame["image_id"], zip(frame["file"], frame["sha256"], strict=True), strict=True))
             image = sheet(
                 references,
                 chosen,
-                lambda name: read_rgb(files[name], 128),
+                lambda name: read_rgb(files[name][0], 128, sha256=files[name][1]),
                 lambda path: read_rgb(self.workspace.file(path), 128),
             )
             save_png(folder / "contact_sheet.png", image)

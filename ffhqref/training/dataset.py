@@ -111,9 +111,9 @@ class ReferenceDataset(Dataset[Example]):
         cache: int = 0,
     ) -> None:
         if isinstance(root, str | Path):
-            self._names, self._items = _read_items(Path(root), split)
+            self._names, self._items, known = _read_items(Path(root), split)
         else:
-            self._items = list(root)
+            self._items, known = list(root), {}
             self._names = _own_names({path for item in self._items for path in (item.target, *item.references)})
         if not self._items:
             raise ConfigError("training: there is no image to train on")
@@ -123,7 +123,7 @@ class ReferenceDataset(Dataset[Example]):
             augment = Augmentation(reference=augment_reference, mirror=True) if augment else Augmentation()
         self._augment = augment
         self._values = values if callable(values) else signed if values == "signed" else unit
-        self._load = SmallImages(size, cache)
+        self._load = SmallImages(size, cache, known)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
         self.seed = seed
 
@@ -258,8 +258,8 @@ def _channels_first(images: NDArray[Any], white: float, real_white: float = 1.0)
     return made
 
 
-def _read_items(root: Path, split: str) -> tuple[dict[str, str], list[TrainingItem]]:
-    """Return image ids by path, and the targets of a split with their references by rank."""
+def _read_items(root: Path, split: str) -> tuple[dict[str, str], list[TrainingItem], dict[str, str]]:
+    """Return image ids by path, the targets of a split with their references by rank, and hashes by path."""
     workspace = Workspace(root, read_only=True)
     images, references = workspace.read("images"), workspace.read("references")
     paths = {
@@ -272,7 +272,8 @@ def _read_items(root: Path, split: str) -> tuple[dict[str, str], list[TrainingIt
         TrainingItem(paths[target], tuple(paths[name] for name in group))
         for target, group in mine.groupby("target_id", sort=True)["reference_id"]
     ]
-    return {path: image_id for image_id, path in paths.items()}, items
+    known = dict(zip(paths.values(), images["sha256"], strict=True))
+    return {path: image_id for image_id, path in paths.items()}, items, known
 
 
 def _own_names(paths: set[str]) -> dict[str, str]:

@@ -50,10 +50,11 @@ class SmallImages:
     Args:
         size: of the images in pixels.
         keep: cache at most this many; the others are read again.
+        sha256: hashes of files by path; a file of another hash is refused. Others are taken as they are.
     """
 
-    def __init__(self, size: int, keep: int = 4096) -> None:
-        self._size = size
+    def __init__(self, size: int, keep: int = 4096, sha256: Mapping[str, str] | None = None) -> None:
+        self._size, self._sha256 = size, dict(sha256 or {})
         self._keep = keep
         self._known: dict[str, NDArray[np.uint8]] = {}
 
@@ -61,7 +62,7 @@ class SmallImages:
         """Return uint8 RGB [size, size, 3]."""
         found = self._known.get(path)
         if found is None:
-            image = read_rgb(path)
+            image = read_rgb(path, sha256=self._sha256.get(path))
             check_square(image.shape[1], image.shape[0], path)
             found = resize(image, self._size)
             if len(self._known) < self._keep:

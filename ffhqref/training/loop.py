@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from ffhqref.core.errors import ConfigError, WeightsError
+from ffhqref.core.files import open_own, sweep, write_atomic
 from ffhqref.core.hashing import content_key
 from ffhqref.core.images import save_png
 from ffhqref.core.parsing import parsing
@@ -115,6 +117,7 @@ def train(
     end = run.steps if max_steps is None else min(max_steps, run.steps)
     curve = folder / "curve.csv"
     if runtime.is_main:
+        sweep(folder)
         _cut_curve(curve, start, task.curve)
     for step, given in _read_ahead(task, source, range(start, end)):
         generator = torch.Generator().manual_seed(case_seed(run.seed, "step", step, runtime.rank))
@@ -190,13 +193,15 @@ def _cut_curve(path: Path, steps: int, names: tuple[str, ...]) -> None:
     if path.is_file():
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.reader(stream))[1 : steps + 1]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([["step", "learning_rate", *names], *rows])
-    temporary.replace(path)
+    write_atomic(path, _lines([["step", "learning_rate", *names], *rows]), lasting=True)
 
 
 def _append(path: Path, row: list[float]) -> None:
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerow([json.dumps(value) for value in row])
+    with open_own(path, "ab") as stream:
+        stream.write(_lines([[json.dumps(value) for value in row]]))
+
+
+def _lines(rows: list[list[str]]) -> bytes:
+    made = io.StringIO(newline="")
+    csv.writer(made).writerows(rows)
+    return made.getvalue().encode()

@@ -75,3 +75,30 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
         path.write_bytes(b"")
     assert files.sweep(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".notes.tmp", "x.png"]
+
+
+def test_a_folder_takes_its_place_once_it_is_whole(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "old").write_bytes(b"1")
+
+    def broken():
+        with files.new_folder(tmp_path / "x") as made:
+            (made / "new").write_bytes(b"2")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        broken()
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "old"]
+    with files.new_folder(tmp_path / "x") as made:
+        (made / "new").write_bytes(b"2")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "new"]
+
+
+def test_folders_that_killed_processes_left_are_swept_and_links_are_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_bytes(b"1")
+    (tmp_path / "w" / ".1.ffhqref-tmp" / "deep").mkdir(parents=True)
+    (tmp_path / "w" / ".2.ffhqref-tmp").symlink_to(tmp_path / "mine")
+    assert files.sweep(tmp_path / "w") == 2
+    assert list((tmp_path / "w").iterdir()) == []
+    assert (tmp_path / "mine" / "x").read_bytes() == b"1"

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ffhqref.cli.main import pipeline_module
-from ffhqref.core.errors import FfhqrefError, TableError
+from ffhqref.core.errors import FfhqrefError, ImageError, TableError
 from ffhqref.core.images import save_png
+from ffhqref.engine import Journal
 from ffhqref.leaderboard.html.pictures import CasePictures, build_album
 from ffhqref.leaderboard.merge import merge_reports
 from ffhqref.leaderboard.reading import read_report, scored_parts
@@ -137,3 +138,66 @@ def test_validate_reads_every_table_and_lists_all_that_are_damaged(copy, capsys)
     told = capsys.readouterr().err
     assert [told.count(f"{name}.parquet") for name in names] == [1] * 4
     assert len(told.splitlines()) == 4
+
+
+@pytest.mark.parametrize("layout", ["parquet", "imagefolder"])
+def test_an_export_of_a_strangers_workspace_brings_no_private_image(copy, tmp_path, layout):
+    from ffhqref.cases.export import export_cases
+
+    private = tmp_path / "private"
+    workspace = Workspace(copy, read_only=True)
+    for path in workspace.read("cases")["gt_path"].dropna():
+        save_png(private / path, np.full((512, 512, 3), 77, np.uint8))
+    reseal(copy, "images", lambda facts: {**facts, "dataset_root": str(private)})
+    workspace = Workspace(copy, read_only=True)
+    with pytest.raises(ImageError, match="changed since its hash was recorded"):
+        export_cases(workspace, workspace.read("cases"), tmp_path / "out", layout)
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "recorded", ["workspace:..", "workspace:../private", "workspace:/etc", "workspace:tables/../.."]
+)
+def test_a_data_set_of_the_workspace_lies_in_the_workspace(copy, recorded):
+    reseal(copy, "images", lambda facts: {**facts, "dataset_root": recorded})
+    with pytest.raises(TableError, match="leaves its root"):
+        Workspace(copy, read_only=True).image("x.png")
+
+
+@pytest.mark.parametrize("name", [".probe", ".lock", "journal/images.jsonl"])
+def test_nothing_is_written_through_a_link_that_a_workspace_brings(copy, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"private")
+    place = copy / ("tables" if name == ".probe" else "") / name
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(victim)
+    try:
+        workspace = Workspace(copy)
+        workspace.lock()
+        Journal(workspace.journals / "images.jsonl", dict).close()
+        workspace.close()
+    except FfhqrefError as error:
+        assert "link" in str(error)  # noqa: PT017 - either outcome will do
+    assert victim.read_bytes() == b"private"
+
+
+def test_a_folder_that_the_user_linked_to_another_disk_is_used_when_he_says_so(copy, tmp_path, monkeypatch):
+    disk = tmp_path / "disk"
+    (copy / "outputs").rename(disk)
+    (copy / "outputs").symlink_to(disk)
+    with pytest.raises(TableError, match="set FFHQREF_LINKED=outputs"):
+        Workspace(copy)
+    monkeypatch.setenv("FFHQREF_LINKED", "outputs")
+    workspace = Workspace(copy)
+    output = workspace.read("restorations")["output_path"].dropna().iloc[0]
+    assert workspace.file(output).read_bytes()
+    (tmp_path / "private").mkdir()
+    for place in (disk / "inner", copy / "lq" / "inner"):  # links inside it, and of other folders
+        place.symlink_to(tmp_path / "private")
+    for path in ("outputs/inner/x.png", "lq/inner/x.png"):
+        with pytest.raises(TableError, match="through a link"):
+            workspace.file(path)
+    monkeypatch.setenv("FFHQREF_LINKED", "lq")
+    with pytest.raises(TableError, match="through a link"):
+        workspace.file(output)

@@ -1,6 +1,7 @@
 """A workspace remembers its config: later commands take what the command line does not name from there."""
 
 import gc
+import re
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ from ffhqref.cli.main import main
 from ffhqref.config import source
 from ffhqref.config.memory import recall, remember
 from ffhqref.config.overrides import named_keys
-from ffhqref.core.errors import TableError
+from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.store import tables
+from ffhqref.store.mine import is_signed, sign
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +186,70 @@ def test_score_takes_the_metrics_and_refuses_methods_that_are_not_there(built, c
     status, said = command("score", root, "restorer=[lq]")
     assert status == 0
     assert "not named, so not in the table: bicubic" in said
+
+
+REACHING = [
+    (["+restorer.mine={name: command, recipe: r.yaml}"], "restore", "restorer.mine.recipe"),
+    (["+restorer.mine={_target_: os.path.join}"], "run", "restorer.mine._target_"),
+    (["+restorer.both={name: chain, parts: [{name: command, recipe: r.yaml}]}"], "restore", "restorer.both"),
+    (["embedder=onnx", "embedder.path=net.onnx", "embedder.max_distance=0.5"], "build", "embedder.path"),
+    (["dataset=folder", "dataset.path=album", "dataset.test=3"], "build", "dataset.path"),
+    (["dataset=folder", "dataset.path=album", "dataset.licence=${oc.env:HOME}"], "build", "dataset."),
+    (["+metric.x={name: 'pyiqa:clipiqa', allow_remote_code: true}"], "score", "metric.x.allow_remote_code"),
+    (["release=/somewhere"], "build", "release"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "command", "key"), REACHING, ids=[key for _, _, key in REACHING])
+def test_what_a_stranger_recorded_runs_no_program_and_reaches_no_file(tmp_path, monkeypatch, arguments, command, key):
+    root = tmp_path / "w"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "stranger"))
+    kept(root, *arguments, command="run")
+    recorded = table_sections(root)
+    assert composed(root, [], command)[1] is not None  # the stranger himself goes on as before
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))
+    with pytest.raises(ConfigError, match=rf"recorded {re.escape(key)}.*name it yourself"):
+        composed(root, [], command)
+    others = "restore" if command == "build" else "degrade"
+    config, _ = composed(root, [], others)  # what the command does not need is left alone
+    section = key.partition(".")[0]
+    assert "recipe" not in str(config[section])
+    assert config[section] == source.compose([f"root={root}"])[section]
+    remember(config, others)  # and is not signed on the way
+    assert table_sections(root).get(section) != recorded[section]
+
+
+def table_sections(root):
+    frame = tables.read_table(root, "config")
+    return dict(zip(frame["section"], frame["value"], strict=True))
+
+
+def test_plain_values_of_a_stranger_are_taken_as_before(tmp_path, monkeypatch):
+    root = tmp_path / "w"
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "stranger"))
+    kept(
+        root,
+        "embedder.max_distance=0.3",
+        "seed=7",
+        "metric=[psnr,ids]",
+        "restorer=[lq,bicubic]",
+        "age_sets.cross_min=6",
+    )
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "me"))
+    config, _ = composed(root, [])
+    assert (config.seed, config.embedder.max_distance, set(config.restorer) - {"_default_"}) == (
+        7,
+        0.3,
+        {"lq", "bicubic"},
+    )
+
+
+def test_a_key_that_cannot_be_made_signs_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert sign("a") == ""
+    assert not is_signed("", "a")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert is_signed(sign("a", "b"), "a", "b")
+    assert not is_signed(sign("a", "b"), "a", "c")
+    assert ((tmp_path / "state" / "ffhqref" / "key").stat().st_mode & 0o777) == 0o600

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ffhqref.core.files import new_folder
 from ffhqref.training.ema import RunningAverage
 from ffhqref.zoo.faceme.mix import Mix, save_mix
 from ffhqref.zoo.faceme.model import guided
@@ -315,17 +315,14 @@ class FaceMeTask:
         With averages, those are in ``controlnet_ema/`` and ``mix_ema/`` beside them. The folder appears whole.
         """
         made = folder / f"checkpoint-{self.steps_done}"
-        temporary = folder / f".{made.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self._write(temporary, "")
-        if self.ema is not None:
-            kept = self._swapped()
-            try:
-                self._write(temporary, "_ema")
-            finally:
-                self._take(kept)
-        shutil.rmtree(made, ignore_errors=True)
-        temporary.rename(made)
+        with new_folder(made) as temporary:
+            self._write(temporary, "")
+            if self.ema is not None:
+                kept = self._swapped()
+                try:
+                    self._write(temporary, "_ema")
+                finally:
+                    self._take(kept)
         return sorted(path for path in made.iterdir() if path.is_dir())
 
     def _write(self, folder: Path, suffix: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ffhqref.core.errors import ConfigError
+from ffhqref.core.files import write_atomic
 from ffhqref.training.ema import RunningAverage
 from ffhqref.training.files import State, save_whole
 from ffhqref.training.refldm.losses import Embed, identity_loss
@@ -204,5 +205,5 @@ class DiffusionTask:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint, config = folder / "refldm.ckpt", folder / "config.yaml"
         save_whole(checkpoint, {name: value.detach().cpu().contiguous() for name, value in state.items()})
-        config.write_text(yaml.safe_dump(self.config.to_tree(), sort_keys=False), encoding="utf-8")
+        write_atomic(config, yaml.safe_dump(self.config.to_tree(), sort_keys=False).encode(), lasting=True)
         return [checkpoint, config]
