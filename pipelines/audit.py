@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, embeddings_of, open_context
+from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
 from ffhqref.core.images import read_rgb, save_png
 from ffhqref.faces.stage import EmbedStage
@@ -36,7 +37,7 @@ def audit(context: Context) -> int:
     second = _second(context, first) if options.second.name else None
     found = audit_identities(first, identities, max_distance=threshold, second=second, second_max_distance=limit)
     path = workspace.root / "audit.csv"
-    write_atomic(path, found.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(path, csv_text(found).encode())
     of_truth = read_metadata(workspace.root, "identities")["config"].get("identity") == "truth"
     what = "of which the network sees two sides (disagreements, not merges)" if of_truth else "suspicious merges"
     say(f"audit: {len(found)} identities, {int(found['suspicious'].sum())} {what}: {path}")
@@ -55,7 +56,7 @@ def audit(context: Context) -> int:
         say(line)
     if second is not None and limit is not None:
         table = calibration(first, second, limit, threshold)
-        write_atomic(workspace.root / "calibration.csv", table.to_csv(index=False, lineterminator="\n").encode())
+        write_atomic(workspace.root / "calibration.csv", csv_text(table).encode())
         if table["f1"].notna().any():
             best = table.iloc[int(table["f1"].fillna(-1.0).to_numpy().argmax())]
             say(

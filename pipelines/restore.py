@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.cli.main import launch
 from ffhqref.config.context import Context, open_context
 from ffhqref.config.selection import chosen_cases
+from ffhqref.core.escape import plain
 from ffhqref.restorers.cache_key import code_of
 from ffhqref.restorers.check import check_restorer
 from ffhqref.restorers.table import (
@@ -46,7 +47,7 @@ def dry_run(stages: list[RestoreStage]) -> int:
         found = check_restorer(stage.restorer)
         status |= int(bool(found))
         for problem in found or ["ok"]:
-            sys.stdout.write(f"{stage.method}: {problem}\n")
+            sys.stdout.write(f"{plain(f'{stage.method}: {problem}')}\n")
     return status
 
 

@@ -10,6 +10,7 @@ from ffhqref.cli.main import launch
 from ffhqref.config.parts import check_parts
 from ffhqref.config.run import read_config
 from ffhqref.core.errors import ConfigError, TableError
+from ffhqref.core.escape import csv_text, plain, terminal
 from ffhqref.core.files import write_atomic
 from ffhqref.core.progress import show
 from ffhqref.reference_sets.release import read_release, release_tables
@@ -38,7 +39,7 @@ def execute(config: Any) -> int:
     known = Evidence()
     if workspace is not None:
         damaged = workspace.damaged_tables()
-        sys.stderr.writelines(f"{line}\n" for line in damaged.values())
+        sys.stderr.writelines(f"{plain(line)}\n" for line in damaged.values())
         if damaged:
             raise TableError(f"{len(damaged)} tables cannot be used: {', '.join(damaged)}; nothing was checked")
     if workspace is not None and workspace.has("images"):
@@ -55,7 +56,7 @@ def execute(config: Any) -> int:
         release, known = identified(release, sources)
         identities, references = release_tables(release)
         for line in release.remarks():
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(f"{plain(line)}\n")
     else:
         assert workspace is not None
         identities, references = workspace.read("identities"), workspace.read("references")
@@ -72,8 +73,8 @@ def _print(found: pd.DataFrame, references: pd.DataFrame, known: Evidence, optio
     if len(found):
         show(findings_table(found, options.first), 160)
     if options.csv:
-        write_atomic(options.csv.expanduser(), found.to_csv(index=False, lineterminator="\n").encode())
-    sys.stdout.write(describe_findings(found, references, known))
+        write_atomic(options.csv.expanduser(), csv_text(found).encode())
+    sys.stdout.write(terminal(describe_findings(found, references, known)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ffhqref.core.errors import DatasetError
 from ffhqref.core.files import read_regular
+from ffhqref.store.sealed import check_size
 from ffhqref.store.workspace import inside
 
 if TYPE_CHECKING:
@@ -216,13 +217,16 @@ def _arrow(cases: list[PackedCase]) -> pa.Table:
 
 
 def _read_parquet(folder: Path) -> Iterator[PackedCase]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     def picture(value: Mapping[str, Any]) -> Picture:
         return Picture(PurePosixPath(value["path"]).suffix, value["bytes"])
 
     for path in sorted(folder.glob("*.parquet")):
-        for part in pq.ParquetFile(path).iter_batches(100):
+        data = read_regular(path)
+        check_size(data)
+        for part in pq.ParquetFile(pa.BufferReader(data)).iter_batches(100):
             for row in part.to_pylist():
                 lq, gt, references = row.pop("lq"), row.pop("gt"), row.pop("references")
                 yield PackedCase(

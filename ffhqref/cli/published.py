@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from ffhqref.core.errors import ConfigError, did_you_mean
+from ffhqref.core.escape import csv_text
 from ffhqref.core.progress import show
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.set is None:
         frame = published_sets()
         if options.csv:
-            sys.stdout.write(frame.to_csv(index=False, lineterminator="\n"))
+            sys.stdout.write(csv_text(frame))
         else:
             _show("Sets that papers print numbers for: ffhqref published SET", frame)
         return 0
     rows = _of_set(published_numbers(), options.set, options.level)
     if options.csv:
-        sys.stdout.write(rows.to_csv(index=False, lineterminator="\n"))
+        sys.stdout.write(csv_text(rows))
         return 0
     for (dataset, level), part in rows.groupby(["dataset", "degradation"], dropna=False):
         wide = part.pivot_table(

@@ -92,7 +92,7 @@ def _list(folder: Path | None) -> int:
     for item in inventory(folder):
         where = str(item["path"] or ("no: fetch" if item["fetchable"] else "no: by hand"))
         size = f"{item['size'] / 1e6:,.1f}" if item["size"] else "unknown"
-        verified = item["verified"] or "–"
+        verified = item["verified"] or f"– ({item['known']})"
         cells = (item["name"], item["filename"], size, item["licence"], item["used_by"], verified, where)
         table.add_row(*map(Text, cells))
     show(table, 200)

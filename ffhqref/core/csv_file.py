@@ -82,7 +82,7 @@ def read_data(path: str | Path) -> bytes:
         DatasetError: it is missing, no regular file, damaged, or of more than `MAX_BYTES`.
     """
     try:
-        data = read_regular(path)
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror or error})") from None
     if str(path).endswith(".gz"):

@@ -19,6 +19,9 @@ _LINKLESS = getattr(os, "O_NOFOLLOW", 0)
 _WAITLESS = getattr(os, "O_NONBLOCK", 0)
 """Opening a named pipe would wait for somebody to write into it."""
 
+MOST = 8 << 30
+"""Bytes of a file that is read at once, unless its reader says less."""
+
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a file to read its bytes.
@@ -36,10 +39,21 @@ def open_regular(path: str | Path) -> BinaryIO:
     return stream
 
 
-def read_regular(path: str | Path) -> bytes:
-    """Return the bytes of a file; see `open_regular`."""
+def read_regular(path: str | Path, most: int = MOST) -> bytes:
+    """Return the bytes of a file; see `open_regular`.
+
+    Args:
+        path: the file.
+        most: bytes that it may have: a sparse file of a few bytes on the disk can be larger than any memory.
+
+    Raises:
+        OSError: see `open_regular`, or it is larger.
+    """
     with open_regular(path) as stream:
-        return stream.read()
+        data = stream.read() if os.fstat(stream.fileno()).st_size <= most else None
+    if data is None or len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most / 2**30:g} GiB", str(path))
+    return data
 
 
 def _check_regular(mode: int, path: str | Path) -> None:

@@ -36,6 +36,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "GIF", "JPEG2000
 """What is looked for in a file, whatever its name: Pillow knows more, some of which start other programs."""
 
 
+MOST = 1 << 30
+"""Bytes of an image's file."""
+
+
 def read_rgb(
     path: str | Path, size: int | None = None, min_side: int = 1, *, sha256: str | None = None
 ) -> NDArray[np.uint8]:
@@ -63,7 +67,7 @@ def read_bytes(path: str | Path) -> bytes:
         ImageError: it is missing or may not be read.
     """
     try:
-        return read_regular(path)
+        return read_regular(path, MOST)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except OSError as error:

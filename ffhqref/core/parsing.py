@@ -56,13 +56,13 @@ def read_json(path: str | Path, error: type[FfhqrefError], remedy: str = "") -> 
         FfhqrefError: of the class ``error``; it is missing, no regular file, no UTF-8, no JSON, or nested too deeply.
     """
     with parsing(path, error, remedy):
-        return json.loads(read_regular(path).decode("utf-8-sig"))
+        return json.loads(read_regular(path, MAX_JSON).decode("utf-8-sig"))
 
 
 def read_yaml(path: str | Path, error: type[FfhqrefError], remedy: str = "", *, as_written: bool = False) -> Any:
     """Return the value of a YAML file in UTF-8; see `read_json`. Nothing in it is run; see `load_yaml`."""
     with parsing(path, error, remedy):
-        return load_yaml(read_regular(path).decode("utf-8-sig"), as_written=as_written)
+        return load_yaml(read_regular(path, MAX_YAML).decode("utf-8-sig"), as_written=as_written)
 
 
 def load_yaml(text: str, *, as_written: bool = False) -> Any:
@@ -147,5 +147,5 @@ _SCALARS = (
 """Kind of a plain scalar, what it looks like, and the letters that it begins with."""
 
 
-MAX_YAML, MAX_DEPTH, MAX_VALUES = 1 << 18, 100, 50_000
+MAX_JSON, MAX_YAML, MAX_DEPTH, MAX_VALUES = 1 << 30, 1 << 18, 100, 50_000
 _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}

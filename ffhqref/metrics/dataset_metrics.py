@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -276,6 +277,10 @@ def moments(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArra
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
 
 
+MOST = 1 << 30
+"""Bytes of stored statistics; those of 2048 features have .03 of it."""
+
+
 def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Moments:
     """Return (mean, covariance) from an ``.npz`` of clean-fid's form: a registry name or a path.
 
@@ -287,7 +292,11 @@ def stored_statistics(name: str, *, runtime: MetricRuntime | None = None) -> Mom
     file = obtain(name if named else "ffhq-fid-statistics", path=None if named else name,
                            folder=runtime.weights_dir, download=runtime.download)  # fmt: skip
     with parsing(file.path, WeightsError, "expected FID statistics, mu [D] and sigma [D, D]"):
-        with np.load(io.BytesIO(read_bytes(file)), allow_pickle=False) as stored:
+        data = read_bytes(file)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:  # a small one can hold more than there is memory
+            if sum(item.file_size for item in archive.infolist()) > MOST:
+                raise ValueError(f"more than {MOST / 2**30:g} GiB")
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             mean, covariance = np.asarray(stored["mu"], np.float64), np.asarray(stored["sigma"], np.float64)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"mu {mean.shape} and sigma {covariance.shape}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffhqref.core.escape import csv_text
 from ffhqref.core.files import write_atomic
 from ffhqref.core.images import save_png
 from ffhqref.reference_sets.agreement import agreement
@@ -227,7 +228,7 @@ def advise(
             if valley is None
             else f"the distances of all pairs have a valley at embedder.max_distance={valley:.3g}"
         )
-    write_atomic(file, table.to_csv(index=False, lineterminator="\n").encode())
+    write_atomic(file, csv_text(table).encode())
     present = config.max_distance
     alone = find_near_misses(embeddings, identities, proposed if proposed > present else BEYOND * present)
     told = f"{alone.images} images without a partner, {alone.beyond} of them just beyond {present:g}"

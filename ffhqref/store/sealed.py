@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,3 +47,45 @@ def _hash_without(data: bytes, start: int) -> bytes:
     digest.update(_BLANK)
     digest.update(view[start + 64 :])
     return digest.hexdigest().encode()
+
+
+MOST = 4 << 30
+"""Bytes of a table in memory."""
+
+
+def check_size(data: bytes) -> None:
+    """Refuse a Parquet file that stands for more than fits into memory: a text that its rows share is in it once.
+
+    Raises:
+        ValueError: it does.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    facts = pq.read_metadata(pa.BufferReader(data))
+    groups = map(facts.row_group, range(facts.num_row_groups))
+    parts = [group.column(column) for group in groups for column in range(facts.num_columns)]
+    texts = [part for part in parts if part.physical_type == "BYTE_ARRAY"]
+    size = sum(16 * part.num_values + part.total_uncompressed_size for part in parts)
+    if size <= MOST and size + sum(part.num_values * part.total_uncompressed_size for part in texts) > MOST:
+        names = sorted({part.path_in_schema for part in texts})
+        columns = sorted({name.partition(".")[0] for name in names})
+        table = pq.read_table(pa.BufferReader(data), columns=columns, read_dictionary=names)
+        size += sum(_written_out(chunk) for column in table.columns for chunk in column.chunks)
+    if size > MOST:
+        raise ValueError(f"it stands for more than {MOST / 2**30:g} GiB")
+
+
+def _written_out(values: Any) -> int:
+    """Return the bytes of texts whose dictionary is written out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        values = values.flatten()
+    if pa.types.is_struct(values.type):
+        return sum(map(_written_out, values.flatten()))
+    if not pa.types.is_dictionary(values.type):
+        return 0
+    lengths = pc.take(pc.binary_length(values.dictionary).cast(pa.int64()), values.indices)
+    return int(pc.sum(lengths).as_py() or 0)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from ffhqref import __version__
 from ffhqref.core.errors import TableError, did_you_mean, one_line
-from ffhqref.core.files import write_atomic
+from ffhqref.core.files import read_regular, write_atomic
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.store.schemas import SPECS, VOLATILE, schema
-from ffhqref.store.sealed import is_sealed, sealed
+from ffhqref.store.sealed import check_size, is_sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,13 +189,14 @@ def _read(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
         raise _absent(path, name)
     remedy = f"run `ffhqref {SPECS[name].made_by}` again"
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise TableError(f"table '{name}' cannot be read ({error.strerror or error}): {path}") from None
     whole = is_sealed(data)
     if whole is False:
         raise DamagedTableError(f"table '{name}' was damaged or changed since it was written: {path}; {remedy}")
     try:
+        check_size(data)
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes the reader raise
         raise DamagedTableError(f"table '{name}' cannot be read ({one_line(error)}): {path}; {remedy}") from None

@@ -101,6 +101,10 @@ class Workspace:
         stream.flush()
         self._lock = stream
         sweep(self.root)
+        for folder, folders, _ in os.walk(self.root):  # all that will be written lies in one of them
+            for name in folders:
+                if Path(folder, name).is_symlink():
+                    owned(self.root, os.path.relpath(Path(folder, name), self.root))
 
     def close(self) -> None:
         """Give the lock back."""

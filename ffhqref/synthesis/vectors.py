@@ -26,6 +26,7 @@ from ffhqref.datasets.user_table import NAME_COLUMNS, name_column
 from ffhqref.engine.base import Stage
 from ffhqref.faces.base import unchanged
 from ffhqref.faces.crops import FFHQ_POINTS
+from ffhqref.store.sealed import check_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +145,9 @@ def _parquet(path: Path) -> tuple[list[str], Any]:
     import pyarrow.parquet as pq
 
     with parsing(path, DatasetError, "expected a Parquet table"):
-        table = pq.read_table(pa.BufferReader(read_regular(path)), page_checksum_verification=True)
+        data = read_regular(path)
+        check_size(data)
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         return table.column_names, table.to_pylist()
 
 

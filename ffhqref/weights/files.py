@@ -343,6 +343,7 @@ def inventory(folder: str | Path | None = None) -> list[dict[str, Any]]:
             "filename": item.filename,
             "path": places[item.name],
             "verified": _verified(item, places[item.name], folder),
+            "known": _known(item),
             "size": item.size,
             "sha256": item.sha256,
             "fetchable": bool(item.sources),
@@ -367,6 +368,13 @@ def _verified(item: WeightFile, path: Path | None, folder: str | Path | None) ->
         return "first use"
     if not digest.startswith(item.sha256):
         return "NOT the published file"
+    return _known(item)
+
+
+def _known(item: WeightFile) -> str:
+    """Return how far a file can be known to be the right one."""
+    if item.sha256 is None:
+        return "no hash"
     return "full hash" if len(item.sha256) == 64 else "short hash"
 
 

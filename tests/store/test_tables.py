@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ffhqref.core.errors import TableError
 from ffhqref.store import tables
-from ffhqref.store.sealed import sealed
+from ffhqref.store.sealed import check_size, sealed
 
 
 def scores(**changes: object) -> pd.DataFrame:
@@ -216,3 +216,29 @@ def test_metadata_of_another_form_is_refused_in_one_line(tmp_path, facts):
     resealed(path, pq.read_table(path).replace_schema_metadata({b"ffhqref": facts}))
     with pytest.raises(TableError):
         tables.read_metadata(tmp_path, "scores")
+
+
+def test_a_small_table_that_stands_for_more_than_there_is_memory_is_refused(tmp_path):
+    rows = 20_000
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 1_000_000]))
+    facts = {b"ffhqref": json.dumps({"table": "truth", "version": 1, "content": "", "inputs": {}}).encode()}
+    table = pa.table({"image_id": pa.array([f"{n:05d}" for n in range(rows)]), "identity": texts})
+    path = tables.table_path(tmp_path, "truth")
+    path.parent.mkdir()
+    path.write_bytes(sealed(table.replace_schema_metadata(facts)))
+    assert path.stat().st_size < 10**6
+    with pytest.raises(TableError, match="more than 4 GiB"):
+        tables.read_table(tmp_path, "truth")
+
+
+def test_texts_that_rows_share_are_read_where_they_fit(monkeypatch):
+    monkeypatch.setattr("ffhqref.store.sealed.MOST", 100_000)
+    shared = pa.table({"a": ["x" * 100] * 500, "b": [["y" * 10] * 3] * 500})
+    check_size(sealed(shared))
+    for wide in (
+        [["y" * 100] * 3] * 500,
+        [{"bytes": b"y" * 300, "path": "p"}] * 500,
+        [[{"bytes": b"y" * 100}] * 3] * 500,
+    ):
+        with pytest.raises(ValueError, match="stands for more"):
+            check_size(sealed(pa.table({"b": wide})))

@@ -435,6 +435,7 @@ def test_the_list_says_how_far_a_file_is_verified(known, tmp_path, monkeypatch, 
     wanted = item(known, filename="thing.pth", sha256=sha256_bytes(known.body)[:digits] or None)
     monkeypatch.setattr(files, "registry", lambda: {"thing": wanted})
     assert verified(tmp_path / "w") is None
+    assert files.inventory(tmp_path / "w")[0]["known"] == (word if digits else "no hash")
     fetch.fetched("thing", folder=tmp_path / "w")
     assert verified(tmp_path / "w") == word
     (tmp_path / "w" / "thing.pth").write_bytes(known.body)  # touched since
