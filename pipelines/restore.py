@@ -46,8 +46,7 @@ def dry_run(stages: list[RestoreStage]) -> int:
     for stage in stages:
         found = check_restorer(stage.restorer)
         status |= int(bool(found))
-        for problem in found or ["ok"]:
-            sys.stdout.write(f"{plain(f'{stage.method}: {problem}')}\n")
+        sys.stdout.writelines(f"{plain(f'{stage.method}: {problem}')}\n" for problem in found or ["ok"])
     return status
 
 

@@ -37,11 +37,9 @@ def execute(config: Any) -> int:
     root = Path(settings.root).expanduser()
     workspace = Workspace(root, read_only=True) if (root / "tables").is_dir() or not settings.release else None
     known = Evidence()
-    if workspace is not None:
-        damaged = workspace.damaged_tables()
+    if workspace is not None and (damaged := workspace.damaged_tables()):
         sys.stderr.writelines(f"{plain(line)}\n" for line in damaged.values())
-        if damaged:
-            raise TableError(f"{len(damaged)} tables cannot be used: {', '.join(damaged)}; nothing was checked")
+        raise TableError(f"{len(damaged)} tables cannot be used: {', '.join(damaged)}; nothing was checked")
     if workspace is not None and workspace.has("images"):
         images = workspace.read("images")
         known = Evidence.of_workspace(workspace, images)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 VOLATILE = ("seconds", "peak_memory_bytes", "seconds_per_image", "device", "scored", "versions")
 """Columns that differ between two runs of the same work."""
 
-VOLATILE_FACTS = ("content", "created", "git_commit", "packages", "platform", "device")
+VOLATILE_FACTS = ("content", "created", "git_commit", "packages", "platform", "device", "mine")
 """Metadata of a table that differs between two runs or machines."""
 
 EXACT_OUTPUTS = ("lq", "bicubic", "reference")
