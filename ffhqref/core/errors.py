@@ -18,8 +18,8 @@ class FfhqrefError(Exception):
     """Base of every error that has a one-line explanation for the user."""
 
     def __str__(self) -> str:
-        """Return the explanation, cut where a damaged file brought a name of many kilobytes into it."""
-        text = super().__str__()
+        """Return the explanation: one line, cut where a damaged file brought a name of many kilobytes into it."""
+        text = " ".join(super().__str__().splitlines())
         return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 

@@ -52,7 +52,7 @@ def read_regular(path: str | Path, most: int = MOST) -> bytes:
     with open_regular(path) as stream:
         data = stream.read() if os.fstat(stream.fileno()).st_size <= most else None
     if data is None or len(data) > most:
-        raise OSError(errno.EFBIG, f"larger than {most / 2**30:g} GiB", str(path))
+        raise OSError(errno.EFBIG, f"larger than {most / 2**20:g} MiB", str(path))
     return data
 
 

@@ -88,7 +88,7 @@ def merged(levels: int = 30) -> bytes:
         (b"a: &a {b: *a}", "aliases stand for more values"),
         (b"a: 1\nb: {c: 1, d: 2, c: 3}", "key 'c' occurs twice"),
         (b"x: " + b"1" * 5000, "cannot be read"),
-        (b"- " * 400_000, "more than a config has"),
+        (b"- " * 400_000, "larger than 0.25 MiB"),
     ],
 )
 def test_a_yaml_file_that_stands_for_more_than_a_config_is_one_line(tmp_path, data, words):
