@@ -106,7 +106,7 @@ def test_folders_that_killed_processes_left_are_swept_and_links_are_not_followed
 
 def test_a_sparse_file_that_is_larger_than_any_memory_is_one_line(tmp_path):
     with (tmp_path / "a.png").open("wb") as stream:
-        stream.truncate(1 << 45)
+        stream.truncate(1 << 40)
     with pytest.raises(ImageError, match="larger than 1024 MiB"):
         read_bytes(tmp_path / "a.png")
     with pytest.raises(OSError, match="larger than"):
