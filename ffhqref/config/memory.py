@@ -97,9 +97,13 @@ def own_parts(arguments: Sequence[str], default: str) -> dict[str, dict[str, Any
         default: root where they name none.
     """
     roots = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("root=")]
-    stored = _stored(roots[-1] if roots else default)
+    stored, mine = _stored(roots[-1] if roots else default)
     found = {group: _told(stored.get(group)) for group in GROUPS}
-    return {group: parts for group, parts in found.items() if isinstance(parts, dict)}
+    return {
+        group: {name: part for name, part in parts.items() if mine or not _reaching(part, None, [group, name], part)}
+        for group, parts in found.items()
+        if isinstance(parts, dict)
+    }
 
 
 def remember(config: DictConfig, command: str) -> None:

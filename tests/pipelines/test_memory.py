@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from ffhqref.cli.main import main
 from ffhqref.config import source
-from ffhqref.config.memory import recall, remember
+from ffhqref.config.memory import own_parts, recall, remember
 from ffhqref.config.overrides import named_keys
 from ffhqref.core.errors import ConfigError, TableError
 from ffhqref.store import tables
@@ -214,6 +214,7 @@ def test_what_a_stranger_recorded_runs_no_program_and_reaches_no_file(tmp_path, 
     config, _ = composed(root, [], others)  # what the command does not need is left alone
     section = key.partition(".")[0]
     assert "recipe" not in str(config[section])
+    assert not {"mine", "both", "x"} & {name for parts in own_parts([f"root={root}"], "").values() for name in parts}
     assert config[section] == source.compose([f"root={root}"])[section]
     remember(config, others)  # and is not signed on the way
     assert table_sections(root).get(section) != recorded[section]
