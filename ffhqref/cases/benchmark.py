@@ -148,6 +148,12 @@ class Benchmark(Options):
                 f"{key}.degradation=NAME to make them (one of the two)"
             )
 
+        if self.published_set is not None and self.degradation is not None:
+            raise ConfigError(
+                f"{key}.published_set={self.published_set}: needs the published low-quality images ({key}.lq_folder); "
+                "images made here are others, whose numbers do not stand beside printed ones"
+            )
+
     def _check_given_references(self, expected: bool) -> None:
         key = f"benchmark.{self.name}"
         if expected and not self.gives_references and self.split is None:

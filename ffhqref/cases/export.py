@@ -81,6 +81,8 @@ def _origin(workspace: Workspace, name: str, options: Mapping[str, Any]) -> dict
     if before is not None:  # it was an export itself
         return dict(before)
     level = options.get("degradation")
+    if isinstance(level, str) and level.endswith((".yaml", ".yml")):
+        level = Path(level).stem
     kept = {key: options.get(key) for key in ORIGIN_OPTIONS}
     return {
         "dataset": read_metadata(workspace.root, "images")["dataset"]["name"],

@@ -263,7 +263,8 @@ def _absolute(value: Any, steps: Sequence[str], options: Any) -> Any:
     if isinstance(value, str) and value:
         known = kind_at_key(steps, options if isinstance(options, dict) else {})
         path = Path(value).expanduser()
-        return str(path.absolute()) if Path in alternatives(known) and path.exists() else value
+        named = Path in alternatives(known) or value.endswith((".yaml", ".yml"))  # of a degradation, a recipe
+        return str(path.absolute()) if named and path.exists() else value
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from itertools import product
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, TableError
@@ -316,7 +317,11 @@ def _but_for_age(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _level(benchmark: str, degradation: str | Mapping[str, Any] | None) -> str:
-    """Return the name of a benchmark's degradation; one written as options has the benchmark's, unless it tells one."""
+    """Return the name of a benchmark's degradation; one written as options has the benchmark's, unless it tells one.
+
+    >>> _level("mine", "severe"), _level("mine", "/home/kim/mild.yaml"), _level("mine", {"sigma": [1, 2]})
+    ('severe', 'mild', 'mine')
+    """
     if isinstance(degradation, Mapping):
         return str(degradation.get("name") or benchmark)
-    return degradation or ""
+    return PurePath(degradation).stem if degradation and degradation.endswith((".yaml", ".yml")) else degradation or ""

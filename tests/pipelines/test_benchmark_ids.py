@@ -129,6 +129,13 @@ def test_every_release_with_published_numbers_has_a_preset_and_an_id():
         assert set(mine["lq_release"]) == {PUBLIC[name][0].partition("@")[0]}
 
 
+def test_images_made_here_are_no_published_set(tmp_path):
+    """Printed numbers stood beside those on images that only have the same level's name."""
+    with pytest.raises(ConfigError, match="images made here are others"):
+        preset("severe", tmp_path, published_set="FFHQ-Ref test")
+    assert preset("refldm_severe", tmp_path).published_set == "FFHQ-Ref test"
+
+
 def test_an_id_has_a_version(tmp_path):
     with pytest.raises(ConfigError, match=r"benchmark\.severe\.id"):
         preset("severe", tmp_path, id="Severe")

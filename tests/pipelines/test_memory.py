@@ -125,16 +125,20 @@ def test_a_damaged_config_is_refused_with_a_remedy_that_works(tmp_path):
 
 def test_paths_are_found_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("album", "lq", "sample"):
+    for name in ("album", "lq", "sample", "severe"):
         (tmp_path / name).mkdir()
+    (tmp_path / "mild.yaml").touch()
     kept(
         "w", "dataset=folder", "dataset.path=album", "+benchmark.mine={lq_folder: lq, references: null}",
-        "+restorer.mine={name: outputs, path: lq}",
+        "+benchmark.own={degradation: mild.yaml, split: test}", "+benchmark.preset={degradation: severe, split: test}",
+        "+restorer.mine={name: outputs, path: lq}", "+restorer.theirs={name: command, recipe: mild.yaml}",
     )  # fmt: skip
     config, _ = composed(tmp_path / "w", [])
     assert config.dataset.path == str(tmp_path / "album")
     assert config.benchmark.mine.lq_folder == config.restorer.mine.path == str(tmp_path / "lq")
     assert config.dataset.name == "folder"
+    assert config.benchmark.own.degradation == config.restorer.theirs.recipe == str(tmp_path / "mild.yaml")
+    assert config.benchmark.preset.degradation == "severe", "a name, whatever folder is called so"
 
 
 def test_a_folder_that_looks_like_a_number_stays_a_text():
