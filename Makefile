@@ -11,6 +11,7 @@
 #   TORCH_BACKEND=cpu        choose a torch build (cpu, cu128, auto, …); empty: the registry's default,
 #                            which is the CUDA build on Linux and MPS on a Mac
 #   ROOT=workspace           where `make demo` writes
+#   DOWNLOAD=1               let `make demo` fetch the weights that its metrics lack
 PYTHON ?= python3
 TORCH_BACKEND ?=
 ROOT ?= workspace
@@ -53,7 +54,8 @@ $(TOOLS): $(STAMP)
 	@touch $@
 
 demo: setup
-	$(BIN)/ffhqref run root=$(ROOT)
+	$(BIN)/ffhqref run root=$(ROOT)$(if $(DOWNLOAD), download=true)
+	@$(if $(DOWNLOAD),,echo "the weights of LPIPS and MUSIQ, sizes and licences above, come with: make demo DOWNLOAD=1")
 	@echo "next: $(BIN)/ffhqref --help, $(BIN)/ffhqref list; run again it does nothing: $(BIN)/ffhqref run root=$(ROOT)"
 
 test: setup $(TOOLS) lint

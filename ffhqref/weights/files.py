@@ -71,6 +71,12 @@ class WeightFile:
         """Return where the file comes from, for messages."""
         return self.sources[0] if self.sources else self.page or "its authors"
 
+    @property
+    def size_and_licence(self) -> str:
+        """Return what a download costs, for messages."""
+        size = f"{self.size / 1e6:,.0f} MB" if self.size else "size unknown"
+        return f"{size}, licence: {self.licence}"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -206,7 +212,7 @@ def require(
             f"weights '{item.name}' are not on this machine: put {item.filename} from {item.origin}{note} into "
             f"{search_folders(item, folder)[0]}"
             + "".join(f" or {place}" for place in search_folders(item, folder)[1:2])
-            + (f", or run: ffhqref weights fetch {item.name}" if item.sources else "")
+            + (f", or run: ffhqref weights fetch {item.name} ({item.size_and_licence})" if item.sources else "")
         )
     if path is not None:
         _check_whole(WeightFile(item.name, str(path)), found)
