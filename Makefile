@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml constraints.txt overrides.txt
 
 # What only tests and the site need; the hub's datasets is dropped above for pyiqa's sake, which does without.
 $(TOOLS): $(STAMP)
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TESTED) --editable ".[docs,hub]"
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TESTED) --editable ".[docs,hub,trackers]"
 	@touch $@
 
 demo: setup

@@ -10,7 +10,7 @@ from ffhqref.config.context import Context, open_context
 from ffhqref.config.selection import named
 from ffhqref.leaderboard.publish import publish
 from ffhqref.leaderboard.reading import Scored, scored_parts
-from ffhqref.leaderboard.render import print_leaderboard
+from ffhqref.leaderboard.render import means, print_leaderboard
 from ffhqref.metrics.dataset_metrics import DATASET_METRICS
 from ffhqref.store.workspace import Workspace
 
@@ -39,6 +39,8 @@ def report(context: Context, workspaces: list[Workspace], *, show: bool = True) 
     own, options = context.workspace, context.config.report
     shown = _shown(context, options, scored_parts(workspaces, context.limit))
     publish(own, workspaces, shown, options, context.seed, context.reporter)
+    if context.config.trackers:
+        context.trackers.log(means(own.read("leaderboard")))
     if show:
         print_leaderboard(own, options)
     return 0

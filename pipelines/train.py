@@ -51,9 +51,9 @@ def train(context: Context, plan: Plan) -> None:
     if context.config.train.threads:
         torch.set_num_threads(context.config.train.threads)
     if plan.refldm is not None:
-        train_refldm(*plan.refldm, context.device, context.reporter.say)
+        train_refldm(*plan.refldm, context.device, context.reporter.say, context.trackers.log)
     if plan.faceme is not None:
-        train_faceme(*plan.faceme, context.device, context.reporter.say)
+        train_faceme(*plan.faceme, context.device, context.reporter.say, context.trackers.log)
 
 
 def file_embedder(context: Context, command: str) -> FileEmbedder:

@@ -15,6 +15,7 @@ from ffhqref.config.run import RunConfig, read_config
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import options_of
 from ffhqref.core.progress import Reporter
+from ffhqref.core.trackers import Trackers
 from ffhqref.engine import ENGINES, Engine, RayEngine, Stage, rehearse_stage, run_stage
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store.workspace import Workspace
@@ -31,6 +32,7 @@ class Context:
     workspace: Workspace
     engine: Engine
     reporter: Reporter
+    trackers: Trackers
 
     @property
     def seed(self) -> int:
@@ -90,12 +92,18 @@ def open_context(config: Any, reporter: Reporter | None = None) -> Iterator[Cont
     engine = make_engine(settings)
     _device(settings.device, engine)
     workspace = Workspace(settings.root)
+    trackers = Trackers(settings.trackers, Path(settings.root) / "trackers", settings.given())
     if os.environ.get("RANK", "0") == "0":  # the processes of one training share the first one's lock
         workspace.lock()
-    with reporter or Reporter() as told, contextlib.closing(engine), contextlib.closing(workspace):
+    with (
+        reporter or Reporter() as told,
+        contextlib.closing(engine),
+        contextlib.closing(workspace),
+        contextlib.closing(trackers),
+    ):
         if isinstance(engine, RayEngine) and engine.address is not None:
             engine.connect()  # a wrong address, and nodes that will not do, end here
-        yield Context(settings, workspace, engine, told)
+        yield Context(settings, workspace, engine, told, trackers)
 
 
 def embedder_options(config: RunConfig) -> tuple[str, str, dict[str, Any]]:

@@ -20,11 +20,11 @@ BUILD = ("dataset", "embedder", "ages", "balance", "review", "exclusions", "rele
 DEGRADE = ("benchmark", "age_sets", "exclusions")
 RESTORE = ("restorer", "dry_run")
 SCORE = ("metric", "set_metric", "download")
-REPORT = ("report", "merge")
-EVALUATE = ("outputs", "name", "match", "gt", "lq", "references", "benchmark", *SCORE, "report")
+REPORT = ("report", "merge", "trackers")
+EVALUATE = ("outputs", "name", "match", "gt", "lq", "references", "benchmark", *SCORE, "report", "trackers")
 EXPORT = ("format", "to", "benchmark")
 SYNTHESIZE = ("synthesis", "contamination")
-TRAIN = ("model", "train", "contamination")
+TRAIN = ("model", "train", "contamination", "trackers")
 
 KEYS: dict[str, tuple[str, ...]] = {
     "run": (*BUILD, *DEGRADE, *RESTORE, *SCORE, *REPORT),

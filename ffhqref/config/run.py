@@ -144,6 +144,9 @@ class RunConfig(Options):
     """Restore, run: only try the restorers on synthetic cases, and say what is wrong with them."""
     retry_failed: bool = False
     """Do cases again that failed in an earlier run."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers that take the losses of trainings and the means of reports: tensorboard, wandb, mlflow, and
+    others that Accelerate knows. Files lie in the folder trackers of the workspace."""
     limit: int | None = Field(default=None, ge=1)
     """At most this many test targets, and targets to train FaceMe on of each source, for a quick look."""
     dataset: DatasetOptions = DatasetOptions()

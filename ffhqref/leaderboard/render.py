@@ -266,6 +266,13 @@ def print_leaderboard(workspace: Workspace, options: ReportOptions) -> None:
         sys.stdout.write(f"page: {report_folder(workspace, options) / 'report.html'}\n")
 
 
+def means(board: pd.DataFrame) -> dict[str, float]:
+    """Return the means of a leaderboard by ``benchmark/method/metric``."""
+    known = board.dropna(subset=["mean"])
+    names = known["benchmark"] + "/" + known["method"] + "/" + known["metric"]
+    return dict(zip(names, known["mean"].astype(float), strict=True))
+
+
 def report_folder(workspace: Workspace, options: ReportOptions) -> Path:
     """Return where the files of a report are written."""
     return Path(options.folder).expanduser().absolute() if options.folder else workspace.root / "report"

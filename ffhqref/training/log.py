@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from ffhqref.core.trackers import Track
     from ffhqref.training.loop import StepCallback
 
 
@@ -14,11 +15,16 @@ def silent(_: str) -> None:
     """Log nothing, as all processes of a training but the first do."""
 
 
-def log_losses(log: Callable[[str], None], name: str, steps: int) -> StepCallback:
+def untracked(_: Mapping[str, float], __: int | None = None) -> None:
+    """Track nothing."""
+
+
+def log_losses(log: Callable[[str], None], track: Track, name: str, steps: int) -> StepCallback:
     """Return a callback that logs the losses some twenty times in a run, averaged since the last time.
 
     Args:
         log: takes a line.
+        track: takes the losses of each step.
         name: of what is trained.
         steps: of the whole run.
     """
@@ -26,6 +32,7 @@ def log_losses(log: Callable[[str], None], name: str, steps: int) -> StepCallbac
     sums: dict[str, float] = {}
 
     def callback(step: int, losses: dict[str, float]) -> None:
+        track({f"{name}/{key}": value for key, value in losses.items()}, step)
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + value / every
         if step % every == 0:

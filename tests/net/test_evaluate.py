@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,14 @@ def rows(root, table, method):
     return frame[frame["method"] == method]
 
 
+def tracked_means(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: events.Scalars(name)[-1].value for name in events.Tags()["scalars"]}
+
+
 def test_the_jobs_own_outputs_give_the_jobs_rows(root, finished, capsys):
     before = {name: read_table(root, name) for name in ("restorations", "scores", "leaderboard")}
     assert evaluate(root, "refldm-tiny", "name=mine") == 0
@@ -56,7 +65,12 @@ def test_the_jobs_own_outputs_give_the_jobs_rows(root, finished, capsys):
         after = read_table(root, name)
         kept = after[after["method"] != "mine"].reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, before[name]), "every other method's rows stay"
-    assert main(["report", f"root={root}", "report.formats=[csv]"]) == 0, "later steps know the method"
+    trackers = ["trackers=[tensorboard]"] if find_spec("tensorboard") else []
+    assert main(["report", f"root={root}", "report.formats=[csv]", *trackers]) == 0, "later steps know the method"
+    if trackers:
+        tracked = tracked_means(root / "trackers" / "ffhqref")
+        for (benchmark, metric), mean in board[board["method"] == "mine"]["mean"].dropna().items():
+            assert tracked[f"{benchmark}/mine/{metric}"] == pytest.approx(mean, rel=1e-6)
 
 
 def test_each_fault_is_told_and_nothing_is_mispaired(root, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,12 @@ from ffhqref.core.images import save_png
 from ffhqref.core.options import read_options
 from ffhqref.reference_sets.training_images import TrainingImages
 from ffhqref.training.faceme.run import FaceMePlan, train_faceme
+from ffhqref.training.log import untracked
 from ffhqref.training.options import TrainOptions
 from ffhqref.training.refldm.run import RefLDMPlan, train_refldm
+
+if TYPE_CHECKING:
+    from ffhqref.core.trackers import Track
 
 from .faceme.faceme_training_world import SIDE, World, picture
 
@@ -60,9 +65,9 @@ def images_in(folder: Path) -> TrainingImages:
     return TrainingImages(pd.DataFrame(rows), {}, frozenset(), (), (), None)
 
 
-def trained(plan: RefLDMPlan, images: TrainingImages) -> list[str]:
+def trained(plan: RefLDMPlan, images: TrainingImages, track: Track = untracked) -> list[str]:
     lines: list[str] = []
-    train_refldm(plan, images, "cpu", lines.append)
+    train_refldm(plan, images, "cpu", lines.append, track)
     return lines
 
 
@@ -71,8 +76,18 @@ def refldm_once(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("refldm")
     for k, name in enumerate(("a0", "a1", "b0", "b1")):
         save_png(tmp_path / "images" / f"{name}.png", np.full((64, 64, 3), 40 * k, np.uint8))
-    lines = trained(refldm_plan(tmp_path / "train"), images_in(tmp_path / "images"))
+    tracked: dict[tuple[str, int | None], float] = {}
+    lines = trained(
+        refldm_plan(tmp_path / "train"),
+        images_in(tmp_path / "images"),
+        lambda values, step: tracked.update({(name, step): value for name, value in values.items()}),
+    )
     assert not any("done before" in line for line in lines)
+    for model in MODELS:  # trackers get the rows of the curve
+        for row in pd.read_csv(tmp_path / "train" / model / "curve.csv").to_dict("records"):
+            step, _ = row.pop("step"), row.pop("learning_rate")
+            for name, value in row.items():
+                assert tracked[f"{model}/{name}", step + 1] == pytest.approx(value, rel=1e-6)
     return tmp_path
 
 

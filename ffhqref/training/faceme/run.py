@@ -12,7 +12,7 @@ from ffhqref.core.hashing import content_key
 from ffhqref.training.faceme.lists import Sample, read_samples
 from ffhqref.training.faceme.settings import FaceMeSettings
 from ffhqref.training.finished import check_same_data, finished, outcome, recorded_weights
-from ffhqref.training.log import log_losses, silent
+from ffhqref.training.log import log_losses, silent, untracked
 from ffhqref.training.processes import is_first_process, process_count
 from ffhqref.training.settings import read_settings
 from ffhqref.weights.files import Weights, file_sha256, require
@@ -20,6 +20,7 @@ from ffhqref.weights.tensors import holding
 from ffhqref.zoo.faceme.config import FaceMeConfig
 
 if TYPE_CHECKING:
+    from ffhqref.core.trackers import Track
     from ffhqref.training.faceme.task import FaceMeTask
     from ffhqref.training.options import FaceMeOptions, TrainOptions
 
@@ -118,7 +119,13 @@ def _settings(train: TrainOptions, stage: int, seed: int) -> FaceMeSettings:
     return read_settings(FaceMeSettings, given, f"train.faceme.stage{stage}", stage=stage)
 
 
-def train_faceme(plan: FaceMePlan, samples: list[Sample], device: str, log: Callable[[str], None]) -> None:
+def train_faceme(
+    plan: FaceMePlan,
+    samples: list[Sample],
+    device: str,
+    log: Callable[[str], None],
+    track: Track = untracked,
+) -> None:
     """Train the stages of a plan; one that is done loads no network.
 
     Args:
@@ -126,6 +133,7 @@ def train_faceme(plan: FaceMePlan, samples: list[Sample], device: str, log: Call
         samples: to train on.
         device: where to work.
         log: takes a line.
+        track: takes the losses of each step.
 
     Raises:
         ConfigError: a folder belongs to another training.
@@ -143,7 +151,7 @@ def train_faceme(plan: FaceMePlan, samples: list[Sample], device: str, log: Call
         before = "done before, " if written is not None else ""
         if written is None:
             with holding([*base, *recorded_weights(plan.folder / "stage1"), *lora]):
-                written = _train_one(plan, stage, samples, device, log, key)
+                written = _train_one(plan, stage, samples, device, log, track, key)
         if written:  # by the first of several processes
             log(f"faceme stage {stage}: {before}{', '.join(str(path) for path in written)}")
 
@@ -176,7 +184,13 @@ def _key(plan: FaceMePlan, stage: int, data: str, lora: str | None) -> str:
 
 
 def _train_one(
-    plan: FaceMePlan, stage: int, samples: list[Sample], device: str, log: Callable[[str], None], key: str
+    plan: FaceMePlan,
+    stage: int,
+    samples: list[Sample],
+    device: str,
+    log: Callable[[str], None],
+    track: Track,
+    key: str,
 ) -> list[Path]:
     from ffhqref.training.faceme.data import FaceMeBatches
     from ffhqref.training.faceme.features import FeatureFiles
@@ -199,7 +213,7 @@ def _train_one(
         batches,
         plan.folder / f"stage{stage}",
         look=batches(0, 0, 1),
-        callback=log_losses(log, f"faceme stage {stage}", settings.run.steps),
+        callback=log_losses(log, track, f"faceme stage {stage}", settings.run.steps),
         export_every=options.checkpoint_every,
         key=key,
     )

@@ -13,7 +13,7 @@ from ffhqref.core.hashing import content_key
 from ffhqref.degradation import get_degradation
 from ffhqref.training.faces import TrainingItem, items_by_person
 from ffhqref.training.finished import check_same_data, checkpoint_sha256, finished, mark_finished
-from ffhqref.training.log import log_losses, silent
+from ffhqref.training.log import log_losses, silent, untracked
 from ffhqref.training.processes import is_first_process, process_count
 from ffhqref.training.refldm.settings import DiffusionSettings, VQGANSettings
 from ffhqref.training.settings import read_settings
@@ -21,6 +21,7 @@ from ffhqref.weights.files import Weights, require
 from ffhqref.zoo.refldm.config import RefLDMConfig
 
 if TYPE_CHECKING:
+    from ffhqref.core.trackers import Track
     from ffhqref.reference_sets.training_images import TrainingImages
     from ffhqref.training.loop import Task
     from ffhqref.training.options import TrainOptions
@@ -105,7 +106,13 @@ def _identity_weight(settings: VQGANSettings | DiffusionSettings) -> float:
     return settings.identity_weight if isinstance(settings, DiffusionSettings) else 0.0
 
 
-def train_refldm(plan: RefLDMPlan, images: TrainingImages, device: str, log: Callable[[str], None]) -> None:
+def train_refldm(
+    plan: RefLDMPlan,
+    images: TrainingImages,
+    device: str,
+    log: Callable[[str], None],
+    track: Track = untracked,
+) -> None:
     """Train the models of a plan; one that is done loads no network.
 
     Args:
@@ -113,6 +120,7 @@ def train_refldm(plan: RefLDMPlan, images: TrainingImages, device: str, log: Cal
         images: to train on.
         device: where to work.
         log: takes a line.
+        track: takes the losses of each step.
 
     Raises:
         ConfigError: a model starts from a checkpoint that is missing, or its folder belongs to another training.
@@ -128,7 +136,7 @@ def train_refldm(plan: RefLDMPlan, images: TrainingImages, device: str, log: Cal
             log(f"{name}: done before, {', '.join(str(path) for path in done)}")
             continue
         check_same_data(plan.folder / name, data)
-        written = _train_one(plan, name, items, device, log)
+        written = _train_one(plan, name, items, device, log, track)
         if written:  # by the first of several processes
             mark_finished(plan.folder / name, key, written)
             log(f"{name}: {', '.join(str(path) for path in written)}")
@@ -151,7 +159,7 @@ def _key(plan: RefLDMPlan, name: str, data: str) -> str:
 
 
 def _train_one(
-    plan: RefLDMPlan, name: str, items: Sequence[TrainingItem], device: str, log: Callable[[str], None]
+    plan: RefLDMPlan, name: str, items: Sequence[TrainingItem], device: str, log: Callable[[str], None], track: Track
 ) -> list[Path]:
     from ffhqref.training.faces import SmallImages, degradation
     from ffhqref.training.loop import train
@@ -172,7 +180,7 @@ def _train_one(
     task = _task(name, plan, device)
     batches = source(batch_size=settings.run.batch_size, seed=settings.run.seed)
     look = source(batch_size=4, seed=settings.run.seed + 1)(0, 0, 1)
-    callback = log_losses(log, name, settings.run.steps)
+    callback = log_losses(log, track, name, settings.run.steps)
     written = train(task, batches, folder, look=look, max_steps=plan.max_steps, callback=callback)
     if not task.runtime.is_main:
         return []
