@@ -35,7 +35,7 @@ def test_nothing_is_started_before_there_is_a_number(tmp_path):
 
 
 def test_mistakes_are_told_at_once(tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match="no 'tensorbord'. Did you mean 'tensorboard'"):
+    with pytest.raises(ConfigError, match=r"no 'tensorbord'\. Did you mean 'tensorboard'"):
         Trackers(["tensorbord"], tmp_path, {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "wandb" else object())
     with pytest.raises(DependencyError, match="pip install wandb"):
