@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from ffhqref.core.errors import DatasetError
-from ffhqref.core.files import read_regular
+from ffhqref.core.files import open_regular, read_regular
+from ffhqref.core.parsing import parsing
 from ffhqref.store.sealed import check_size
 from ffhqref.store.workspace import inside
 
@@ -102,11 +103,8 @@ def read_cases(folder: str | Path) -> Iterator[PackedCase]:
     """
     folder = Path(folder).expanduser()
     layout = layout_of(folder)
-    try:
+    with parsing(folder, DatasetError, "it is damaged: export it again"):
         yield from READERS[layout](folder)
-    except (OSError, KeyError, ValueError, TypeError, tarfile.TarError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatasetError(f"{folder}: damaged ({type(error).__name__}: {reason}); export it again") from None
 
 
 def layout_of(folder: Path) -> Layout:
@@ -267,15 +265,16 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _read_tars(folder: Path) -> Iterator[PackedCase]:
     for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
+        # plain: a compressed one could hold more than there is memory
+        with open_regular(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             files: dict[str, bytes] = {}
             for member in tar:
                 part = member.name.partition(".")[2]
                 if part == "json" and files:
                     yield _untarred(files)
                     files = {}
-                stream = tar.extractfile(member)
-                files[part] = stream.read() if stream else b""
+                content = tar.extractfile(member)
+                files[part] = content.read() if content else b""
             if files:
                 yield _untarred(files)
 

@@ -190,7 +190,7 @@ def parse_list(cell: str, where: str) -> tuple[str, ...]:
         raise DatasetError(f"{where}: ref_image must be a list of file names like ['00001.png'], got {shown!r}")
     try:
         return tuple(ast.literal_eval(item) for item in _ITEM.findall(cell))
-    except (ValueError, SyntaxError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever Python's parser raises
         raise DatasetError(f"{where}: ref_image holds a bad string ({error})") from None
 
 

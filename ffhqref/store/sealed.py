@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,22 +59,34 @@ def check_size(data: bytes) -> None:
 
     Raises:
         ValueError: it does.
+        Exception: it is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    facts = pq.read_metadata(pa.BufferReader(data))
-    groups = map(facts.row_group, range(facts.num_row_groups))
-    parts = [group.column(column) for group in groups for column in range(facts.num_columns)]
-    texts = [part for part in parts if part.physical_type == "BYTE_ARRAY"]
-    size = sum(16 * part.num_values + part.total_uncompressed_size for part in parts)
-    if size <= MOST and size + sum(part.num_values * part.total_uncompressed_size for part in texts) > MOST:
-        names = sorted({part.path_in_schema for part in texts})
-        columns = sorted({name.partition(".")[0] for name in names})
-        table = pq.read_table(pa.BufferReader(data), columns=columns, read_dictionary=names)
+    rows, schema = pq.read_metadata(pa.BufferReader(data)).num_rows, pq.read_schema(pa.BufferReader(data))
+    texts = {field.name: places for field in schema if (places := list(_texts(field.type, field.name)))}
+    size = 8 * rows * len(schema)
+    if size <= MOST and texts:
+        places = [place for part in texts.values() for place in part]
+        table = pq.read_table(pa.BufferReader(data), columns=list(texts), read_dictionary=places)
         size += sum(_written_out(chunk) for column in table.columns for chunk in column.chunks)
     if size > MOST:
         raise ValueError(f"it stands for more than {MOST / 2**30:g} GiB")
+
+
+def _texts(kind: Any, place: str) -> Iterator[str]:
+    """Yield where texts and bytes of a kind of column lie in a file."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
+        yield place
+    elif types.is_struct(kind):
+        for part in kind:
+            yield from _texts(part.type, f"{place}.{part.name}")
+    elif types.is_list(kind) or types.is_large_list(kind):
+        yield from _texts(kind.value_type, f"{place}.list.{kind.value_field.name}")
 
 
 def _written_out(values: Any) -> int:

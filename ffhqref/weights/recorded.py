@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ffhqref.core.files import open_regular, write_atomic
+from ffhqref.core.files import open_regular, read_regular, write_atomic
 from ffhqref.weights.locks import alone
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _entry(record: Path, path: Path) -> dict[str, Any] | None:
 
 def _read(record: Path) -> dict[str, Any]:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(read_regular(record))
+    except Exception:  # noqa: BLE001 - a damaged record is none
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,13 +16,14 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from ffhqref.cases.packed import Layout, PackedCase, Picture, read_cases, write_cases
 from ffhqref.core.csv_file import parse_csv, read_csv
 from ffhqref.core.errors import ConfigError, FfhqrefError
 from ffhqref.core.images import read_rgb
@@ -36,9 +37,13 @@ from ffhqref.reference_sets.formats import read_image_list, read_mapping
 from ffhqref.reference_sets.review import read_exclusions
 from ffhqref.restorers.command.recipe import Recipe
 from ffhqref.store import tables
+from ffhqref.synthesis.vectors import read_vectors
 from ffhqref.training.faceme.features import read_feature
 from ffhqref.training.faceme.lists import read_samples
 from ffhqref.training.finished import finished
+from ffhqref.weights.recorded import known_sha256
+from ffhqref.zoo.dmdnet.config import DMDNetConfig
+from ffhqref.zoo.shared.architecture import read_architecture
 
 SECONDS = 10
 """After which a reader hangs."""
@@ -165,6 +170,22 @@ def onnx_seed() -> bytes:
     return bytes(helper.make_model(helper.make_graph(nodes, "g", [inputs], [outputs], constants)).SerializeToString())
 
 
+def packed(folder: Path, layout: Layout) -> tuple[bytes, str]:
+    """Return the file of an export that tells what is in it, and its place below the folder of the benchmark."""
+    picture = Picture(".png", b"x" * 40)
+    made = PackedCase("c", "t", 1, 3.5, None, '{"sigma": 1}', picture, picture, (picture, picture))
+    write_cases(folder / layout, layout, "test", [made, made], 2)
+    names = {"parquet": "test-00000.parquet", "webdataset": "test-00000.tar", "imagefolder": "test/metadata.jsonl"}
+    return (folder / layout / names[layout]).read_bytes(), names[layout]
+
+
+def read_packed(path: Path) -> None:
+    if path.name == "metadata.jsonl":
+        (path.parent / "test").mkdir(exist_ok=True)
+        path.replace(path.parent / "test" / path.name)
+    list(read_cases(path.parent))
+
+
 def readers(folder: Path) -> dict[str, Reader]:
     ids = ["00001", "00002", "kim"]
     csv = b'image_id,age,note\n00001,30,"a, ""b"""\n00002,20-29,x\nkim,,y\n'
@@ -181,6 +202,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     moments = saved(lambda stream: np.savez(stream, mu=np.zeros(4), sigma=np.eye(4)))
     pickled, safe = weight_seeds()
     text = {"a": [1, {"b": None}]}
+    architecture, record = b"channels: 8\nsizes: [1, 2]\n", json.dumps({"/x": {"sha256": "0", "stamp": [1]}}).encode()
+    poses = b"image_id,p0,p1,e0\n00001,1,2.5,0\n00002,-1,0,3\n"
+    exports = {layout: packed(folder / "exports", layout) for layout in get_args(Layout)}
     return {
         "image": Reader(read_rgb, image_seeds(), "x.png"),
         "table": Reader(read_scores, (table_seed(folder),), "x.parquet"),
@@ -204,6 +228,10 @@ def readers(folder: Path) -> dict[str, Reader]:
         "weights": Reader(tensors_of, pickled, "x.pth"),
         "safetensors": Reader(tensors_of, safe, "x.safetensors"),
         "onnx": Reader(onnx_of, (onnx_seed(),), "x.onnx"),
+        "vectors": Reader(lambda path: read_vectors(path, ids, ["p*"], ["e*"]), (poses,), "x.csv"),
+        "architecture": Reader(lambda path: read_architecture(DMDNetConfig, path), (architecture,), "x.yaml"),
+        "record": Reader(lambda path: known_sha256(path, [path]), (record,), "x.json"),
+        **{layout: Reader(read_packed, (seed,), Path(name).name) for layout, (seed, name) in exports.items()},
     }  # fmt: skip
 
 
@@ -221,6 +249,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
 NAMES = (
     "image", "table", "journal", "csv", "csv.gz", "ages", "attributes", "mapping", "list", "test list", "exclusions",
     "json", "yaml", "recipe", "ffhq", "samples", "feature", "finished", "npz", "weights", "safetensors", "onnx",
+    "vectors", "architecture", "record", "parquet", "webdataset", "imagefolder",
 )  # fmt: skip
 
 
@@ -290,6 +319,8 @@ FOUND = {
     "npz": (b"PK\x03\x04", b"PK\x05\x06" + bytes(18)),
     "onnx": (b'\x08\x0e:\x27\n\x0e\n\x01x\n\x01m\x12\x01z"\x03Sub\x12\x01g*\x05\x08\x01\x10\x01B\x01m',),
     "finished": (b'{"key": "k", "written": [5], "files": {"a": {"sha256": "0"}}}', b"[[]]"),
+    "webdataset": (gzip.compress(bytes(10240)), b"x" * 512),
+    "imagefolder": (b"[1]\n", b'{"lq_file_name": 5}\n', b"[" * 100_000),
     "mapping": (b"gt_image,ref_image\n1.png,['1.png'" + b" " * 60_000 + b"\n",),
 }
 """Inputs that ended in a traceback or a hang once."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ffhqref.core.errors import WeightsError
+from ffhqref.core.errors import WeightsError, one_line
 from ffhqref.core.files import read_regular, write_atomic
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.parsing import parsing
@@ -159,10 +159,12 @@ def _digest_file(path: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with opened(path) as name, safe_open(name, framework="pt") as content:
             return dict(content.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from None
+    except WeightsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged files raise anything
+        raise WeightsError(f"{path} cannot be read as safetensors: {one_line(error)}") from None
