@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 EMBEDDERS: Registry[Callable[..., Embedder]] = Registry(
     "embedder",
     {
+        "adaface": "ffhqref.faces.recognisers:adaface_embedder",
         "dlib": "ffhqref.faces.embedders:DlibEmbedder",
+        "facenet": "ffhqref.faces.recognisers:FaceNetEmbedder",
         "insightface": "ffhqref.faces.embedders:insightface_embedder",
         "onnx": "ffhqref.faces.embedders:OnnxEmbedder",
     },
@@ -29,6 +31,7 @@ EMBEDDERS: Registry[Callable[..., Embedder]] = Registry(
 CROPS: Registry[Callable[[NDArray[np.uint8], Embedder], NDArray[np.uint8]]] = Registry(
     "crop",
     {
+        "facenet_box": "ffhqref.faces.crops:facenet_box",
         "ffhq_template": "ffhqref.faces.crops:ffhq_template",
         "refldm_center": "ffhqref.faces.crops:refldm_center",
     },

@@ -58,11 +58,11 @@ class DlibEmbedder:
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return float32 [B, 128], L2-normalised, from uint8 RGB [B, 150, 150, 3]."""
-        _check_faces(faces, self.face_size)
+        check_faces(faces, self.face_size)
         if not len(faces):
             return np.zeros((0, self.dim), np.float32)
         vectors = np.array([self._network.compute_face_descriptor(face, 0) for face in faces])
-        return _normalise(vectors)
+        return normalised(vectors)
 
 
 def _packaged_dlib_model() -> Path:
@@ -75,13 +75,15 @@ def _packaged_dlib_model() -> Path:
 
 
 class OnnxEmbedder:
-    """An ArcFace-like network in one ONNX file: input RGB [n, 3, S, S], (x / 255 - mean) / std, output [n, dim].
+    """An ArcFace-like network in one ONNX file: input [n, 3, S, S], (x / 255 - mean) / std, output [n, dim].
 
     Args:
         path: the file.
         mean: subtracted after division by 255; None: 0.5, or what the network's first nodes ask for, see
             `ffhqref.faces.onnx_input.input_rule`.
         std: divided by after that; None: likewise.
+        channels: ``rgb`` or ``bgr``: the order in which the network takes colours, which no file tells. ArcFace's take
+            RGB, AdaFace's BGR; the wrong one gives plausible vectors and wrong cosines.
         template: five-point layout of the crop it was trained on.
         batch_size: faces a call, when the file allows more than one.
         threads: threads of the session; 0: ``OMP_NUM_THREADS`` where that is set, else onnxruntime's choice.
@@ -106,7 +108,9 @@ class OnnxEmbedder:
         threads: int = 0,
         device: str = "auto",
         fall_back: bool = False,
+        channels: str = "rgb",
     ) -> None:
+        check_channels(channels)
         if not path:
             raise ConfigError("this embedder needs a file: embedder.path=/path/to/network.onnx")
         file = Path(path)
@@ -142,7 +146,7 @@ class OnnxEmbedder:
         self.face_size = int(shape[2])
         self.template = template
         rule = input_rule(file, mean, std, content)
-        self._input, self._mean, self._std = entry.name, rule.mean, rule.std
+        self._input, self._mean, self._std, self._flip = entry.name, rule.mean, rule.std, channels == "bgr"
         self._batch = 1 if shape[0] == 1 else batch_size
         self.weights_sha256 = {file.name: sha256_bytes(content)}
         probe = self._run(np.zeros((1, self.face_size, self.face_size, 3), np.uint8))
@@ -150,18 +154,29 @@ class OnnxEmbedder:
             raise WeightsError(f"embedder: {file} gives an output of shape {probe.shape}, expected [n, dim]")
         self.dim = int(probe.shape[1])
         digest = self.weights_sha256[file.name][:12]
-        self.signature = f"onnx:{digest}|x=({rule.mean:g},{rule.std:g})|{self.face_size}px {template}"
+        order = " bgr" if self._flip else ""
+        self.signature = f"onnx:{digest}|x=({rule.mean:g},{rule.std:g}){order}|{self.face_size}px {template}"
 
     def _run(self, faces: NDArray[Any]) -> NDArray[np.float32]:
-        values = (faces.astype(np.float32) / 255.0 - self._mean) / self._std
+        values = (faces[..., :: -1 if self._flip else 1].astype(np.float32) / 255.0 - self._mean) / self._std
         found = self._session.run(None, {self._input: np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)})
         return np.asarray(found[0], dtype=np.float32)
 
     def __call__(self, faces: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Return float32 [B, dim], L2-normalised, from RGB [B, S, S, 3]: uint8, or float32 in 0..255 unrounded."""
-        _check_faces(faces, self.face_size, (np.uint8, np.float32))
+        check_faces(faces, self.face_size, (np.uint8, np.float32))
         parts = [self._run(faces[start : start + self._batch]) for start in range(0, len(faces), self._batch)]
-        return _normalise(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
+        return normalised(np.concatenate(parts)) if parts else np.zeros((0, self.dim), np.float32)
+
+
+def check_channels(channels: str) -> None:
+    """Refuse an order of channels that is none.
+
+    Raises:
+        ConfigError: neither ``rgb`` nor ``bgr``.
+    """
+    if channels not in ("rgb", "bgr"):
+        raise ConfigError(f"embedder: channels={channels}: expected rgb or bgr")
 
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -248,11 +263,13 @@ def _is_recogniser(file: Path) -> bool:
     return len(outputs) == 1 and len(size) == 2 and isinstance(size[1], int) and size[1] >= 128 and shape[2] < 192
 
 
-def _check_faces(faces: NDArray[Any], size: int, kinds: tuple[type, ...] = (np.uint8,)) -> None:
+def check_faces(faces: NDArray[Any], size: int, kinds: tuple[type, ...] = (np.uint8,)) -> None:
+    """Refuse faces that are no [B, size, size, 3] of one of these kinds."""
     if faces.dtype not in kinds or faces.ndim != 4 or faces.shape[1:] != (size, size, 3):
         raise ValueError(f"expected uint8 faces [B, {size}, {size}, 3], got {faces.dtype} {faces.shape}")
 
 
-def _normalise(vectors: NDArray[Any]) -> NDArray[np.float32]:
+def normalised(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Return vectors of length 1, float32 [B, dim]."""
     vectors = np.asarray(vectors, dtype=np.float64)
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)
