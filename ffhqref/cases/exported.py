@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ffhqref.cases.lq import ImportRecord, ImportRow, ImportStage, import_record
 from ffhqref.cases.packed import METADATA, ORIGIN, ORIGIN_OPTIONS, layout_of, read_cases, write_cases
 from ffhqref.cases.reference_folder import GivenReferences
 from ffhqref.core.errors import DatasetError
+from ffhqref.core.files import new_folder, read_regular
 from ffhqref.core.hashing import content_key
 from ffhqref.core.parsing import parsing, read_json
 from ffhqref.datasets.stage import size_and_time
@@ -107,16 +107,36 @@ def _unpacked(name: str, folder: Path, root: Path) -> tuple[Path, list[dict[str,
         key = content_key([[path.name, *size_and_time(path).values()] for path in files])
         target = root / "unpacked" / f"{name}-{key[:16]}"
         if not target.is_dir():
-            made = target.with_name(f".{target.name}.ffhqref-tmp")
-            shutil.rmtree(made, ignore_errors=True)
-            write_cases(made, "imagefolder", "test", read_cases(folder), 0)
-            made.replace(target)
+            with new_folder(target) as made:
+                write_cases(made, "imagefolder", "test", read_cases(folder), 0)
         folder = target
     listed, *more = sorted(folder.glob(f"*/{METADATA}"))
     if more:
         raise DatasetError(f"{folder}: cases in {listed.parent.name} and in {more[0].parent.name}; expected one split")
-    # one end of line alone: an id may hold others
-    return listed.parent, [json.loads(line) for line in listed.read_text(encoding="utf-8").split("\n") if line]
+    with parsing(listed, DatasetError, "export it again"):
+        # one end of line alone: an id may hold others
+        rows = [json.loads(line) for line in read_regular(listed).decode().split("\n") if line]
+        for row in rows:
+            _check_row(row)
+    return listed.parent, rows
+
+
+def _check_row(row: dict[str, Any]) -> None:
+    """Refuse a row of other kinds, and an id that would be a file elsewhere.
+
+    Raises:
+        ValueError: it is no row of an export.
+    """
+    name = Path(row["case_id"])
+    texts = [row["case_id"], row["target_id"], row["lq_file_name"], *row["references_file_names"]]
+    texts += [text for text in (row.get("gt_file_name"), row["parameters"]) if text is not None]
+    numbers = [row[key] for key in ("identity_id", "age", "age_gap") if row[key] is not None]
+    if not all(isinstance(text, str) for text in texts) or not all(type(number) in (int, float) for number in numbers):
+        raise ValueError(f"case {row['case_id']!r} has values of other kinds")
+    if row["parameters"] is not None and not isinstance(json.loads(row["parameters"]), dict):
+        raise ValueError(f"case '{row['case_id']}' has parameters that are none")
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(f"case '{row['case_id']}' leaves its folder")
 
 
 def _cases(name: str, listed: Sequence[dict[str, Any]], records: Sequence[ImportRecord]) -> pd.DataFrame:

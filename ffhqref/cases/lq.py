@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ffhqref.cases.reference_folder import GivenReferences, match_folder
 from ffhqref.cases.reference_list import match_list
-from ffhqref.core.errors import DatasetError, ImageError
+from ffhqref.core.errors import DatasetError, ImageError, TableError
 from ffhqref.core.hashing import content_key, sha256_bytes
 from ffhqref.core.images import SIZE, check_square, encode_png, read_rgb, resize, save_png
 from ffhqref.datasets.base import given_path, list_images
@@ -16,6 +16,7 @@ from ffhqref.datasets.match import ImageMatcher
 from ffhqref.datasets.stage import reason_without, size_and_time
 from ffhqref.engine.base import Stage
 from ffhqref.engine.files import file_intact, file_stamp
+from ffhqref.store.workspace import owned
 
 ITSELF = "the low-quality image itself"
 """Why a reference with the same pixels is not used."""
@@ -88,9 +89,9 @@ class ImportStage(Stage[ImportRow, ImportResult]):
         try:
             image = read_rgb(row.path)
             check_square(image.shape[1], image.shape[0], row.path)
-            levels, target = resize(image, SIZE), self.root / row.out_path
+            levels, target = resize(image, SIZE), owned(self.root, row.out_path)
             data = save_png(target, levels) if self.writes else encode_png(levels)
-        except ImageError as error:
+        except (ImageError, TableError) as error:
             return ImportResult(None, None, reason_without(Path(row.path), error), None, None)
         stamp = file_stamp(target) if self.writes else {"file_size": None, "file_mtime_ns": None}
         return ImportResult(row.out_path, sha256_bytes(data), None, **stamp, width=len(image))
