@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from torch.utils.data import Dataset
 
     from ffhqref.config.context import Context
+    from ffhqref.training.dataset import Example
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,19 @@ class Cases(Sequence[Case]):
 
     def __iter__(self) -> Iterator[Case]:
         return iter(self._cases)
+
+    def torch(self, references: int | None = None) -> Dataset[Example]:
+        """Return the cases as a torch data set of examples, for a `DataLoader` with `ffhqref.collate`.
+
+        Args:
+            references: of a case, at most so many, best first; None: all.
+
+        Raises:
+            ConfigError: a case has no ground truth.
+        """
+        from ffhqref.api.examples import CaseExamples
+
+        return CaseExamples(self._cases, references)
 
 
 def benchmark(name: str, root: str | Path = "workspace", *, overrides: Sequence[str] = ()) -> Cases:

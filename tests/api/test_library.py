@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import ffhqref
 from ffhqref.cli.main import main
+from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.images import read_rgb
 from ffhqref.restorers import RESTORERS
 
@@ -249,6 +251,55 @@ def test_a_pipeline_of_diffusers_gets_images_and_generators(world):
     second = ffhqref.evaluate(Pipe(), root=world.root, name="pipe", overrides=SHORT).restorations
     assert set(first["status"]) == {"ok"}
     assert list(first["output_sha256"]) == list(second["output_sha256"]), "the case's seed"
+
+
+def small_pipeline():
+    """Return a latent super-resolution pipeline with small random networks that keep the size, two steps."""
+    pytest.importorskip("diffusers")
+    ensure_torchvision()
+    from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
+
+    class Few(LDMSuperResolutionPipeline):
+        def __call__(self, image, generator=None):
+            return super().__call__(image=image, generator=generator, num_inference_steps=2)
+
+    torch.manual_seed(0)
+    small = {"block_out_channels": (8,), "norm_num_groups": 4}
+    unet = UNet2DModel(
+        in_channels=6, out_channels=3, layers_per_block=1, add_attention=False,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), **small,
+    )  # fmt: skip
+    made = Few(
+        vqvae=VQModel(latent_channels=3, num_vq_embeddings=16, mid_block_add_attention=False, **small),
+        unet=unet,
+        scheduler=DDIMScheduler(),
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_a_real_pipeline_of_diffusers(world):
+    pipeline = small_pipeline()
+    done = ffhqref.evaluate(pipeline, root=world.root, name="latent", metrics=["psnr"], overrides=SHORT)
+    rows = done.restorations.set_index("case_id")
+    assert set(rows["status"]) == {"ok"}
+    case = ffhqref.benchmark("folder", root=world.root)[0]
+    theirs = pipeline(Image.fromarray(case.lq), torch.Generator().manual_seed(case.seed)).images[0]
+    ours = np.asarray(Image.open(world.root / rows["output_path"][case.case_id]))
+    assert np.array_equal(ours, np.asarray(theirs))
+
+
+def test_cases_are_a_torch_dataset(world):
+    cases = ffhqref.benchmark("folder", root=world.root)
+    batches = list(DataLoader(cases.torch(), batch_size=3, collate_fn=ffhqref.collate, num_workers=2))
+    assert [name for batch in batches for name in batch.names] == [case.case_id for case in cases]
+    first = batches[0]
+    assert torch.equal((first.lq[1] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(cases[1].lq))
+    assert torch.equal((first.gt[1] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(cases[1].gt))
+    assert first.mask.sum(dim=1).tolist() == [len(case.reference_paths) for case in cases[:3]]
+    limited = cases.torch(references=0)[0]
+    assert limited.references.shape == (0, 3, 512, 512)
+    assert limited.reference_names == ()
 
 
 def test_a_strangers_function_from_a_script_in_an_empty_folder(world, tmp_path):
