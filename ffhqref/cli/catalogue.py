@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
@@ -16,9 +17,12 @@ from ffhqref.restorers.base import Restorer, RestorerInfo
 if TYPE_CHECKING:
     import pandas as pd
 
+COST_COLUMNS = (
+    "cost_references", "parameters", "multiply_adds", "evaluations", "cost_note", "seconds", "memory_mb", "measured_on",
+)  # fmt: skip
 COLUMNS = (
-    "method", "summary", "references", "licence", "commercial_use", "trained_on", "leak", "weights", "here", "seconds",
-    "memory_mb", "verified_against", "paper",
+    "method", "summary", "references", "licence", "commercial_use", "openness", "trained_on", "leak", "weights", "here",
+    *COST_COLUMNS, "verified_against", "paper",
 )  # fmt: skip
 
 
@@ -45,9 +49,10 @@ def zoo_frame(
     """Return the columns `COLUMNS`, a row for each restorer.
 
     ``leak`` tells whether the published weights have seen the people of FFHQ-Ref's test split. ``here`` is ``ready``,
-    the command that fetches what is missing, or why it cannot start on this machine. ``seconds`` (of one 512x512
-    image, the first call not counted) and ``memory_mb`` (most that its process held beyond torch itself, or on the
-    GPU) are null unless ``cost`` is asked for.
+    the command that fetches what is missing, or why it cannot start on this machine. ``parameters`` to
+    ``cost_note`` are those of `ffhqref.zoo.costs.Cost`, the same everywhere. ``seconds`` (the first call not counted)
+    and ``memory_mb`` (most that its process held beyond torch itself, or on the GPU) of the machine ``measured_on``
+    are null unless ``cost`` is asked for. All are of one 512x512 image with ``cost_references`` references.
 
     Args:
         names: which; None: all.
@@ -58,6 +63,8 @@ def zoo_frame(
     import pandas as pd
 
     from ffhqref.leaderboard.published import BenchmarkInfo, leak_mark
+    from ffhqref.zoo.costs import Cost, case_references, known_costs
+    from ffhqref.zoo.openness import openness
 
     tested = BenchmarkInfo("ffhq_ref", "FFHQ-Ref test", people_from="FFHQ")
     rows = []
@@ -66,6 +73,7 @@ def zoo_frame(
         info = others[name] if name in others else describe(name)
         here = "a checkout of its code (docs/restorers.md)" if name in others else _readiness(name, info)
         measured = _measured(name, device) if cost and here == "ready" else {}
+        counted = known_costs().get(name, Cost(name, note="counted for built-in methods only"))
         rows.append(
             {
                 "method": name,
@@ -73,17 +81,25 @@ def zoo_frame(
                 "references": _references(info),
                 "licence": info.licence,
                 "commercial_use": "yes" if info.commercial_use else "no",
+                "openness": openness(info),
                 "trained_on": ", ".join(info.trained_on),
                 "leak": "†" if leak_mark(info, tested) else "",
                 "weights": ", ".join(info.weights),
                 "here": measured.get("error", here),
+                "parameters": counted.parameters,
+                "multiply_adds": counted.multiply_adds,
+                "evaluations": counted.evaluations,
+                "cost_note": counted.note,
+                "cost_references": case_references(info) if counted.parameters or measured else None,
                 "seconds": measured.get("seconds"),
                 "memory_mb": measured.get("memory_mb"),
+                "measured_on": measured.get("measured_on", ""),
                 "verified_against": info.verified_against,
                 "paper": info.paper or "",
             }
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seconds": "float64", "memory_mb": "float64"})
+    numbers = dict.fromkeys(("parameters", "multiply_adds", "evaluations", "cost_references"), "Int64")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({**numbers, "seconds": "float64", "memory_mb": "float64"})
 
 
 def _references(info: RestorerInfo) -> str:
@@ -117,8 +133,8 @@ def _measured(name: str, device: str) -> dict[str, Any]:
     return found
 
 
-def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, float]:
-    """Return ``seconds`` of one image and the peak ``memory_mb``.
+def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, float | str]:
+    """Return ``seconds`` of one image, the peak ``memory_mb``, and the name of the processor, ``measured_on``.
 
     The time is the median of the calls after the first, which loads and warms up; one is enough where it takes long.
     On a GPU the memory is what torch had allocated there; on the CPU it is how far this process's peak rose, weights
@@ -131,6 +147,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     import torch
 
     from ffhqref.restorers.base import RestorationBatch, complete
+    from ffhqref.zoo.costs import case_references
 
     info = restorer.info
     device = str(restorer.device)
@@ -138,7 +155,7 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     generator = torch.Generator().manual_seed(0)
     shape = (3, info.input_size or side, info.input_size or side)
-    count = max(info.min_references, 1 if info.max_references is None else min(1, info.max_references))
+    count = case_references(info)
     batch = RestorationBatch(
         lq=torch.rand((1, *shape), generator=generator),
         references=[torch.rand((count, *shape), generator=generator)],
@@ -156,18 +173,64 @@ def cost_of(restorer: Restorer, side: int = 512, repeats: int = 2) -> dict[str, 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cuda = device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else (peak - before) * unit / 1e6
-    return {"seconds": median(seconds[1:]), "memory_mb": memory}
+    return {"seconds": median(seconds[1:]), "memory_mb": memory, "measured_on": _processor(device)}
+
+
+def _processor(device: str) -> str:
+    """Return what a device is called, a CPU with the threads that torch uses."""
+    import platform
+    from pathlib import Path
+
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = next(iter(models), platform.processor() or platform.machine())
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def in_words(value: object) -> str:
+    """Return a cell for readers: counts of millions and more with the usual prefix, times with three digits.
+
+    >>> in_words(94112707), in_words(5766694567936), in_words(50), in_words(0.12345), in_words(float("nan"))
+    ('94.1 M', '5.77 T', '50', '0.123', '')
+    """
+    if isinstance(value, Real):
+        number = float(value)
+        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+            if number >= size:
+                return f"{number / size:.3g} {prefix}"
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return "" if str(value) == "<NA>" else str(value)
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """Return the table as Markdown: what holds everywhere, and where costs were measured, what holds here too."""
-    ours = ("here", "seconds", "memory_mb")
-    measured = frame["seconds"].notna().any()
-    kept = [name for name in frame.columns if measured or name not in ours]
-    lines = ["| " + " | ".join(kept) + " |", "|" + "---|" * len(kept)]
-    for row in frame[kept].itertuples(index=False):
-        cells = ("" if value != value else f"{value:.3g}" if isinstance(value, float) else str(value) for value in row)
-        lines.append("| " + " | ".join(markdown(cell) for cell in cells) + " |")
+    """Return what the methods are as a Markdown table; where costs were measured, with what is ready here."""
+    without = {*COST_COLUMNS, *([] if _measured_any(frame) else ["here"])}
+    return _table(frame, [name for name in frame.columns if name not in without])
+
+
+def costs_to_markdown(frame: pd.DataFrame) -> str:
+    """Return what the methods cost as a Markdown table: counts, and what was measured here where that was asked for."""
+    measured = ("seconds", "memory_mb", "measured_on")
+    names = [name for name in COST_COLUMNS if _measured_any(frame) or name not in measured]
+    return _table(frame, ["method", *names])
+
+
+def _measured_any(frame: pd.DataFrame) -> bool:
+    return bool(frame["seconds"].notna().any())
+
+
+def _table(frame: pd.DataFrame, names: list[str]) -> str:
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += (
+        "| " + " | ".join(markdown(in_words(cell)) for cell in row) + " |"
+        for row in frame[names].itertuples(index=False)
+    )
     return "\n".join(lines) + "\n"
 
 

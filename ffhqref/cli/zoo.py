@@ -29,34 +29,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _Parser(prog="ffhqref zoo", description="Every restorer: licence, references, weights, proof, cost.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which restorers; none: all")
-    parser.add_argument("--measure", action="store_true", help="time and memory of one 512x512 image, where ready")
+    parser.add_argument(
+        "--measure", action="store_true", help="what one 512x512 image costs; time and memory where ready"
+    )
     parser.add_argument("--device", default="cpu", help="where to measure: cpu, cuda")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if options.markdown is not None and options.markdown.is_dir():
         raise ConfigError(f"zoo: --markdown {options.markdown}: a folder; expected a file to write")
-    from ffhqref.cli.catalogue import to_markdown, zoo_frame
+    from ffhqref.cli.catalogue import COST_COLUMNS, costs_to_markdown, in_words, to_markdown, zoo_frame
 
     frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
     if options.markdown:
         from ffhqref.core.files import write_atomic
 
-        write_atomic(options.markdown, to_markdown(frame).encode())
+        write_atomic(options.markdown, f"{to_markdown(frame)}\n{costs_to_markdown(frame)}".encode())
         sys.stdout.write(f"{options.markdown}\n")
         return 0
     from rich.table import Table
     from rich.text import Text
 
-    shown = ["method", "references", "licence", "trained_on", "leak", "here"]
-    shown += ["seconds", "memory_mb"] if options.measure else ["verified_against"]
-    table = Table(caption="†: weights saw the people of FFHQ-Ref's test split", caption_justify="left")
+    shown = ["method", "references", "licence", "trained_on", "leak", "here", "verified_against"]
+    if options.measure:
+        shown = ["method", "openness", *COST_COLUMNS, "here"]
+    table = Table(caption=_caption(options.measure), caption_justify="left")
     for name in shown:
         table.add_column(name, overflow="fold")
     for row in frame[shown].itertuples(index=False):
-        cells = ("" if cell != cell else f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row)
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(in_words(cell)) for cell in row))
     show(table, 200)
     return 0
+
+
+def _caption(measured: bool) -> str:
+    if not measured:
+        return "†: weights saw the people of FFHQ-Ref's test split"
+    return "one 512x512 image with cost_references references; counts are of default options (docs/zoo.md)"
 
 
 def _recipes() -> dict[str, RestorerInfo]:

@@ -50,6 +50,8 @@ class WeightFile:
     """URLs that serve the file itself, best first; empty: only a page to fetch it from by hand."""
     page: str | None = None
     """Where a person finds the file."""
+    released: bool = True
+    """Whether its authors have published it."""
     sha256: str | None = None
     """64 hexadecimal digits, or the first 8 or more of them; None: not known."""
     size: int | None = None

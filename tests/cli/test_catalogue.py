@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ffhqref.cli.catalogue import describe, to_markdown, zoo_frame
+from ffhqref.cli.catalogue import costs_to_markdown, describe, to_markdown, zoo_frame
 from ffhqref.restorers import RESTORERS
 
 
@@ -26,9 +26,13 @@ def test_costs_are_measured_in_a_process_of_their_own():
     assert row["here"] == "ready"
     assert 0 < row["seconds"] < math.inf
     assert row["memory_mb"] >= 0
+    assert row["measured_on"].endswith("threads")
+    assert row["cost_references"] == 0
 
 
 def test_the_page_in_the_documentation_is_current():
-    """Mend it with `ffhqref zoo --markdown FILE`."""
+    """Mend it with both tables of `ffhqref zoo --markdown FILE`."""
     page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text(encoding="utf-8")
-    assert to_markdown(zoo_frame()) in page
+    frame = zoo_frame()
+    assert to_markdown(frame) in page
+    assert costs_to_markdown(frame) in page
