@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -86,3 +87,48 @@ def test_the_site_is_made_without_a_warning(tmp_path):
     made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "evaluate" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+
+
+def printed_commands() -> list[str]:
+    """Return the command lines of README and docs, each once, those with a gap left out."""
+    found = []
+    for page in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))):
+        text = TEXTS[page]
+        blocks = [block.replace("\\\n", " ") for language, block in BLOCK.findall(text) if language in ("", "bash")]
+        lines = [re.sub(r"\s#.*", "", line) for block in blocks for line in block.splitlines()]
+        lines += [" ".join(code.split()) for code in re.findall(r"`(ffhqref [^`]+)`", BLOCK.sub("", text))]
+        found += [line.strip() for line in lines if line.strip().startswith("ffhqref ")]
+    gaps = re.compile(r"\.\.\.|…|\b(COMMAND|NAME|FOLDER|ROOT)\b")
+    return sorted({line for line in found if not gaps.search(line)})
+
+
+OWN = re.compile(r"\b(restorer|metric|benchmark|synthesis)(=|\.)\[?(.*,)?(mine|contrast)\b")
+"""Names of plug-ins that the pages write themselves; tests/plugins runs such."""
+
+
+@pytest.mark.parametrize("line", printed_commands())
+def test_printed_commands_are_understood(line):
+    """Each composes and is valid: every key is there, has this kind and is the command's, every name can be chosen."""
+    from ffhqref.cli.main import COMMANDS, PIPELINES
+    from ffhqref.config import source
+    from ffhqref.config.overrides import checked, more_folders
+    from ffhqref.config.parts import check_parts
+    from ffhqref.config.reference import COMMON, KEYS
+    from ffhqref.config.run import read_config
+    from ffhqref.weights.files import entry
+
+    _, command, *words = shlex.split(line)
+    if command in COMMANDS:
+        for name in words[1:] if command == "weights" and words[0] in ("fetch", "path") else []:
+            entry(name)
+        return
+    assert command in PIPELINES
+    if OWN.search(line):
+        pytest.skip("a plug-in of the page")
+    source.register(more_folders(words))
+    settings = read_config(
+        source.compose(checked([word for word in words if "=" in word and not word.startswith("hydra")]))
+    )
+    check_parts(settings)
+    keys = {re.split(r"[.=]", word.lstrip("+~"))[0] for word in words if "=" in word}
+    assert keys <= {*KEYS[command], *COMMON, "experiment", "hydra", "hydra/launcher", "train", "embedder"}
