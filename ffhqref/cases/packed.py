@@ -80,13 +80,13 @@ def write_cases(folder: Path, layout: Layout, split: str, cases: Iterable[Packed
     """Write the cases of one benchmark.
 
     Args:
-        folder: a new one.
+        folder: a new or empty one.
         layout: a key of `READERS`.
         split: name that the hub's loader gives to them.
         cases: in order; they are read one by one.
         most: references that one of them has at most.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if layout == "webdataset":
         _write_tars(folder, split, cases, most)
     elif layout == "parquet":
