@@ -306,3 +306,8 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     assert layer.weight.sum() == 6
     with pytest.raises(WeightsError, match=r"1 missing \(first: bias\), 1 unknown \(first: bais\), 1 of another shape"):
         load_into(layer, {"weight": torch.ones(2, 2), "bais": torch.zeros(3)}, "f.pth")
+
+
+def test_an_entry_without_an_address_says_where_its_file_comes_from():
+    silent = [item.name for item in weights.registry().values() if not item.sources and not (item.page and item.note)]
+    assert silent == []
