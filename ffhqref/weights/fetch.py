@@ -91,6 +91,8 @@ def fetched(
 ) -> Weights:
     """Return a weight file, fetched where it is absent, cut off, does not load, or is not the published one.
 
+    Its companions are fetched first, where they are absent.
+
     Args:
         name: registry name.
         folder: the configured weights folder.
@@ -101,6 +103,9 @@ def fetched(
         WeightsError: see `fetch` and `require`.
     """
     item = entry(name)
+    for part in item.parts:
+        if again or find(part, folder=folder) is None:
+            fetch(part, folder=folder, progress=progress)
     try:
         found = require(item, folder=folder)
         if not again and (found.published is not False or not item.sources):

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -66,12 +66,27 @@ class WeightFile:
     folders: tuple[str, ...] = ()
     """Library caches that are looked through: ``checkpoints``, ``pyiqa``, ``insightface``, ``facexlib``."""
     used_by: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    """Files of the same published folder that are of no use apart, fetched with it: ``vae/config.json``."""
     note: str | None = None
 
     @property
     def origin(self) -> str:
         """Return where the file comes from, for messages."""
         return self.sources[0] if self.sources else self.page or "its authors"
+
+    @property
+    def parts(self) -> list[WeightFile]:
+        """Return its companions as entries; the first source ends with the path of this file in its folder."""
+        folder, _, inside = self.filename.partition("/")
+        bases = [source.removesuffix(inside) for source in self.sources]
+        return [
+            replace(
+                self, name=f"{self.name}/{path}", filename=f"{folder}/{path}", aliases=(), sha256=None, size=None,
+                sources=tuple(base + path for base in bases), companions=(),
+            )
+            for path in self.companions
+        ]  # fmt: skip
 
     @property
     def size_and_licence(self) -> str:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -505,3 +506,35 @@ def test_killed_twenty_times_the_file_is_right_at_last(serve, tmp_path):
     assert fetch.fetch(item(site), folder=tmp_path).read_bytes() == site.body
     assert left(tmp_path) == ["thing.dat"]
     assert sum(asked is not None for asked in site.asked) > 2, "resumed, not begun anew"
+
+
+def test_files_of_one_folder_come_together(serve, tmp_path, monkeypatch):
+    """The tree of a hub's folder, beside each other where the network's loader looks."""
+    tree = tmp_path / "hub"
+    for path, body in {"unet/big.dat": b"weights" * 99, "unet/config.json": b"{}", "vae/config.json": b"{ }"}.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_bytes(body)
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tree))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        base = WeightFile(
+            "base", "base-1/unet/big.dat", sources=(f"{url}/unet/big.dat",),
+            companions=("unet/config.json", "vae/config.json"),
+        )  # fmt: skip
+        monkeypatch.setattr(files, "registry", lambda: {"base": base})
+        found = fetch.fetched("base", folder=tmp_path / "home")
+        server.shutdown()
+    assert found.path == tmp_path / "home" / "base-1" / "unet" / "big.dat"
+    for path in ("unet/big.dat", "unet/config.json", "vae/config.json"):
+        assert (tmp_path / "home" / "base-1" / path).read_bytes() == (tree / path).read_bytes()
+    (tmp_path / "home" / "base-1" / "vae" / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"base/vae/config\.json"):  # absent again, and nobody serves it any more
+        fetch.fetched("base", folder=tmp_path / "home")
+
+
+def test_companions_stand_beside_the_first_source():
+    for entry in files.registry().values():
+        inside = entry.filename.partition("/")[2]
+        assert not entry.companions or all(source.endswith(f"/{inside}") for source in entry.sources), entry.name
+        assert all(len(part.sources) == len(entry.sources) for part in entry.parts)
