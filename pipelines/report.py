@@ -12,6 +12,7 @@ from ffhqref.leaderboard.publish import publish
 from ffhqref.leaderboard.reading import Scored, scored_parts
 from ffhqref.leaderboard.render import means, print_leaderboard
 from ffhqref.metrics.dataset_metrics import DATASET_METRICS
+from ffhqref.metrics.jury import JURY_METRICS
 from ffhqref.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def _shown(context: Context, options: ReportOptions, there: Scored) -> dict[str,
     if lost:
         known = ", ".join(there["metric"])
         context.reporter.say(f"report: {', '.join(lost)} not scored, so the gate does without; scored: {known}")
-    more = [name for name in (*DATASET_METRICS, *gate) if name in there["metric"] and name not in chosen["metric"]]
+    whole = (*DATASET_METRICS, *JURY_METRICS, *gate)
+    more = [name for name in whole if name in there["metric"] and name not in chosen["metric"]]
     chosen["metric"] += more  # of whole sets, and those of the gate, are shown though not named
     left = {group: [name for name in names if name not in chosen[group]] for group, names in there.items()}
     if any(left.values()):

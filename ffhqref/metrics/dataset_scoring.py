@@ -150,8 +150,6 @@ def score_datasets(
     Raises:
         ConfigError: unknown dataset-level metric.
     """
-    import pandas as pd
-
     groups: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in sorted(rows, key=lambda row: (row.benchmark, row.method, row.case_id)):
         groups.setdefault((row.method, row.benchmark), []).append(row)
@@ -167,6 +165,13 @@ def score_datasets(
         for one in chosen
         if not (method == GROUND_TRUTH and "gt" in one.kind.needs)
     ]
+    return score_frame(table)
+
+
+def score_frame(table: Sequence[DatasetScore]) -> pd.DataFrame:
+    """Return values of whole sets as a table: their fields as columns."""
+    import pandas as pd
+
     columns = [field.name for field in dataclasses.fields(DatasetScore)]
     frame = pd.DataFrame([dataclasses.astuple(line) for line in table], columns=columns)
     return frame.astype({"value": "float64", "n": "int32", "n_reference": pd.Int32Dtype()})
@@ -259,6 +264,25 @@ def _vectors(
         for path, digest in (output, (row.gt_path, row.gt_sha256)):
             if path is not None and digest is not None:
                 files.setdefault(digest, path)
+    return feature_vectors(files, stage, engine, journal_dir, progress)
+
+
+def feature_vectors(
+    files: Mapping[str, str],
+    stage: FeatureStage,
+    engine: Engine,
+    journal_dir: str | Path,
+    progress: Progress | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the vector of every image that can be read, by its content hash.
+
+    Args:
+        files: content hash to where the image lies.
+        stage: the network.
+        engine: where it runs.
+        journal_dir: folder of the journals.
+        progress: told as work goes on.
+    """
     work = [FeatureRow(path, digest) for digest, path in sorted(files.items())]
     results = run_stage(stage, work, engine=engine, journal_dir=journal_dir, progress=progress)
     return {row.sha256: result.vector for row, result in zip(work, results, strict=True) if result.vector is not None}

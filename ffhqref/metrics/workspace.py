@@ -10,7 +10,10 @@ from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET, MetricRuntime
 from ffhqref.metrics.copied import copied_outputs
 from ffhqref.metrics.dataset_metrics import dataset_metric_class
 from ffhqref.metrics.dataset_scoring import dataset_notes, dataset_reasons, score_datasets
+from ffhqref.metrics.judges import JudgeIDS
+from ffhqref.metrics.jury import MEAN_RANK, score_jury
 from ffhqref.metrics.scoring import MetricSet, ScoreRow, score
+from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,14 +181,29 @@ def score_workspace(
     found = score(rows, metrics, engine=engine, journal_dir=journals, progress=progress)
     frame, signatures, directions = found.frame, dict(found.signatures), metrics.directions
     unavailable, notes = dict(metrics.unavailable), {}
+    where: dict[str, Any] = {"engine": engine, "journal_dir": journals, "progress": progress}
+    parts = []
     if dataset_metrics:
-        whole = score_datasets(
-            rows, dataset_metrics, engine=engine, journal_dir=journals, runtime=runtime, seed=seed, progress=progress
-        )
+        parts.append(score_datasets(rows, dataset_metrics, runtime=runtime, seed=seed, **where))
+        directions |= {name: dataset_metric_class(name).higher_is_better for name in parts[0]["metric"].unique()}
+    judges = {name: metric for name, metric in metrics.available.items() if isinstance(metric, JudgeIDS)}
+    if judges:
+        infos = read_metadata(workspace.root, "restorations")["infos"]
+        known = {method: info.get("recognisers", ()) for method, info in infos.items()}
+        parts.append(score_jury(rows, frame, judges, _people(cases), known, **where))
+        directions |= {name: name != MEAN_RANK for name in parts[-1]["metric"].unique()}
+    if parts:
+        whole = pd.concat(parts, ignore_index=True)
         frame = pd.concat([frame, whole.assign(case_id=WHOLE_SET)[list(frame.columns)]], ignore_index=True)
-        directions |= {name: dataset_metric_class(name).higher_is_better for name in whole["metric"].unique()}
         signatures |= dict(whole.dropna(subset="signature")[["metric", "signature"]].itertuples(index=False))
         unavailable |= dataset_reasons(whole)
         notes = dataset_notes(whole)
     copied = copied_outputs(rows, engine=engine, journal_dir=journals, progress=progress)
     return ScoreTable(frame, signatures, directions, unavailable, notes, copied, found.reasons, found.undefined)
+
+
+def _people(cases: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return the person of each (benchmark, case); a target whose person is not known is one of its own."""
+    alone = "target " + cases["target_id"].astype(str)
+    who = ("person " + cases["identity_id"].astype(str)).where(cases["identity_id"].notna(), alone)
+    return dict(zip(zip(cases["benchmark"], cases["case_id"], strict=True), who, strict=True))

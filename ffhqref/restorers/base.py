@@ -37,6 +37,9 @@ class RestorerInfo:
     commercial_use: bool = True
     trained_on: tuple[str, ...] = ()
     """Data sets whose images the weights have seen; FFHQ there means a leak mark on FFHQ-Ref."""
+    recognisers: tuple[str, ...] = ()
+    """Face-recognition networks, as the weight registry names them, that it was trained with or is conditioned on: as
+    judges of identity they are left out of its mean rank (``ids_jury``)."""
     paper: str | None = None
     weights: tuple[str, ...] = ()
     """Names in the weight registry (ffhqref.weights.files)."""

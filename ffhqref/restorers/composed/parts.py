@@ -151,6 +151,7 @@ def joint_info(name: str, summary: str, parts: Sequence[Part]) -> RestorerInfo:
         licence=_joined(info.licence for info in infos),
         commercial_use=all(info.commercial_use for info in infos),
         trained_on=_unique(name for info in infos for name in info.trained_on),
+        recognisers=_unique(name for info in infos for name in info.recognisers),
         paper=_joined(info.paper for info in infos if info.paper) or None,
         weights=_unique(name for info in infos for name in info.weights),
         verified_against=_joined(f"{part.name}: {part.info.verified_against}" for part in parts),

@@ -38,6 +38,7 @@ INFO = RestorerInfo(
     licence="Pi-Lab License 1.0, non-commercial (weights; antelopev2 too); the implementation is Apache-2.0",
     commercial_use=False,
     trained_on=("FFHQ",),
+    recognisers=("antelopev2-glintr100",),
     paper="Liu et al., FaceMe, AAAI 2025, arXiv 2501.05177",
     weights=(
         "realvisxl-3",

@@ -34,6 +34,7 @@ INFO = RestorerInfo(
     uses_seed=True,
     licence="Apache-2.0",
     trained_on=("FFHQ",),
+    recognisers=("arcface-grey-r18-gfpgan",),
     paper="arXiv:2101.04061",
     weights=("gfpgan-1.3",),
     verified_against="outputs of the published code on random weights, small and full size: within 1e-4 relative",

@@ -131,6 +131,7 @@ class PGDiff(DiffusionRestorer):
             input_size=input_size(self.config.size),
             uses_seed=noise == "case",
             trained_on=("FFHQ", "MS1MV3") if self.with_reference else INFO.trained_on,
+            recognisers=("pgdiff-arcface",) if self.with_reference else (),
             weights=tuple(files),
         )
 

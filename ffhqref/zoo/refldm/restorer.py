@@ -30,6 +30,7 @@ INFO = RestorerInfo(
     licence="non-commercial research (weights); the implementation is Apache-2.0",
     commercial_use=False,
     trained_on=("FFHQ-Ref train",),
+    recognisers=("webface-r50",),
     paper="Hsiao et al., ReF-LDM, NeurIPS 2024, arXiv 2412.05043",
     weights=("refldm", "refldm-vqgan"),
     verified_against="outputs of the published code (commit af6690c) on random weights: latents within 1e-4 relative",

@@ -39,6 +39,7 @@ INFO = RestorerInfo(
     "and FaceID-plus: non-commercial; the implementation is Apache-2.0",
     commercial_use=False,
     trained_on=("FFHQ", "VGGFace2", "CelebRef-HQ", "LAION"),
+    recognisers=("buffalo-l-r50",),
     paper="Ying et al., RestorerID, arXiv 2411.14125",
     weights=("restorerid", "clip-vocabulary", "clip-merges", "buffalo-l-detector", "buffalo-l-r50", "musiq"),
     verified_against="outputs of the published script (commit 157e2883) on random weights: latents within 1e-4 "

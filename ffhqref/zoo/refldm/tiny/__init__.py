@@ -21,6 +21,7 @@ FACTS: dict[str, Any] = {
     "licence": "CC BY 4.0 (weights; derived from the Face Research Lab London Set); the implementation is Apache-2.0",
     "commercial_use": True,
     "trained_on": ("embedded sample: train and val", "Face Research Lab London Set"),
+    "recognisers": (),
     "paper": None,
     "weights": (),
     "verified_against": "measured on the embedded sample, see ffhqref/zoo/refldm/tiny/README.md",
