@@ -15,7 +15,7 @@ from ffhqref.config.source import compose
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.hashing import sha256_bytes
 from ffhqref.engine import LocalEngine
-from ffhqref.metrics import make_metric
+from ffhqref.metrics import MetricRuntime, make_metric
 from ffhqref.metrics.dataset_scoring import dataset_notes
 from ffhqref.metrics.jury import JUDGES, mean_ranks, score_jury, verification_rate
 from ffhqref.metrics.scoring import ScoreRow, resolve_metrics, score
@@ -140,6 +140,13 @@ def test_judges_know_their_input(tmp_path, monkeypatch):
     assert "x=(0.5,0.25)" in make_metric("ids_arcface_r100", path=path, mean=0.5, std=0.25).signature
     assert "first reference" in make_metric("ids_dlib", target="first").signature
     assert ada.recogniser == "adaface-ir101-onnx"
+    mean_colours(tmp_path / "adaface_ir_50.onnx", 140)
+    runtime = MetricRuntime(weights_dir=tmp_path)
+    monkeypatch.setattr("ffhqref.weights.files._check_whole", lambda *_: None)
+    monkeypatch.setattr("ffhqref.weights.files._judge", lambda *_: None)
+    other = make_metric("ids_adaface", weights="adaface-ir50-onnx", runtime=runtime)
+    assert other.recogniser == "adaface-ir50-onnx"
+    assert other.signature != make_metric("ids_adaface", runtime=runtime).signature == ada.signature
     assert make_metric("ids_dlib").signature == make_metric("ids", embedder="dlib").signature
     with pytest.raises(ConfigError, match="has no option 'embeder'"):
         make_metric("ids_adaface", path=path, embeder="dlib")

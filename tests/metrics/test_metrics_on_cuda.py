@@ -13,8 +13,10 @@ import torch
 from ffhqref.core.compat import ensure_torchvision
 from ffhqref.core.images import read_rgb, to_tensor
 from ffhqref.faces.ages import AGE_MODELS
+from ffhqref.faces.recogniser_networks import IRESNETS, InceptionResNetV1, IResNet
 from ffhqref.metrics import METRICS, MetricBatch, MetricRuntime, dataset_metrics, make_metric
 from ffhqref.metrics.grey_arcface import grey_resnet18
+from ffhqref.metrics.jury import JUDGES
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,17 @@ def embedder(path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
+def adaface():
+    return IResNet(IRESNETS[8]).state_dict()
+
+
+def facenet():
+    return InceptionResNetV1().state_dict()
+
+
 FILES = {
+    "adaface_ir18.ckpt": adaface,
+    "20180402-114759-vggface2.pt": facenet,
     "vgg16-397923af.pth": vgg,
     "alexnet-owt-7be5be79.pth": alex,
     "DISTS_weights-f5e65c96.pth": dists,
@@ -117,6 +129,8 @@ FILES = {
     "pt_inception-2015-12-05-6726825d.pth": inception,
 }
 NEEDED = {
+    "ids_adaface": ["adaface_ir18.ckpt"],
+    "ids_facenet": ["20180402-114759-vggface2.pt"],
     "lpips_vgg": ["vgg16-397923af.pth"],
     "lpips_alex": ["alexnet-owt-7be5be79.pth"],
     "dists": ["vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth"],
@@ -128,7 +142,8 @@ NEEDED = {
 }
 PACKAGE = {"musiq": "pyiqa", "fid": "pyiqa", "lmd": "facexlib", "flpips_parsenet": "facexlib"}
 EMBEDDING = ("ids", "ids_ref", "ids_ref_best", "ids_ref_mean")
-ALIGNED = ("age_error", "ids_refldm", *EMBEDDING)
+ONNX_JUDGES = ("ids_arcface_r50", "ids_arcface_r100", "ids_edgeface")
+ALIGNED = ("age_error", "ids_refldm", *EMBEDDING, *JUDGES)
 """They take aligned faces of 512 px."""
 SLOW = ("flpips_parsenet", "lmd", "musiq")
 """One case is enough."""
@@ -154,7 +169,7 @@ def weights(tmp_path_factory):
         for file in NEEDED.get(name, []):
             if not (folder / file).is_file():
                 torch.save(seeded(FILES[file]), folder / file)
-        if name == "ids_refldm" or name in EMBEDDING:
+        if name == "ids_refldm" or name in (*EMBEDDING, *ONNX_JUDGES):
             pytest.importorskip("onnx")
             embedder(folder / "insightface_webface_r50.onnx")
         return folder
@@ -180,6 +195,10 @@ def on(batch, device):
 def test_a_cuda_device_gives_the_values_of_the_cpu(batch, weights, cuda, request, monkeypatch, name):
     folder = weights(name)
     options = {"embedder": "onnx", "path": folder / "insightface_webface_r50.onnx"} if name in EMBEDDING else {}
+    if name in ONNX_JUDGES:
+        options = {"path": folder / "insightface_webface_r50.onnx"}
+    if name == "ids_adaface":
+        options = {"path": folder / "adaface_ir18.ckpt"}
     if name == "age_error":
         monkeypatch.setitem(AGE_MODELS._builtin, "red", "")
         monkeypatch.setattr(AGE_MODELS, "get", lambda _: RedAge)
