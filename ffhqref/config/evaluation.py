@@ -9,7 +9,6 @@ from ffhqref.config.run import GROUPS, EmbedderOptions
 from ffhqref.config.selection import is_named
 from ffhqref.core.errors import ConfigError
 from ffhqref.core.options import read_options
-from ffhqref.metrics.dataset_metrics import DATASET_METRICS
 from ffhqref.store.tables import read_metadata
 
 if TYPE_CHECKING:
@@ -83,10 +82,5 @@ def _scored(workspace: Workspace) -> tuple[dict[str, Any], list[str], dict[str, 
     built = read_metadata(workspace.root, "embeddings").get("config", {})
     if not workspace.has("scores"):
         return {}, [], built
-    facts = read_metadata(workspace.root, "scores")
-    recorded = facts["config"]
-    if recorded:
-        return recorded["metric"], recorded["set_metric"], recorded["embedder"]
-    names = list(facts["directions"])  # of an earlier release, which recorded no options
-    whole = [name for name in names if name in DATASET_METRICS]
-    return {name: {} for name in names if name not in whole}, whole, built
+    recorded = read_metadata(workspace.root, "scores")["config"]
+    return recorded["metric"], recorded["set_metric"], recorded["embedder"]
