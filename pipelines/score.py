@@ -13,6 +13,7 @@ from ffhqref.core.errors import ConfigError
 from ffhqref.faces.crops import check_crop
 from ffhqref.metrics.base import MetricRuntime
 from ffhqref.metrics.dataset_scoring import check_dataset_metrics
+from ffhqref.metrics.jury import JURY_METRICS
 from ffhqref.metrics.scoring import MetricSet, resolve_metrics
 from ffhqref.metrics.workspace import restored_cases, score_workspace
 
@@ -28,9 +29,9 @@ def make_metrics(context: Context) -> MetricSet:
     chosen = context.config.parts("metric")
     if not chosen:
         raise ConfigError("no metric chosen: metric=[psnr,ids]")
-    twice = [name for name in check_dataset_metrics(context.config.set_metric) if name in chosen]
+    twice = [name for name in (*check_dataset_metrics(context.config.set_metric), *JURY_METRICS) if name in chosen]
     if twice:
-        raise ConfigError(f"metric.{twice[0]}: set_metric has that name; give the metric another")
+        raise ConfigError(f"metric.{twice[0]}: a value of the whole set has that name; give the metric another")
     name, crop, options = embedder_options(context.config)
     check_crop(crop)
     requests = [{"name": name, "label": name, **options} for name, options in chosen.items()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.core.errors import TableError
 from ffhqref.leaderboard.case_values import identity_codes
+from ffhqref.metrics.jury import MEAN_RANK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         raise TableError("nothing to merge: name at least one workspace")
     if len(reports) == 1:
         return reports[0]
+    reports = [_without_ranks(report) for report in reports]
     reports = [report.renamed(names) for report, names in zip(reports, new_names(reports), strict=True)]
     metrics = _metrics(reports)
     benchmarks = _benchmarks(reports)
@@ -77,6 +79,15 @@ def merge_reports(reports: Sequence[Report]) -> Report:
         attributes=_stacked(told, ["path", "attribute"]) if one_set and same_attributes and told else None,
         provenance={f"{report.name}: {name}": facts for report in reports for name, facts in report.provenance.items()},
     )
+
+
+def _without_ranks(report: Report) -> Report:
+    """Return a report without the jury's mean rank, which holds among one workspace's own methods."""
+    if MEAN_RANK not in report.metrics:
+        return report
+    others = [name for name in report.metrics if name != MEAN_RANK]
+    methods = {*report.methods, *report.restorations["method"].unique()}
+    return report.restricted(methods=methods, benchmarks=report.benchmarks, metrics=others)
 
 
 def new_names(reports: Sequence[Report]) -> list[dict[str, str]]:

@@ -53,6 +53,25 @@ def test_other_metric_signature_is_refused(pair):
     assert "\n" not in str(caught.value)
 
 
+def test_ranks_among_one_workspaces_own_methods_are_left_out(pair):
+    def judged(report, method):
+        row = {
+            "method": method,
+            "benchmark": "severe",
+            "case_id": "*",
+            "metric": "ids_jury",
+            "value": 1.0,
+            "status": "ok",
+        }
+        metrics = {**report.metrics, "ids_jury": MetricFacts(False, f"ids_jury|among {method}, lq|v1")}
+        scores = pd.concat([report.scores, pd.DataFrame([row])], ignore_index=True)
+        return dataclasses.replace(report, scores=scores, metrics=metrics)
+
+    both = merge_reports([judged(pair[0], "a"), judged(pair[1], "b")])
+    assert set(both.leaderboard["metric"]) == {"psnr"}
+    assert merge_reports(pair).leaderboard.equals(both.leaderboard)
+
+
 def test_other_protocol_is_refused(pair):
     info = dataclasses.replace(INFO, protocol_hash="b" * 64)
     with pytest.raises(TableError, match=r"benchmark 'severe' has another protocol in two .*bbbbbbbbbbbb"):

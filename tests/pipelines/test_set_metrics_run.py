@@ -100,6 +100,6 @@ def _truths(root, cases):
 def test_mistakes_end_before_any_work(ffhqref):
     assert "Did you mean 'fid'" in one_line(ffhqref("run", "root=w", "set_metric=[fidd]"))
     clash = ("metric=[psnr]", "+metric.fid={name: psnr}", "set_metric=[fid]")
-    assert "metric.fid: set_metric has that name" in one_line(ffhqref("run", "root=w", *clash))
+    assert "metric.fid: a value of the whole set has that name" in one_line(ffhqref("run", "root=w", *clash))
     assert "expected a list" in one_line(ffhqref("run", "root=w", "set_metric=fid"))
     assert not list((ffhqref.folder / "w").rglob("*.parquet"))
