@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,12 +160,15 @@ def score_jury(
                 line = DatasetScore(method, benchmark, rate_name(name), signature=_signature(judge))
                 table.append(_rate(line, judge, members, vectors, people))
     if len(judges) > 1:
-        table += _ranks(scores, judges, recognisers)
+        failed = {(row.benchmark, row.method, row.case_id) for row in rows if not _output(row)[0]}
+        table += _ranks(scores, failed, judges, recognisers)
     return score_frame(table)
 
 
 def _output(row: ScoreRow) -> tuple[str, str] | tuple[None, str]:
-    return (row.output_path, row.output_sha256) if row.output_path and row.output_sha256 else (None, "")
+    """Return the output; an input that was handed through is none, as in the means of the leaderboard."""
+    there = row.usable and row.output_path and row.output_sha256
+    return (str(row.output_path), str(row.output_sha256)) if there else (None, "")
 
 
 def _wanted(row: ScoreRow, judge: JudgeIDS) -> tuple[str, str] | tuple[None, str]:
@@ -220,7 +223,10 @@ def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _ranks(
-    scores: pd.DataFrame, judges: Mapping[str, JudgeIDS], recognisers: Mapping[str, Sequence[str]]
+    scores: pd.DataFrame,
+    failed: Collection[tuple[str, str, str]],
+    judges: Mapping[str, JudgeIDS],
+    recognisers: Mapping[str, Sequence[str]],
 ) -> list[DatasetScore]:
     """Return the mean ranks of every benchmark."""
     told = scores[scores["metric"].isin(list(judges)) & (scores["method"] != GROUND_TRUTH)]
@@ -231,7 +237,8 @@ def _ranks(
     table = []
     for benchmark, part in told.groupby("benchmark", sort=True, observed=True):
         cosines = part["value"].where(part["status"] == "ok")
-        cosines = cosines.mask(part["status"] == "failed", -np.inf)
+        lost = [key in failed for key in zip(part["benchmark"], part["method"], part["case_id"], strict=True)]
+        cosines = cosines.mask((part["status"] == "failed") | (np.array(lost) & cosines.notna()), -np.inf)
         values = {
             str(name): found.pivot_table("value", "case_id", "method", aggfunc="first", dropna=False)
             for name, found in part.assign(value=cosines).groupby("metric", sort=True, observed=True)
