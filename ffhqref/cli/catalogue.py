@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, FfhqrefError, one_line
 from ffhqref.core.escape import markdown
 from ffhqref.restorers import RESTORERS, make_restorer
 from ffhqref.restorers.base import Restorer, RestorerInfo
+from ffhqref.zoo.costs import in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,22 +190,6 @@ def _processor(device: str) -> str:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = next(iter(models), platform.processor() or platform.machine())
     return f"{name}, {torch.get_num_threads()} threads"
-
-
-def in_words(value: object) -> str:
-    """Return a cell for readers: counts of millions and more with the usual prefix, times with three digits.
-
-    >>> in_words(94112707), in_words(5766694567936), in_words(50), in_words(0.12345), in_words(float("nan"))
-    ('94.1 M', '5.77 T', '50', '0.123', '')
-    """
-    if isinstance(value, Real):
-        number = float(value)
-        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
-            if number >= size:
-                return f"{number / size:.3g} {prefix}"
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-    return "" if str(value) == "<NA>" else str(value)
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

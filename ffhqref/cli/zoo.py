@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(sys.argv[1:] if argv is None else argv)
     if options.markdown is not None and options.markdown.is_dir():
         raise ConfigError(f"zoo: --markdown {options.markdown}: a folder; expected a file to write")
-    from ffhqref.cli.catalogue import COST_COLUMNS, costs_to_markdown, in_words, to_markdown, zoo_frame
+    from ffhqref.cli.catalogue import COST_COLUMNS, costs_to_markdown, to_markdown, zoo_frame
+    from ffhqref.zoo.costs import in_words
 
     frame = zoo_frame(options.names or None, device=options.device, cost=options.measure, recipes=_recipes())
     if options.markdown:

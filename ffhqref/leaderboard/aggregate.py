@@ -14,6 +14,7 @@ from ffhqref.leaderboard.options import FAILURE_POLICIES
 from ffhqref.leaderboard.published import leak_mark
 from ffhqref.leaderboard.statistics import ALPHA, mean_interval, paired_tests, rank_intervals
 from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET
+from ffhqref.zoo.openness import openness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,9 @@ class _Facts:
         self.report = report
         timed = report.restorations.dropna(subset=["seconds"])  # first calls, which load, have none
         well = timed[timed["status"] == "ok"]
-        self.seconds = well.groupby(["benchmark", "method"], observed=True)["seconds"].median().to_dict()
+        of_method = well.groupby(["benchmark", "method"], observed=True)
+        self.seconds = of_method["seconds"].median().to_dict()
+        self.memory = of_method["peak_memory_bytes"].max().dropna().to_dict()
         fit = report.published[report.published["comparable"]].drop_duplicates(["benchmark", "method", "metric"])
         self.published = {
             (row.benchmark, row.method, row.metric): (row.published, f"{row.source} ({row.trust})")
@@ -129,6 +132,19 @@ class _Facts:
             "published_source": source,
             "leak": leak_mark(self.report.infos.get(method), self.report.benchmarks.get(benchmark)),
             "seconds_per_image": self.seconds.get((benchmark, method)),
+            **self._costs(benchmark, method),
+        }
+
+    def _costs(self, benchmark: str, method: str) -> dict[str, object]:
+        facts = self.report.methods.get(method)
+        cost = None if facts is None else facts.cost
+        memory = self.memory.get((benchmark, method))
+        return {
+            "peak_memory_mb": None if memory is None else memory / 1e6,
+            "parameters": cost and cost.parameters,
+            "multiply_adds": cost and cost.multiply_adds,
+            "evaluations": cost and cost.evaluations,
+            "openness": (facts and openness(facts.info)) or None,
         }
 
 

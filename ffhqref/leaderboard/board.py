@@ -32,6 +32,11 @@ class BoardRow:
     published_source: str | None = None
     leak: str | None = None
     seconds_per_image: float | None = None
+    peak_memory_mb: float | None = None
+    parameters: float | None = None
+    multiply_adds: float | None = None
+    evaluations: int | None = None
+    openness: str | None = None
 
     @property
     def best(self) -> bool:

@@ -13,6 +13,7 @@ from ffhqref.restorers import RESTORERS
 from ffhqref.restorers.base import Restorer, RestorerInfo
 from ffhqref.restorers.cache_key import by_content
 from ffhqref.weights.files import registry
+from ffhqref.zoo.costs import Cost, known_costs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,11 @@ class MethodFacts:
         """Options and weights in words, equal for equal settings of one restorer."""
         words = [f"{name}={_word(value)}" for name, value in sorted(self.options.items())]
         return ", ".join([*words, *(f"weights {sha256[:12]}" for sha256 in self.weights)])
+
+    @property
+    def cost(self) -> Cost | None:
+        """The counted costs; None for other options than the defaults, or for a method that is not built in."""
+        return None if self.options else known_costs().get(self.kind or self.info.name)
 
     def departure(self) -> str:
         """Return why numbers are not those of the published method, or ""."""

@@ -77,6 +77,8 @@ class MethodRow:
     """It ran on, where the methods ran on several."""
     baseline: bool = False
     """Stands in the block of baselines; the ground truth too."""
+    multiply_adds: float | None = None
+    """Of one image, in units of 1e9."""
 
     @property
     def ceiling(self) -> bool:
@@ -236,7 +238,8 @@ def _method_row(method: str, part: pd.DataFrame, apart: set[str], arrangement: A
     seconds = rows[0].seconds_per_image if arrangement.one_machine else None
     several = len(set(arrangement.devices.values())) > 1
     device = arrangement.devices.get(method, "") if several else ""
-    return MethodRow(method, cells, failed, unranked, seconds, leak, device, method in apart)
+    work = None if rows[0].multiply_adds is None else rows[0].multiply_adds / 1e9
+    return MethodRow(method, cells, failed, unranked, seconds, leak, device, method in apart, work)
 
 
 def _order(row: MethodRow, order: str) -> tuple[bool, bool, bool, float, str]:

@@ -176,6 +176,11 @@ _TABLES = (
         rank_high="int32?: worst rank that cannot be excluded", published="float64?: number of a paper, same protocol",
         published_source="string?: paper and table", leak="string?: why the method may know the people tested",
         seconds_per_image="~float64?: median of the restorer's cases, first calls left out",
+        peak_memory_mb="~float64?: most that the restorer's cases took",
+        parameters="~float64?: of the method's networks, for default options",
+        multiply_adds="~float64?: of one 512x512 image, for default options",
+        evaluations="~int32?: calls of the network that is called most, for default options",
+        openness="~string?: code, weights, licence and training data",
     ),
     _table(
         "comparisons", "report", "first second method metric",

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,22 @@ def known_costs() -> Mapping[str, Cost]:
     """Return the costs of the built-in methods by name."""
     with FILE.open(encoding="utf-8", newline="") as stream:
         return {row["method"]: _read(row) for row in csv.DictReader(stream)}
+
+
+def in_words(value: object) -> str:
+    """Return a cell for readers: counts of millions and more with the usual prefix, times with three digits.
+
+    >>> in_words(94112707), in_words(5766694567936), in_words(50), in_words(0.12345), in_words(float("nan"))
+    ('94.1 M', '5.77 T', '50', '0.123', '')
+    """
+    if isinstance(value, Real):
+        number = float(value)
+        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+            if number >= size:
+                return f"{number / size:.3g} {prefix}"
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return "" if str(value) == "<NA>" else str(value)
 
 
 def to_csv(costs: Iterable[Cost]) -> str:

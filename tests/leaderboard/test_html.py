@@ -56,6 +56,19 @@ def with_budget(report, **options):
     return dataclasses.replace(report, options=report.options.model_copy(update=options))
 
 
+def test_costs_are_a_table_without_scripts(tmp_path, make_report):
+    report = make_report(tmp_path, methods=("lq", "good"), n_failed=0)
+    methods = {**report.methods, "good": dataclasses.replace(report.methods["good"], kind="pgdiff")}
+    render_html(dataclasses.replace(report, methods=methods), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    table = text[text.index('id="costs"') :].split("</table>")[0]
+    good = next(row for row in table.split("<tr>") if ">good<" in row)
+    cells = good.split("<td>")[1:]
+    found = [cell.split("</td>")[0] for cell in cells]
+    assert found[1:4] == ["177 M", "484 T", "1000"]
+    assert found[6] == "cpu"
+
+
 @pytest.fixture
 def page(tmp_path, make_report):
     report = make_report(tmp_path)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ffhqref.leaderboard.plots.labels import CHARACTER, LINE, place_labels
 from ffhqref.leaderboard.plots.layout import Axis, Layout, span
 from ffhqref.leaderboard.plots.specs import fill, templates
 from ffhqref.leaderboard.view import tables
+from ffhqref.zoo.costs import known_costs
 
 WIDTH, HEIGHT = 400, 300
 
@@ -79,6 +81,26 @@ def test_the_front_is_of_ranked_methods_in_their_directions(tmp_path, make_repor
     for method, (x, y) in means.items():
         beaten = any(p >= x and q >= y and (p > x or q > y) for p, q in means.values())
         assert (method in front) == (not beaten)
+
+
+def test_quality_against_work_is_of_counted_methods(tmp_path, make_report):
+    report = make_report(tmp_path, methods=("mine", "twice", "changed", "unknown"), n_failed=0)
+    kinds = {"mine": "gfpgan", "twice": "difface", "changed": "codeformer", "unknown": "of-another-package"}
+    methods = {
+        name: replace(facts, kind=kinds[name], options={"start": 50} if name == "changed" else {})
+        for name, facts in report.methods.items()
+    }
+    report = replace(report, methods=methods)
+    view = report.tables[0]
+    work = {row.method: row.multiply_adds for row in view.rows if row.multiply_adds}
+    expected = {name: known_costs()[kinds[name]].multiply_adds / 1e9 for name in ("mine", "twice")}
+    assert work == pytest.approx(expected)
+    spec = dict(figures(report))[f"{view.benchmark}-psnr-multiply-adds"]
+    points = {point["method"]: point for point in spec["datasets"]["points"]}
+    assert {name: point["x"] for name, point in points.items()} == pytest.approx(expected)
+    better = points["twice"]["y"] > points["mine"]["y"]
+    front = [name for name in points if points[name]["front"] is not None]
+    assert sorted(front) == (["mine", "twice"] if better else ["mine"])
 
 
 def test_templates_hold_no_data_and_are_filled_whole():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ffhqref.core.escape import csv_text
+from ffhqref.leaderboard.board import COLUMNS as EVERY_COLUMN
 from ffhqref.leaderboard.render import latex_tables, markdown_tables, terminal_tables
 from ffhqref.leaderboard.view import Arrangement, metric_of_role, tables
 
@@ -27,7 +28,7 @@ def board():
         ("severe", "a_b", "psnr", True, 24.371, 24.05, 24.70, 10, 0, 1, 1, 1, None, None, None, 1.5),
         ("severe", "ground-truth", "niqe", False, 3.2, 3.0, 3.4, 10, 0, None, None, None, None, None, None, None),
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame = pd.DataFrame(rows, columns=COLUMNS).reindex(columns=EVERY_COLUMN)
     for column in ("rank", "rank_low", "rank_high"):
         frame[column] = frame[column].astype("Int32")
     return frame
@@ -89,7 +90,7 @@ def test_latex_compiles(board, tmp_path):
 
 def test_csv_keeps_all_columns_and_digits(board):
     again = pd.read_csv(io.StringIO(csv_text(board)))
-    assert list(again.columns) == COLUMNS
+    assert list(again.columns) == [*EVERY_COLUMN]
     assert again["mean"].tolist() == board["mean"].tolist()
 
 

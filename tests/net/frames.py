@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-VOLATILE = ("seconds", "peak_memory_bytes", "seconds_per_image", "device", "scored", "versions")
+VOLATILE = (
+    "seconds", "peak_memory_bytes", "seconds_per_image", "device", "scored", "versions",
+    "peak_memory_mb", "parameters", "multiply_adds", "evaluations", "openness",
+)  # fmt: skip
 """Columns that differ between two runs of the same work."""
 
 VOLATILE_FACTS = ("content", "created", "git_commit", "packages", "platform", "device", "mine")

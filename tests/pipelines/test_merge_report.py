@@ -55,7 +55,10 @@ def test_the_ranking_is_that_of_one_workspace_with_all_methods(scored, ffhqref, 
     work(ffhqref.folder, together, "lq,bicubic,reference", stages=("restore", "score", "report"))
     one, other = (tables.read_table(root, "leaderboard") for root in (together, ffhqref.folder / "both"))
     assert {"lq", "bicubic", "reference"} <= set(other["method"])
-    pd.testing.assert_frame_equal(one.drop(columns="seconds_per_image"), other.drop(columns="seconds_per_image"))
+    pd.testing.assert_frame_equal(
+        one.drop(columns=["seconds_per_image", "peak_memory_mb"]),
+        other.drop(columns=["seconds_per_image", "peak_memory_mb"]),
+    )
     origin = tables.read_metadata(ffhqref.folder / "both", "leaderboard")["inputs"]
     assert origin[f"{scored[1]}: scores"] == tables.table_hash(scored[1], "scores")
 
@@ -63,12 +66,16 @@ def test_the_ranking_is_that_of_one_workspace_with_all_methods(scored, ffhqref, 
 @pytest.mark.slow
 def test_a_second_merge_does_nothing_and_the_order_does_not_matter(scored, ffhqref):
     assert merge(ffhqref, *scored).returncode == 0
-    board = tables.read_table(ffhqref.folder / "both", "leaderboard").drop(columns="seconds_per_image")
+    board = tables.read_table(ffhqref.folder / "both", "leaderboard").drop(
+        columns=["seconds_per_image", "peak_memory_mb"]
+    )
     again = merge(ffhqref, *scored)
     assert "writing" not in again.stderr
     turned = merge(ffhqref, *reversed(scored))
     assert "writing" in turned.stderr
-    other = tables.read_table(ffhqref.folder / "both", "leaderboard").drop(columns="seconds_per_image")
+    other = tables.read_table(ffhqref.folder / "both", "leaderboard").drop(
+        columns=["seconds_per_image", "peak_memory_mb"]
+    )
     pd.testing.assert_frame_equal(board, other)
 
 

@@ -29,11 +29,13 @@ from ffhqref.leaderboard.html.payload import (
 from ffhqref.leaderboard.html.pictures import Album, CasePictures, build_album, selection
 from ffhqref.leaderboard.html.printed import Printed, copies
 from ffhqref.leaderboard.html.script import vega_script
-from ffhqref.leaderboard.plots.layout import SIZES, Layout
+from ffhqref.leaderboard.plots.layout import COSTS, SIZES, Layout
 from ffhqref.leaderboard.plots.specs import REMEDY, available, templates
 from ffhqref.leaderboard.statistics import ALPHA
 from ffhqref.leaderboard.view import FEW_PEOPLE, arrow, decimals, feature_name, metric_of_role, scored_metrics
 from ffhqref.metrics.base import GROUND_TRUTH
+from ffhqref.zoo.costs import case_references, in_words
+from ffhqref.zoo.openness import openness
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -132,6 +134,7 @@ def render_html(report: Report, path: str | Path, *, workers: int = 2) -> PageFa
         printed={name: Printed(rows) for name, rows in report.published_rows.items()},
         gate=[] if report.gate is None else report.gate.to_dict("records"),
         pairs=report.pair_tables,
+        costs=_costs(report),
         alpha=ALPHA,
         rule=RULE,
         provenance={name: _provenance(facts) for name, facts in report.provenance.items()},
@@ -236,7 +239,7 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         payload["comparisons"] = comparison_payload(mine, block.methods, block.metrics)
         payload["board"] = {
             row.method: {
-                "seconds": row.seconds,
+                **{cost: getattr(row, cost) for cost in COSTS},
                 "cells": {
                     metric: [c.mean, c.ci_low, c.ci_high, c.rank, c.rank_low, c.rank_high]
                     for metric, c in row.cells.items()
@@ -280,6 +283,7 @@ def _data(report: Report, blocks: Sequence[CaseValues], views: list[Any], album:
         "plots": templates() if available() else None,
         "plotsRemedy": REMEDY,
         "plotSizes": SIZES,
+        "costs": COSTS,
     }
 
 
@@ -295,6 +299,31 @@ def _spans(view: Any) -> dict[str, tuple[float, float]]:
         if ends:
             spans[metric] = (min(ends), max(ends))
     return spans
+
+
+def _costs(report: Report) -> list[tuple[str, ...]]:
+    """Return what each method costs in words: the page's table, and what its plot of work shows."""
+    board = report.leaderboard
+    found = []
+    for name, facts in sorted(report.methods.items()):
+        rows = board[board["method"] == name]
+        if not len(rows):
+            continue
+        counts = rows[["parameters", "multiply_adds", "evaluations"]].astype(float).max()
+        times = rows[["seconds_per_image", "peak_memory_mb"]].astype(float).max()
+        other = "counted for the default options only" if facts.options else "not counted"
+        found.append(
+            (
+                name,
+                str(case_references(facts.info)) if counts.notna().any() else "",
+                *map(in_words, counts),
+                *map(in_words, times),
+                report.arrangement.devices.get(name, ""),
+                openness(facts.info),
+                facts.cost.note if facts.cost else other,
+            )
+        )
+    return found
 
 
 def _summary(report: Report, blocks: Sequence[CaseValues]) -> list[tuple[str, str]]:

@@ -64,14 +64,14 @@ function drawScatter(node, b, mx, my) {
     { ...limits("x", mx, b.plots.ranges[mx]), ...limits("y", my, b.plots.ranges[my]) });
 }
 
-function drawSpeed(node, b, my) {
-  const places = b.plots.speed[my][sizeName(node)];
-  const points = b.competing.map((m) => [m, b.board[m]?.seconds, b.cell(m, my)]).filter(([, s, c]) => s > 0 && c).map(([m, s, c]) => ({
-    ...look(m, Boolean(c.rank)), x: s, xl: null, xh: null, y: c.mean, yl: c.low, yh: c.high, lx: places[m]?.[0] ?? null, ly: places[m]?.[1] ?? null,
-    front: null, told: `${m}: ${short(s)} s, ${titleOf(my)} ${show(c.mean, my)}` }));
-  if (!points.length) { empty(node, "No times of one machine were recorded."); return; }
-  draw(node, "speed", `${titleOf(my)} against seconds an image`, { points },
-    { xlow: b.plots.seconds[0], xhigh: b.plots.seconds[1], xtitle: "seconds an image", xreverse: "false", ...limits("y", my, b.plots.ranges[my]) });
+function drawCost(node, b, cost, my, none) {
+  const { front, ...labels } = b.plots.pairs[cost][my], places = labels[sizeName(node)];
+  const points = b.competing.map((m) => [m, b.board[m]?.[cost], b.cell(m, my)]).filter(([, v, c]) => v > 0 && c).map(([m, v, c]) => ({
+    ...look(m, Boolean(c.rank)), x: v, xl: null, xh: null, y: c.mean, yl: c.low, yh: c.high, lx: places[m]?.[0] ?? null, ly: places[m]?.[1] ?? null,
+    front: front.includes(m) ? front.indexOf(m) : null, told: `${m}: ${short(v)} ${DATA.costs[cost]}, ${titleOf(my)} ${show(c.mean, my)}` }));
+  if (!points.length) { empty(node, none); return; }
+  draw(node, "cost", `${titleOf(my)} against ${DATA.costs[cost]}`, { points },
+    { xlow: b.plots.ranges[cost][0], xhigh: b.plots.ranges[cost][1], xtitle: DATA.costs[cost], xreverse: "false", ...limits("y", my, b.plots.ranges[my]) });
 }
 
 function drawGroups(node, b, feature, metric) {
@@ -153,7 +153,8 @@ function drawPlots() {
   const { x, y } = plotState;
   if (x === y) empty($("#plot-scatter"), "Choose two different metrics.");
   else drawScatter($("#plot-scatter"), b, x, y);
-  drawSpeed($("#plot-speed"), b, x);
+  drawCost($("#plot-speed"), b, "seconds", x, "No times of one machine were recorded.");
+  drawCost($("#plot-work"), b, "multiply_adds", x, "No multiply-adds are known of these methods.");
   if ($("#plot-groups")) {
     $("#groups-title").textContent = feature ? `By ${featureName(feature.feature)}` : "By sub-group";
     drawGroups($("#plot-groups"), b, feature, x);

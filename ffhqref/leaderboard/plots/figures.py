@@ -10,7 +10,7 @@ import numpy as np
 
 from ffhqref.core.files import write_atomic
 from ffhqref.leaderboard.formats import ReportFormat, Written
-from ffhqref.leaderboard.plots.layout import SIZES, Layout, span
+from ffhqref.leaderboard.plots.layout import COSTS, SIZES, Layout, span
 from ffhqref.leaderboard.plots.specs import REMEDY, available, fill, templates
 from ffhqref.leaderboard.statistics import cluster_sums
 from ffhqref.leaderboard.view import arrow, feature_name, metric_of_role, scored_metrics
@@ -67,8 +67,9 @@ def figures(report: Report) -> Iterator[tuple[str, Spec]]:
         name = re.sub(r"[^a-z0-9]+", "-", view.benchmark.lower()).strip("-")
         if y is not None:
             yield f"{name}-{x}-{y}", drawn.scatter(x, y)
-        if drawn.layout.with_values(x) and any(row.seconds for row in drawn.layout.rows):
-            yield f"{name}-{x}-seconds", drawn.speed(x)
+        for cost in COSTS:
+            if drawn.layout.points(cost, x):
+                yield f"{name}-{x}-{cost.replace('_', '-')}", drawn.cost(cost, x)
         mine = report.subgroups[report.subgroups["benchmark"] == view.benchmark]
         for feature in sorted(mine["feature"].unique()):
             yield f"{name}-{x}-by-{feature.replace('_', '-')}", drawn.groups(x, feature)
@@ -118,23 +119,23 @@ class _Drawn:
             "scatter", {"points": points}, description=title, **self._limits("x", x), **self._limits("y", y)
         )
 
-    def speed(self, y: str) -> Spec:
-        """Return a metric against seconds an image."""
-        labels = self.layout.labels(None, y, "wide")
+    def cost(self, x: str, y: str) -> Spec:
+        """Return a metric against a cost of `COSTS`."""
+        labels, front = self.layout.labels(x, y, "wide"), self.layout.front(x, y)
         points = []
-        for row in self.layout.with_values(y):
+        for row, across, _ in self.layout.points(x, y):
             up = row.cells[y]
-            if row.seconds:
-                points.append(
-                    {
-                        **self._look(row.method, bool(up.rank)), "x": row.seconds, "xl": None, "xh": None,
-                        "y": up.mean, "yl": _known(up.ci_low), "yh": _known(up.ci_high),
-                        **_label(labels.get(row.method)), "front": None,
-                    }
-                )  # fmt: skip
-        low, high = self.layout.seconds.range
+            points.append(
+                {
+                    **self._look(row.method, bool(up.rank)), "x": across, "xl": None, "xh": None,
+                    "y": up.mean, "yl": _known(up.ci_low), "yh": _known(up.ci_high),
+                    **_label(labels.get(row.method)),
+                    "front": front.index(row.method) if row.method in front else None,
+                }
+            )  # fmt: skip
+        low, high = self.layout.costs[x].range
         return self._filled(
-            "speed", {"points": points}, description=f"{self._title(y)} against seconds", xtitle="seconds an image",
+            "cost", {"points": points}, description=f"{self._title(y)} against {COSTS[x]}", xtitle=COSTS[x],
             xlow=low, xhigh=high, xreverse="false", **self._limits("y", y),
         )  # fmt: skip
 

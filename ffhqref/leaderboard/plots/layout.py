@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SIZES = {"wide": (470, 320), "narrow": (250, 300)}
 """Width and height of a plot's area in pixels: on a screen and in a paper, and on a telephone."""
 
+COSTS = {"seconds": "seconds an image", "multiply_adds": "billions of multiply-adds an image"}
+"""What a method costs, by the field of `MethodRow`, to the title of its axis. Less is better; axes are logarithmic."""
+
 Range = tuple[float, float]
 
 
@@ -82,8 +85,10 @@ class Layout:
             )
             for metric in self.metrics
         }
-        seconds = [row.seconds for row in self.rows if row.seconds]
-        self.seconds = Axis(span(seconds, log=True), log=True)
+        self.costs = {
+            cost: Axis(span((value for row in self.rows if (value := getattr(row, cost))), log=True), log=True)
+            for cost in COSTS
+        }
 
     def with_values(self, *metrics: str) -> list[MethodRow]:
         """Return the rows with a finite mean of some metrics."""
@@ -92,25 +97,30 @@ class Layout:
             if all((cell := row.cells.get(metric)) is not None and math.isfinite(cell.mean) for metric in metrics)
         ]  # fmt: skip
 
-    def labels(self, x: str | None, y: str, size: str) -> dict[str, list[float]]:
+    def points(self, x: str, y: str) -> list[tuple[MethodRow, float, float]]:
+        """Return the rows with a value on both axes, and the values.
+
+        Args:
+            x: metric, or one of `COSTS`.
+            y: metric.
+        """
+        if x in self.axes:
+            return [(row, row.cells[x].mean, row.cells[y].mean) for row in self.with_values(x, y)]
+        return [(row, value, row.cells[y].mean) for row in self.with_values(y) if (value := getattr(row, x))]
+
+    def labels(self, x: str, y: str, size: str) -> dict[str, list[float]]:
         """Return method to x and y of its label, in data; methods without a place are absent.
 
         Args:
-            x: metric; None: seconds an image.
+            x: metric, or one of `COSTS`.
             y: metric.
             size: key of `SIZES`.
         """
         width, height = SIZES[size]
-        rows = self.with_values(y, *([x] if x else []))
-        rows = rows if x else [row for row in rows if row.seconds]
-        across, up = (self.axes[x] if x else self.seconds), self.axes[y]
-        dots = [
-            (
-                width * across.share(row.cells[x].mean if x else row.seconds or math.nan),
-                height * (1 - up.share(row.cells[y].mean)),
-            )
-            for row in rows
-        ]
+        across, up = self.axes.get(x) or self.costs[x], self.axes[y]
+        points = self.points(x, y)
+        rows = [row for row, _, _ in points]
+        dots = [(width * across.share(at), height * (1 - up.share(value))) for _, at, value in points]
         places = place_labels(dots, [row.method for row in rows], width, height)
         return {
             row.method: [_short(across.value(place[0] / width)), _short(up.value(1 - place[1] / height))]
@@ -119,11 +129,13 @@ class Layout:
         }
 
     def front(self, x: str, y: str) -> list[str]:
-        """Return the ranked methods that no other dominates in two metrics, along x."""
-        rows = [row for row in self.with_values(x, y) if row.cells[x].rank and row.cells[y].rank]
-        values = np.array([[row.cells[x].mean, row.cells[y].mean] for row in rows]).reshape(-1, 2)
-        best = [row for row, on in zip(rows, pareto(values, [self.higher[x], self.higher[y]]), strict=True) if on]
-        return [row.method for row in sorted(best, key=lambda row: row.cells[x].mean)]
+        """Return the ranked methods that no other dominates in two metrics, or in a cost and a metric, along x."""
+        ranked = [metric for metric in (x, y) if metric in self.axes]
+        points = [point for point in self.points(x, y) if all(point[0].cells[metric].rank for metric in ranked)]
+        values = np.array([point[1:] for point in points]).reshape(-1, 2)
+        on_front = pareto(values, [self.higher.get(x, False), self.higher[y]])
+        best = [point for point, on in zip(points, on_front, strict=True) if on]
+        return [row.method for row, _, _ in sorted(best, key=lambda point: point[1])]
 
     def payload(self) -> dict[str, Any]:
         """Return what the page needs to draw any pair of metrics."""
@@ -133,13 +145,11 @@ class Layout:
                 for y in self.metrics
                 if y != x
             }
-            for x in self.metrics
+            for x in (*self.metrics, *COSTS)
         }
         return {
-            "ranges": {metric: axis.range for metric, axis in self.axes.items()},
-            "seconds": self.seconds.range,
+            "ranges": {name: axis.range for name, axis in {**self.costs, **self.axes}.items()},
             "pairs": pairs,
-            "speed": {y: {size: self.labels(None, y, size) for size in SIZES} for y in self.metrics},
         }
 
 

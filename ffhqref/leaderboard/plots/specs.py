@@ -53,7 +53,7 @@ def templates() -> dict[str, dict[str, Any]]:
         raise DependencyError(REMEDY)
     return {
         "scatter": _finished(_scatter("linear")),
-        "speed": _finished(_scatter("log")),
+        "cost": _finished(_scatter("log")),
         "groups": _finished(_groups()),
         "people": _finished(_people(), height=None),
         "histogram": _finished(_histogram()),
