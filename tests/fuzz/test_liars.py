@@ -81,7 +81,9 @@ def lie(path: Path, draws: random.Random) -> None:
         table = table.set_column(table.column_names.index(column), field, pa.array(values, field.type))
         table = table.sort_by([(key, "ascending") for key in SPECS[path.stem].key])
     else:
-        facts = {**odd(facts, draws), "table": path.stem} if draws.random() < 0.9 else draws.choice(VALUES)
+        facts = odd(facts, draws)
+        if isinstance(facts, dict):
+            facts["table"] = path.stem
     path.write_bytes(sealed(table.replace_schema_metadata({b"ffhqref": json.dumps(facts).encode()})))
 
 
