@@ -199,6 +199,8 @@ def _rate(
     if lost:
         note = f"{lost} images cannot be read, or are not those recorded"
         return dataclasses.replace(line, status="failed", note=note)
+    if not any(made):
+        return dataclasses.replace(line, status="failed", note="no output to compare")
     gallery = _unit(np.stack([vectors[digest] for digest in digests]))
     none = np.full(gallery.shape[1], np.nan)
     probes = _unit(np.stack([vectors[digest] if digest else none for digest in made]))
@@ -247,7 +249,7 @@ def _ranks(
         signature = f"{MEAN_RANK}|mean over cases and judges|judges {', '.join(values)}|among {', '.join(methods)}|v1"
         for method, rank in mean_ranks(values, left_out).items():
             without = [name for name in values if method in left_out[name]]
-            note = f"without {', '.join(without)}, which it was trained with or is conditioned on" if without else ""
+            note = f"not for {method}: {', '.join(without)} (trained with, or conditioned on)" if without else ""
             line = DatasetScore(str(method), str(benchmark), MEAN_RANK, signature=signature, note=note)
             if math.isnan(rank):
                 table.append(dataclasses.replace(line, note=note or "no case on which two methods have a value"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_who_was_trained_with_a_judge_is_not_ranked_by_it(world, tmp_path):
     for method in ("same", "part"):
         assert rate.loc["ids_jury", method] == pytest.approx((dlib[method] + colours[method]) / 2)
     notes = dataset_notes(found.reset_index())["b"]["ids_jury"]
-    assert "without ids_arcface_r50, which it was trained with" in notes
+    assert notes == "not for next: ids_arcface_r50 (trained with, or conditioned on)"
     assert "ids_facenet" in metrics.unavailable
     assert ("ids_jury", "ground-truth") not in found.index
 
@@ -126,6 +127,9 @@ def test_impostors_are_other_people(world, tmp_path):
     alone = score_jury(rows, frame, one, dict.fromkeys(pairs, "p"), {}, **where)
     assert set(alone["status"]) == {"failed"}
     assert set(alone["note"]) == {"no pairs of two people"}
+    lost = [dataclasses.replace(row, usable=False) for row in rows if row.method == "next"]
+    nothing = score_jury(lost, frame, one, pairs, {}, **where)
+    assert nothing[["status", "note"]].to_numpy().tolist() == [["failed", "no output to compare"]]
 
 
 def test_the_config_chooses_all_judges():
