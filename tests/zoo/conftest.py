@@ -41,7 +41,7 @@ class GoldenSet:
         return own["input_rgb_u8"].numpy()
 
     def keys(self, name):
-        """Return the shape of every tensor of the network of that name, as `layout` does."""
+        """Return the shape of every tensor of the network with keys of that name, as `layout` does."""
         return read_json(self.folder / f"keys_{name}.json")
 
     def checkpoint(self, case):
@@ -56,7 +56,13 @@ class GoldenSet:
 
     def rule(self, name):
         """Return the tensors that the written rule gives, checked against its hash."""
-        return weights_from_rule(self.config["weights_rule"], name, self.keys(name))
+        return weights_from_rule(self.config["weights_rule"], name, self.keys(self.laid_out.get(name, name)))
+
+    @property
+    def laid_out(self) -> dict[str, str]:
+        """Names of the sizes with weights of their own, each with that of its `keys`."""
+        rule = self.config["weights_rule"]
+        return {name: entry["keys"] for name, entry in rule.items() if isinstance(entry, dict) and "keys" in entry}
 
 
 @pytest.fixture(scope="module")

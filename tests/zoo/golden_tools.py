@@ -19,9 +19,11 @@ TOLERANCE = 1e-4
 
 
 def folder_of(golden, method):
-    """Return the golden folder of a method, or skip."""
+    """Return the golden folder of a method, or skip. A set without a case fails: nothing would be compared."""
     if not (golden / method / "cases.json").is_file():
         pytest.skip(f"no golden set in {golden / method}; set FFHQREF_GOLDEN")
+    found = read_json(golden / method / "cases.json")
+    assert found.get("cases", found) if isinstance(found, dict) else found, f"{golden / method}: no case"
     return golden / method
 
 
@@ -30,9 +32,9 @@ def read_json(path):
 
 
 def cases_of(method):
-    """Return the cases for parametrising; one None, which `folder_of` then skips, where there are none."""
+    """Return the cases for parametrising; one None, for which `folder_of` skips or fails, where there are none."""
     path = GOLDEN / method / "cases.json"
-    return read_json(path) if path.is_file() else [None]
+    return (read_json(path) if path.is_file() else None) or [None]
 
 
 def case_id(case):
@@ -125,6 +127,12 @@ def relative(ours, stored):
     """Return the largest difference relative to the largest golden value, of tensors of one shape."""
     assert ours.shape == stored.shape
     return float((ours - stored).abs().max() / stored.abs().max())
+
+
+def every(ours, stored, axis):
+    """Return every N-th entry of an axis, as many as were stored."""
+    step = math.ceil(ours.shape[axis] / stored.shape[axis])
+    return ours[(slice(None),) * axis + (slice(None, None, step),)]
 
 
 def off(ours, stored):

@@ -1,5 +1,6 @@
 """DAEFR against outputs of the published code. Everything that varies is read from the golden folder."""
 
+import re
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +13,7 @@ from ffhqref.zoo.daefr.network import DAEFR, UNUSED, used
 from ffhqref.zoo.daefr.restorer import DAEFRRestorer
 from ffhqref.zoo.shared.aligned import resize_8bit
 
-from .golden_tools import close, layout, off, recorded, same_levels, stored_as
+from .golden_tools import close, every, layout, off, recorded, same_levels, stored_as
 
 METHOD = "daefr"
 pytestmark = [
@@ -26,15 +27,9 @@ def restorer(golden_set, case):
 
 
 def first_of_each(cases):
-    """Return the first case of each width; the full size is another test's."""
-    small = [case for case in cases if case["checkpoint"]]
+    """Return the first case of each width; those of no stored checkpoint, at full size, are another test's."""
+    small = [case for case in cases if case["checkpoint"]] or cases[:1]
     return [case for case in small if case["config"] not in {one["config"] for one in small[: small.index(case)]}]
-
-
-def every_other(ours, stored, axis):
-    """Return every N-th entry of an axis, as many as were stored."""
-    step = ours.shape[axis] // stored.shape[axis]
-    return ours[(slice(None),) * axis + (slice(None, None, step),)]
 
 
 def check(golden_set, case):
@@ -46,11 +41,11 @@ def check(golden_set, case):
     ((raw, logits),) = seen[""]
     for key, name in taps.items():
         (ours,) = seen[name]
-        close(stored, key, every_other(ours, stored[key], 0) if ours.ndim == 3 else ours)
-    (key,) = [key for key in stored if key.startswith("logits_t")]
-    wanted = stored[key]
+        ours = ours["out"] if isinstance(ours, dict) else ours  # a whole encoder or decoder
+        close(stored, key, every(ours, stored[key], 0) if ours.ndim == 3 else ours)
+    (wanted,) = [value for key, value in stored.items() if re.fullmatch(r"logits(_t\d+)?", key)]
     # ten times the published network's own distance to float64 is fair, whatever the processor
-    apart = (every_other(logits, wanted, 1) - wanted).abs().max()
+    apart = (every(logits, wanted, 1) - wanted).abs().max()
     assert float(apart) <= 10 * case["logits_float32_vs_float64_max_abs"]
     indices = logits.argmax(2)
     assert torch.equal(indices.reshape(stored["code_indices"].shape), stored["code_indices"])
@@ -79,12 +74,17 @@ def test_faces_are_resized_as_published(golden_set):
         same_levels(golden_set.tensors(case["file"]), "resized_rgb_u8", to_uint8(face)[0])
 
 
-@pytest.mark.parametrize("name", ["small", "full"])
-def test_layout_is_the_official_one(golden_set, name):
+def test_layouts_are_the_official_ones(golden_set):
+    assert golden_set.laid_out
+    for name, keys in golden_set.laid_out.items():
+        check_layout(golden_set, name, golden_set.keys(keys))
+
+
+def check_layout(golden_set, name, keys):
     config = DAEFRRestorer(golden_set.folder / "config.json", config=golden_set.config[name]).config
     with torch.device("meta"):
         network = DAEFR(config)
-        state = {key: torch.empty(shape) for key, shape in golden_set.keys(name).items()}
+        state = {key: torch.empty(shape) for key, shape in keys.items()}
     skipped = {key for key in state if key.removeprefix("vqvae.").startswith(UNUSED)}
     assert layout(network) == {key: list(value.shape) for key, value in state.items() if key not in skipped}
     load_into(network, used(state), golden_set.folder, assign=True)
@@ -96,7 +96,7 @@ def test_layout_is_the_official_one(golden_set, name):
 
 
 def test_a_file_without_what_is_not_used_gives_the_same_image(golden_set, tmp_path):
-    case = next(case for case in golden_set.cases if case["checkpoint"])
+    case = first_of_each(golden_set.cases)[0]
     whole = load_tensors(golden_set.checkpoint(case), wrappers=("state_dict",))
     torch.save(
         {"state_dict": {key.removeprefix("vqvae."): value for key, value in used(whole).items()}}, tmp_path / "a"

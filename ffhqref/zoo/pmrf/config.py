@@ -12,8 +12,6 @@ from ffhqref.zoo.shared.architecture import read_tree
 from ffhqref.zoo.shared.guided_diffusion.config import changed, section
 from ffhqref.zoo.shared.swinir import FIXED_SWINIR, SwinIRConfig
 
-FF_RATIO = 3
-"""Width of every feed-forward layer as a multiple of its level's."""
 _COLOURS: dict[str, object] = {"in_channels": 3, "out_channels": 3}
 
 
@@ -38,6 +36,8 @@ class HDiTConfig:
     mapping_depth: int = 2
     mapping_width: int = 768
     """Channels of the time's embedding, an even number."""
+    ff_ratio: int = 3
+    """Width of every feed-forward layer as a multiple of its level's."""
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.depths) == len(self.head_widths) == len(self.kernels) or not self.widths:
@@ -47,8 +47,10 @@ class HDiTConfig:
                 raise ConfigError(
                     f"HDiT config: d_head={head} should be a multiple of 8 that divides the width {width}"
                 )
-        if len(self.patch_size) != 2 or self.mapping_width % 2:
-            raise ConfigError("HDiT config: patch_size should be two numbers, mapping_width an even one")
+        if len(self.patch_size) != 2 or self.mapping_width % 2 or self.ff_ratio < 1:
+            raise ConfigError(
+                "HDiT config: patch_size should be two numbers, mapping_width an even one, ff_ratio at least 1"
+            )
 
     @property
     def units(self) -> tuple[int, int]:

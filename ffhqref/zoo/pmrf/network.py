@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ffhqref.zoo.pmrf.config import FF_RATIO
 from ffhqref.zoo.pmrf.neighbourhood import attend
 
 if TYPE_CHECKING:
@@ -79,11 +78,11 @@ def geglu(x: Tensor) -> Tensor:
 class MappingBlock(nn.Module):
     """Feed-forward block of the condition."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
         self.norm = RMSNorm(width)
-        self.up_proj = nn.Linear(width, 2 * FF_RATIO * width, bias=False)
-        self.down_proj = nn.Linear(FF_RATIO * width, width, bias=False)
+        self.up_proj = nn.Linear(width, 2 * ratio * width, bias=False)
+        self.down_proj = nn.Linear(ratio * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, width]."""
@@ -93,10 +92,10 @@ class MappingBlock(nn.Module):
 class Mapping(nn.Module):
     """From the embedded time to the condition of every layer."""
 
-    def __init__(self, depth: int, width: int) -> None:
+    def __init__(self, depth: int, width: int, ratio: int) -> None:
         super().__init__()
         self.in_norm = RMSNorm(width)
-        self.blocks = nn.ModuleList(MappingBlock(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(MappingBlock(width, ratio) for _ in range(depth))
         self.out_norm = RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -180,11 +179,11 @@ def _attend_to_all(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """Feed-forward block of a map; the input is added."""
 
-    def __init__(self, width: int, condition: int) -> None:
+    def __init__(self, width: int, condition: int, ratio: int) -> None:
         super().__init__()
         self.norm = AdaRMSNorm(width, condition)
-        self.up_proj = nn.Linear(width, 2 * FF_RATIO * width, bias=False)
-        self.down_proj = nn.Linear(FF_RATIO * width, width, bias=False)
+        self.up_proj = nn.Linear(width, 2 * ratio * width, bias=False)
+        self.down_proj = nn.Linear(ratio * width, width, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Return [B, h, w, width]."""
@@ -194,10 +193,10 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention, then the feed-forward block."""
 
-    def __init__(self, width: int, head_width: int, condition: int, kernel: int) -> None:
+    def __init__(self, width: int, head_width: int, condition: int, kernel: int, ratio: int) -> None:
         super().__init__()
         self.self_attn = SelfAttention(width, head_width, condition, kernel)
-        self.ff = FeedForward(width, condition)
+        self.ff = FeedForward(width, condition, ratio)
 
     def forward(self, x: Tensor, positions: Tensor, condition: Tensor) -> Tensor:
         """Return [B, h, w, width]."""
@@ -290,11 +289,11 @@ class HDiT(nn.Module):
         self.time_in_proj = nn.Linear(condition, condition, bias=False)
         self.aug_emb = Fourier(_AUGMENTATIONS, condition)
         self.aug_in_proj = nn.Linear(condition, condition, bias=False)
-        self.mapping = Mapping(config.mapping_depth, condition)
+        self.mapping = Mapping(config.mapping_depth, condition, config.ff_ratio)
         levels = list(zip(config.widths, config.depths, config.head_widths, config.kernels, strict=True))
 
         def level(width: int, depth: int, head: int, kernel: int) -> Level:
-            return Level(Layer(width, head, condition, kernel) for _ in range(depth))
+            return Level(Layer(width, head, condition, kernel, config.ff_ratio) for _ in range(depth))
 
         self.down_levels = nn.ModuleList(level(*one) for one in levels[:-1])
         self.up_levels = nn.ModuleList(level(*one) for one in levels[:-1])
