@@ -12,15 +12,7 @@ from ffhqref.config.selection import chosen_cases
 from ffhqref.core.escape import plain
 from ffhqref.restorers.cache_key import code_of
 from ffhqref.restorers.check import check_restorer
-from ffhqref.restorers.table import (
-    beside,
-    problems,
-    restorations,
-    restore_rows,
-    restore_stages,
-    restored_before,
-    timing,
-)
+from ffhqref.restorers.table import beside, not_named, problems, restorations, restore_rows, restore_stages, timing
 
 if TYPE_CHECKING:
     from ffhqref.restorers.runner import RestoreStage
@@ -72,12 +64,8 @@ def restore(context: Context, stages: list[RestoreStage], *, keep: bool = False)
         say(line)
     bad = int((made["status"] != "ok").sum())
     say(f"restored: {len(made)} outputs of {len(stages)} methods, {bad} of them not ok")
-    lost = sorted({*workspace.read("cases")["benchmark"]} - {*cases["benchmark"]})
-    if lost and not keep:
-        say(f"not named, so not in the tables: benchmark {', '.join(lost)}; naming them takes their outputs up")
-    others = [name for name in restored_before(workspace) if name not in facts["infos"]]
-    if others:
-        say(f"not named, so not in the tables: {', '.join(others)}; their outputs stay, and naming them takes them up")
+    for line in not_named(workspace, [] if keep else cases["benchmark"], facts["infos"]):
+        say(line)
     return int(bool(bad))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from statistics import median
@@ -161,6 +161,23 @@ def problems(table: pd.DataFrame) -> Iterator[str]:
         first = group.iloc[0]
         where = f"first {first['benchmark']}/{first['case_id']}: {first['error']}"
         yield f"{method}: {len(group)} of {(table['method'] == method).sum()} cases {status}, {where}"
+
+
+def not_named(workspace: Workspace, benchmarks: Iterable[str], methods: Collection[str]) -> list[str]:
+    """Return a line each about the benchmarks and the methods of a workspace that a command does not take up.
+
+    Args:
+        workspace: with cases and outputs.
+        benchmarks: of the command; empty: all.
+        methods: in the table.
+    """
+    chosen, lead = set(benchmarks), "not named, so not in the tables:"
+    lost = sorted({*workspace.read("cases")["benchmark"]} - chosen) if chosen else []
+    others = [name for name in restored_before(workspace) if name not in methods]
+    lines = [f"{lead} benchmark {', '.join(lost)}; naming them takes their outputs up"] if lost else []
+    if others:
+        lines.append(f"{lead} {', '.join(others)}; their outputs stay, and naming them takes them up")
+    return lines
 
 
 def restored_before(workspace: Workspace) -> list[str]:
