@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ffhqref.core.errors import TableError
+from ffhqref.core.parsing import parsing
 from ffhqref.leaderboard.case_values import identity_codes
 from ffhqref.metrics.jury import MEAN_RANK
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@parsing("what is merged", TableError, "its tables are not as this release writes them: make it again")
 def merge_reports(reports: Sequence[Report]) -> Report:
     """Join the reports of several workspaces, so that their methods are ranked together.
 
