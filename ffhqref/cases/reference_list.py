@@ -40,16 +40,19 @@ def match_list(benchmark: str, names: Collection[str], lq_folder: Path, folder: 
         raise DatasetError(
             f"benchmark '{benchmark}': no such folder: {folder}; set benchmark.{benchmark}.reference_folder"
         )
-    columns, lines = _lines(file)
+    columns, unread, lines = _lines(file)
     mine = [line for line in lines if _stem(line[1]) in names]
     if not mine:
         raise DatasetError(
             f"{file}: none of its {len(lines)} lines names a low-quality image of {lq_folder}; the list has "
             f"'{lines[0][1]}', the folder has '{min(names, key=by_number)}'"
         )
+    _check_one_name(file, mine)
     match = _pairs if columns == PAIRS else _people
     strangers = [lq for _, lq, _ in lines if _stem(lq) not in names]
     remarks = []
+    if unread:
+        remarks.append(f"columns of {file.name} that are not read: {', '.join(unread)}")
     if strangers:
         remarks.append(f"{len(strangers)} lines of {file.name} name no low-quality image, first '{strangers[0]}'")
     paths, more = match(benchmark, file, folder, mine)
@@ -59,6 +62,22 @@ def match_list(benchmark: str, names: Collection[str], lq_folder: Path, folder: 
         paths={name: tuple(paths.get(name, ())) for name in names},
         remarks=(*remarks, *more),
     )
+
+
+def _check_one_name(file: Path, lines: list[Line]) -> None:
+    """Refuse paths of two images that have one name: whose lines are meant is not known.
+
+    Raises:
+        DatasetError: with the second line.
+    """
+    paths: dict[str, str] = {}
+    for number, lq, _ in lines:
+        path = PurePosixPath(lq).parent.as_posix()
+        if path != "." and paths.setdefault(_stem(lq), path) != path:
+            raise DatasetError(
+                f"{file}, line {number}: '{lq}' and an earlier line with its name are in two folders, and the "
+                "low-quality images have their names alone; keep the lines of one"
+            )
 
 
 Line = tuple[int, str, str]
@@ -113,7 +132,8 @@ def _people(benchmark: str, file: Path, folder: Path, lines: list[Line]) -> tupl
     return {lq: pictures[name] for lq, name in person.items()}, remarks
 
 
-def _lines(file: Path) -> tuple[tuple[str, str], list[Line]]:
+def _lines(file: Path) -> tuple[tuple[str, str], list[str], list[Line]]:
+    """Return the columns that are read, those that are not, and the lines."""
     table = read_csv(file)
     forms = [form for form in (PAIRS, PEOPLE) if set(form) <= set(table.columns)]
     if len(forms) != 1:
@@ -123,12 +143,12 @@ def _lines(file: Path) -> tuple[tuple[str, str], list[Line]]:
     lines = list(_cells(table, forms[0]))
     if not lines:
         raise DatasetError(f"{file}: no line below its columns; expected one for each pair or image")
-    return forms[0], lines
+    return forms[0], [column for column in table.columns if column not in forms[0]], lines
 
 
 def _cells(table: CsvTable, form: tuple[str, str]) -> Iterator[Line]:
     for row in table.rows:
-        lq, other = (row.cells[column].strip() for column in form)
+        lq, other = (row.cells[column].strip().replace("\\", "/") for column in form)
         where = table.where(row)
         if not lq or not other:
             raise DatasetError(f"{where}: the cell '{form[1] if lq else form[0]}' is empty")

@@ -79,7 +79,7 @@ def parse_age(text: str, where: str = "age") -> float:
         DatasetError: neither, or outside 0 to 130 years.
     """
     try:
-        age = float(text)
+        age = float("" if "_" in text else text)  # Python takes 1_0 for 10
     except ValueError:
         low, high = _age_class(text, where)
         age = (low + (max(OLDEST, low) if high is None else high)) / 2.0
@@ -91,7 +91,8 @@ def parse_age(text: str, where: str = "age") -> float:
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _AND_MORE = r"(?:\+|plus|-|–|and (?:more|over|older|above|up)|or (?:more|over|older|above)|years and older)"
 _CLASSES = {
-    "span": re.compile(rf"[(\[]?\s*{_NUMBER}\s*(?:-|–|,|to)\s*{_NUMBER}\s*[)\]]?"),
+    # a comma parts two ages in brackets alone: elsewhere 2,5 is a number of some languages
+    "span": re.compile(rf"{_NUMBER}\s*(?:-|–|to)\s*{_NUMBER}|[(\[]\s*{_NUMBER}\s*(?:-|–|,|to)\s*{_NUMBER}\s*[)\]]"),
     "above": re.compile(rf"(?:more than|over|above|from|at least|>=?|≥)\s*{_NUMBER}\s*\+?|{_NUMBER}\s*{_AND_MORE}"),
     "below": re.compile(rf"(?:less than|under|below|up to|at most|<=?|≤)\s*{_NUMBER}"),
 }

@@ -83,7 +83,7 @@ def read_user_table(
         (row.line, row.cells[name], {column: known(row.cells[column]) for column in columns if column != name})
         for row in table.rows
     ]
-    found = [matcher.find(cell) for _, cell, _ in lines]
+    found = matcher.find_all(cell for _, cell, _ in lines)
     if name == "face_name_align":
         found = _fairface(matcher, [cell for _, cell, _ in lines], found)
     strangers = [line for line, image_id in zip(lines, found, strict=True) if image_id is None]

@@ -106,6 +106,12 @@ class Release:
                     f"release, {split}: {len(other)} targets have a low-quality file of another name, first "
                     f"'{other[0].lq_image}'; benchmarks with an lq_folder take these"
                 )
+            twice = [row for row in mapping.rows if len({*map(self.image_id, row.references)}) < len(row.references)]
+            if twice:
+                lines.append(
+                    f"release, {split}: {len(twice)} targets list one reference twice, and so methods are given it "
+                    f"twice, first '{twice[0].gt_image}' in line {twice[0].line}"
+                )
             if "weight" in mapping.columns:
                 lines.append(f"release, {split}: the column weight is not used")
         return lines

@@ -172,8 +172,12 @@ def _by_list(
     taken: set[CaseName] = set()
     there = set(files)
     for number, row in [(row.line, {name: cell.strip() for name, cell in row.cells.items()}) for row in table.rows]:
-        name = without_ending(PurePosixPath(row[key]).name) if key == "lq" else row[key]
-        mine = [case for case in known.get(name, []) if row.get("benchmark") in (None, "", case.benchmark)]
+        names = [row[key]]
+        if key == "lq":
+            given = without_ending(row[key])
+            names = [given, given.rpartition("/")[2]]  # PERSON/IMAGE, or a name that has other folders before it
+        claimed: list[CaseName] = next((known[name] for name in names if name in known), [])
+        mine = [case for case in claimed if row.get("benchmark") in (None, "", case.benchmark)]
         path = PurePosixPath(row["output"]).as_posix()
         if not mine:
             strangers.append(row[key])

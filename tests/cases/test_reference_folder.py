@@ -156,10 +156,23 @@ def test_a_list_of_pairs_keeps_its_order(lay):
     found = match(root, listing=file)
     assert dict(found.paths) == {"a": ("s/3.png", "s/1.png", "gone.png"), "b_1": ("s/1.png",), "c": ()}
     assert found.layout == "list (lq, reference), list.csv"
-    assert found.remarks == ("1 lines of list.csv name no low-quality image, first 'z.png'",)
+    assert found.remarks == (
+        "columns of list.csv that are not read: note",
+        "1 lines of list.csv name no low-quality image, first 'z.png'",
+    )
     file.rename(root / "ref" / "list.csv")
     beside = match(root, listing=root / "ref" / "list.csv", folder=None)
     assert (beside.root, beside.paths) == (root / "ref", found.paths)
+
+
+def test_two_images_of_one_name_in_a_list_do_not_pool_their_references(lay):
+    root = lay("Ann/1.png", "Bob/1.png")
+    file = root / "list.csv"
+    file.write_text("lq,reference\nAnn/a.png,Ann/1.png\nBob/a.png,Bob/1.png\n")
+    with pytest.raises(DatasetError, match=r"line 3: 'Bob/a\.png' and an earlier line .* in two folders"):
+        match(root, listing=file)
+    file.write_text("lq,reference\nlq\\a.png,Ann\\1.png\nlq\\b_1.png,Bob\\1.png\n")  # written on Windows
+    assert match(root, listing=file).paths == {"a": ("Ann/1.png",), "b_1": ("Bob/1.png",), "c": ()}
 
 
 def test_a_list_of_people_lets_pictures_share_them(lay):

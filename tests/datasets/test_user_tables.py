@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from ffhqref.core.errors import DatasetError
@@ -65,6 +67,36 @@ def test_paths_tell_apart_what_stems_do_not():
     assert matcher.find("eve/001.png") is None
     assert matcher.find("001.png") is None  # whose?
     assert (matcher.find("7.png"), matcher.find("007"), matcher.find("00007")) == ("7", "007", None)
+
+
+def test_a_row_of_another_folder_is_another_image(table):
+    """Names that are unique in the data set need not be so in a table of more people."""
+    files = {"001": "ann/001.png", "002": "bob/002.png"}
+    text = "file,age\nann/001.png,20\nann/002.png,30\nbob/001.png,40\nbob/002.png,50\n"
+    ages = read_ages(table(text), files)
+    assert ages.years == {"001": 20.0, "002": 50.0}
+    assert ages.remarks == ("dataset.ages: 2 of 4 rows of x.csv match no image, first 'ann/002.png' in line 3",)
+    moved = read_ages(table("file,age\nfaces/001.png,20\nfaces/002.png,50\n"), files)
+    assert moved.years == ages.years, "folders of another layout say nothing"
+
+
+@pytest.mark.parametrize(("there", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_the_same_in_both_spellings(table, there, written):
+    there, written = (unicodedata.normalize(form, "josé") for form in (there, written))
+    files = {there: f"é/{there}.png".replace("é", there), "a": "a.png"}
+    for name in (written, f"{written}.png", f"{written}/{written}.png"):
+        assert read_ages(table(f"file,age\n{name},20\n"), files).years == {there: 20.0}
+
+
+def test_a_long_number_is_no_image(table):
+    assert read_ages(table(f"file,age\n{'9' * 5000},20\n007,30\n"), ["7"]).years == {"7": 30.0}
+
+
+@pytest.mark.parametrize("text", ["2,5", "34,5", "1_0", "(2 5)"])
+def test_ages_are_not_guessed(text):
+    """2,5 is two and a half years to some, not the class of 2 to 5."""
+    with pytest.raises(DatasetError, match="expected years or a class"):
+        parse_age(text)
 
 
 def test_rows_that_match_nothing_are_counted(table, tmp_path):

@@ -229,6 +229,8 @@ def test_lines_without_a_case_and_other_columns_are_told(tmp_path):
     rows = ["1.png,lq_0001.png,['2.png'],1", "3.png,3.png,[],0.5", "4.png,4.png,[],1"]
     release = read_release(lists(tmp_path / "r", rows, "gt_image,lq_image,ref_image,weight"), ["1", "2", "3", "4"])
     empty, lq, weight = release.remarks()
+    doubled = read_release(lists(tmp_path / "d", ["1.png,1.png,\"['2.png', '3.png', '02.png']\""]), ["1", "2", "3"])
+    assert "1 targets list one reference twice" in doubled.remarks()[0]
     assert "2 of 3 targets have no reference" in empty
     assert "first '3.png' in line 3" in empty
     assert "1 targets have a low-quality file of another name, first 'lq_0001.png'" in lq

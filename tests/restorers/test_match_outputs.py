@@ -79,6 +79,11 @@ def test_a_list_of_pairs(folder, tmp_path):
     pairs.write_text("case_id,lq,output,score\n00001,lq-00002.png,a.png,3\n")
     told = "\n".join(found(out, pairs=pairs)[1].remarks)
     assert "2 columns of pairs.csv are not read: lq, score" in told
+    people = [CaseName("folder", name, name) for name in ("ann/01", "bob/01")]
+    pairs.write_text("lq,output\nann/01.png,b.png\nbob/01.png,a.png\n")
+    assert found(out, people, pairs=pairs)[0] == {"folder/ann/01": "b.png", "folder/bob/01": "a.png"}
+    pairs.write_text("lq,output\ndata/lq-00001.png,b.png\n")
+    assert found(out, pairs=pairs)[0] == {"severe/00001": "b.png"}
     pairs.write_text("case_id,output\n00001,a.png\n00002,a.png\n")
     with pytest.raises(FfhqrefError, match=r"line 3: 'a.png' occurs twice"):
         found(out, pairs=pairs)
