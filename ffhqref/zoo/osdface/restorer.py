@@ -19,7 +19,7 @@ from ffhqref.weights.tensors import holding
 from ffhqref.zoo.osdface.config import PromptConfig
 from ffhqref.zoo.shared.aligned import need_package, resized
 from ffhqref.zoo.shared.architecture import read_architecture
-from ffhqref.zoo.shared.model_folder import part_weights, small_hashes, weight_file
+from ffhqref.zoo.shared.model_folder import part_weights, small_files, weight_file
 from ffhqref.zoo.shared.network import NetworkRestorer, unsigned
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class OSDFaceRestorer(NetworkRestorer):
         self.base = self.files[_BASE].path.parent.parent
         self.files[f"{_BASE}/vae"] = part_weights(f"{_BASE}/vae", self.base / "vae")
         hashes = {name: weights.sha256 for name, weights in self.files.items()}
-        self.weights_sha256 = {**hashes, **small_hashes(_BASE, self.base, _SMALL)}
+        self._small = small_files(_BASE, self.base, _SMALL)
+        self.weights_sha256 = {**hashes, **{file.name: file.sha256 for file in self._small}}
         self.info = dataclasses.replace(
             INFO,
             uses_seed=posterior == "sample",
@@ -125,7 +126,7 @@ class OSDFaceRestorer(NetworkRestorer):
         from ffhqref.zoo.osdface.model import Files, OSDFace
 
         prompt, change, lora = (self.files[name] for name in INFO.weights[:3])
-        with holding(self.files.values()):
+        with holding([*self.files.values(), *self._small]):
             return OSDFace(
                 Files(prompt, change, lora, self.base),
                 self.config,

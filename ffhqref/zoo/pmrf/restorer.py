@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffhqref.core.errors import ConfigError, ImageError, did_you_mean
-from ffhqref.core.hashing import sha256_file
 from ffhqref.core.images import SIZE
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import find
+from ffhqref.weights.tensors import holding
 from ffhqref.zoo.pmrf.config import PMRFConfig
 from ffhqref.zoo.shared.aligned import need_package
+from ffhqref.zoo.shared.model_folder import small_files
 from ffhqref.zoo.shared.network import NetworkRestorer
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ class PMRF(NetworkRestorer):
         names = INFO.weights
         self._file = names[0] if path else next((name for name in names if find(name)), names[0])
         super().__init__({self._file: path}, device)
-        beside = self.files[self._file].path.with_name("config.json")
-        if self.files[self._file].path.suffix == ".safetensors" and beside.is_file():
-            self.weights_sha256 = {**self.weights_sha256, f"{self._file}/config.json": sha256_file(beside)}
+        folder, hub = self.files[self._file].path.parent, self.files[self._file].path.suffix == ".safetensors"
+        self._small = small_files(self._file, folder, ["config.json"] if hub else [])
+        self.weights_sha256 = {**self.weights_sha256, **{file.name: file.sha256 for file in self._small}}
         released = self.config == PMRFConfig()
         self.info = dataclasses.replace(INFO, uses_seed=output == "restored", input_size=SIZE if released else None)
 
@@ -125,7 +126,8 @@ class PMRF(NetworkRestorer):
         """
         from ffhqref.zoo.pmrf.checkpoint import load_networks
 
-        made = load_networks(self.files[self._file], self.config)
+        with holding(self._small):
+            made = load_networks(self.files[self._file], self.config)
         for network in (made.flow, made.mean):
             network.eval().requires_grad_(False).to(self.device)
         return made

@@ -76,11 +76,6 @@ def small_files(name: str, base: Path, files: Iterable[str]) -> list[Weights]:
     return [Weights(f"{name}/{file}", file, base / file, sha256_file(base / file), None) for file in there]
 
 
-def small_hashes(name: str, base: Path, files: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of the configs and tokenizers that are there, under ``name/file``."""
-    return {file.name: file.sha256 for file in small_files(name, base, files)}
-
-
 def assemble(make: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor], path: Weights | Path) -> nn.Module:
     """Return ``make()`` with these tensors as its weights (their own type, not copied), in evaluation mode.
 
