@@ -65,7 +65,8 @@ class CompareStage(Stage[CompareRow, CompareResult]):
 
     def _one(self, row: CompareRow) -> CompareResult:
         try:
-            first, second = read_rgb(row.first, SIZE), read_rgb(row.second, SIZE)
+            first = read_rgb(row.first, SIZE, sha256=row.first_sha256)
+            second = read_rgb(row.second, SIZE, sha256=row.second_sha256)
         except ImageError:
             return CompareResult(None, None)
         full = float(np.abs(first.astype(np.float32) - second.astype(np.float32)).mean())
