@@ -14,6 +14,7 @@ from ffhqref.leaderboard.options import FAILURE_POLICIES
 from ffhqref.leaderboard.published import leak_mark
 from ffhqref.leaderboard.statistics import ALPHA, mean_interval, paired_tests, rank_intervals
 from ffhqref.metrics.base import GROUND_TRUTH, WHOLE_SET
+from ffhqref.metrics.jury import counts_failures
 from ffhqref.zoo.openness import openness
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _whole_set_rows(report: ReportData, about: _Facts) -> Iterator[BoardRow]:
     """Yield the rows of metrics that have one value a benchmark: ranked, without an interval.
 
     Such a distance depends on the number of images and cannot count a failure: a method with fewer images than
-    another is shown without a rank.
+    another is shown without a rank. What the judges of identity say counts failures itself.
     """
     states = report.restorations.groupby(["benchmark", "method"], observed=True)["status"]
     made = states.agg(lambda status: int((status == "ok").sum())).to_dict()
@@ -282,7 +283,10 @@ def _whole_set_rows(report: ReportData, about: _Facts) -> Iterator[BoardRow]:
         made[benchmark, GROUND_TRUTH] = int(truths.get(benchmark, 0))
         contends = ~part["method"].isin([GROUND_TRUTH, *report.baselines]) & part["value"].notna()
         n = part["method"].map(lambda method, of=benchmark: made.get((of, method), 0))
-        contends &= n == n[contends].max()
+        counted = n
+        if counts_failures(metric):
+            counted = n + part["method"].map(lambda method, of=benchmark: broken.get((of, method), 0))
+        contends &= counted == counted[contends].max()
         rank = (-sign * part["value"]).where(contends).rank(method="min")
         columns = (part["method"], part["value"], part["status"], n, rank)
         for method, value, status, images, place in zip(*columns, strict=True):

@@ -29,7 +29,8 @@ RULE = (
     "only share it); with failures=excluded it is left out, and a method with failures is not ranked. A value that a "
     "metric leaves out by its definition counts nowhere. A value that is infinite by definition counts as the best "
     "finite value, or as the worst where it is infinitely bad. A method without any value has no mean. A metric of "
-    "whole sets leaves failures out, and a method with fewer images than others is not ranked by it."
+    "whole sets leaves failures out, and a method with fewer images than others is not ranked by it; the mean rank and "
+    "the verification rates of judges count a failure as refused."
 )
 """How cases without a finite value count, for users."""
 

@@ -41,6 +41,11 @@ def rate_name(judge: str) -> str:
     return f"{judge}_tar"
 
 
+def counts_failures(metric: str) -> bool:
+    """Return whether a metric of whole sets counts failed outputs: those of this module do, distances cannot."""
+    return metric == MEAN_RANK or metric.endswith(rate_name(""))
+
+
 JURY_METRICS = (MEAN_RANK, *(rate_name(judge) for judge in JUDGES))
 """Names of the values of this module, as far as judges keep theirs."""
 
@@ -237,7 +242,13 @@ def _ranks(
         for name, judge in judges.items()
     }
     table = []
-    for benchmark, part in told.groupby("benchmark", sort=True, observed=True):
+    for benchmark, every in told.groupby("benchmark", sort=True, observed=True):
+        run = every.groupby("method", observed=True)["case_id"].nunique()
+        partial = run.index[run < every["case_id"].nunique()]  # would leave the others on its cases alone
+        for method in partial:
+            line = DatasetScore(str(method), str(benchmark), MEAN_RANK)
+            table.append(dataclasses.replace(line, note=f"{method} was not run on all cases"))
+        part = every[~every["method"].isin(partial)]
         cosines = part["value"].where(part["status"] == "ok")
         lost = [key in failed for key in zip(part["benchmark"], part["method"], part["case_id"], strict=True)]
         cosines = cosines.mask((part["status"] == "failed") | (np.array(lost) & cosines.notna()), -np.inf)

@@ -8,6 +8,7 @@ import pytest
 
 from ffhqref.leaderboard import subgroups
 from ffhqref.leaderboard.options import IdentityGate
+from ffhqref.metrics.base import WHOLE_SET
 
 from .conftest import report_of
 
@@ -236,3 +237,24 @@ def test_distances_are_cut_in_the_scale_of_the_embedder(tables, max_distance, gr
     features = made.cases[["benchmark", "case_id"]].assign(best_distance=[0.01, 0.02, 0.03, 0.046])
     found = subgroups.bins(features, max_distance=max_distance)
     assert found["order"].nunique() == groups
+
+
+def test_judges_count_failures_themselves(tables):
+    """The mean rank and the verification rate hold a failure as refused: a method that fails keeps its place."""
+    made = tables({"a": {"ids": [0.9, 0.9, None]}, "b": {"ids": [0.2, 0.2, 0.2]}, "part": {"ids": [0.9, 0.9, 0.9]}})
+    run = [
+        frame[(frame["method"] != "part") | (frame["case_id"] != "00002")] for frame in (made.scores, made.restorations)
+    ]
+    whole = {"ids_jury": (1.33, 1.67, 1.0), "ids_tar": (0.67, 0.0, 1.0), "fid": (3.0, 4.0, 5.0)}
+    rows = [
+        (method, "severe", WHOLE_SET, metric, value, "ok")
+        for metric, values in whole.items()
+        for method, value in zip(("a", "b", "part"), values, strict=True)
+    ]
+    made.scores = pd.concat([run[0], pd.DataFrame(rows, columns=made.scores.columns)], ignore_index=True)
+    made.restorations = run[1]
+    directions = {"ids": True, "ids_jury": False, "ids_tar": True, "fid": False}
+    ranks = board_of(report_of(made, directions))["rank"].dropna().astype(int).to_dict()
+    of = {metric: {m: ranks[key] for key in ranks for m in key[1:2] if key[2] == metric} for metric in directions}
+    assert of["ids_jury"] == of["ids_tar"] == of["ids"] == {"a": 1, "b": 2}
+    assert of["fid"] == {"b": 1}, "a distance cannot count what is not there"

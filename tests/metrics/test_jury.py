@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from ffhqref.core.hashing import sha256_bytes
 from ffhqref.engine import LocalEngine
 from ffhqref.metrics import MetricRuntime, make_metric
 from ffhqref.metrics.dataset_scoring import dataset_notes
-from ffhqref.metrics.jury import JUDGES, mean_ranks, score_jury, verification_rate
+from ffhqref.metrics.jury import JUDGES, _ranks, mean_ranks, score_jury, verification_rate
 from ffhqref.metrics.scoring import ScoreRow, resolve_metrics, score
 
 
@@ -171,3 +172,20 @@ def test_recognisers_of_methods_are_registered():
         known = RESTORERS.get(name).info.recognisers
         assert known
         assert set(known) <= set(registry())
+
+
+def test_a_method_that_ran_on_a_part_takes_no_cases_from_the_others():
+    """Ranked with it, the others would be judged on its cases alone."""
+    values = {"a": (0.9, 0.9, 0.1, 0.1, 0.1), "b": (0.5,) * 5, "part": (0.7, 0.7)}
+    rows = [
+        (judge, method, str(case), value)
+        for judge in ("x", "y")
+        for method, column in values.items()
+        for case, value in enumerate(column)
+    ]
+    scores = pd.DataFrame(rows, columns=["metric", "method", "case_id", "value"]).assign(benchmark="s", status="ok")
+    judges = dict.fromkeys(("x", "y"), SimpleNamespace(recogniser="none"))
+    found = {line.method: line for line in _ranks(scores, set(), judges, {})}
+    assert (found["a"].value, found["b"].value) == (pytest.approx(1.6), pytest.approx(1.4))
+    assert (found["a"].n, found["part"].status) == (5, "unavailable")
+    assert found["part"].note == "part was not run on all cases"
