@@ -8,6 +8,7 @@ from ffhqref.core.errors import ConfigError, ImageError, WeightsError
 from ffhqref.faces.crops import arcface_crop
 from ffhqref.metrics import iqa
 from ffhqref.restorers import RestorationBatch, make_restorer
+from ffhqref.zoo.restorerid.config import RestorerIDConfig
 from ffhqref.zoo.restorerid.faces import AlignedFaces
 
 from .tiny.restorerid import options
@@ -85,10 +86,14 @@ def test_the_scale_and_the_reference_count(restorer, given):
 
 def test_inputs_of_other_sizes(restorer):
     """Cut down to multiples of 32 and back; where the U-Net does not take that, a line says so."""
+    from ffhqref.zoo.restorerid.model import fitted
+
     lq, reference = pictures(70, 150)
     assert restorer.restore(batch_of(lq, reference)).shape == (1, 3, 70, 150)
-    with pytest.raises(ImageError, match=r"multiples of 64, not 100x64"):
-        restorer.restore(batch_of(pictures(64, 100)[0], reference))
+    with pytest.raises(ImageError, match=rf"multiples of {restorer.config.unit}, not 31x64"):
+        restorer.restore(batch_of(pictures(64, 31)[0], reference))
+    with pytest.raises(ImageError, match="multiples of 64, not 100x64"):
+        fitted(np.zeros((64, 100, 3), np.uint8), RestorerIDConfig().unit)
 
 
 def test_a_reference_without_a_face_is_told(restorer, monkeypatch):

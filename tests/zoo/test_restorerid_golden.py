@@ -74,7 +74,9 @@ def runs(folder, facts):
         cases.append((case, {re.sub(r"_s\d+$", "", key): value for key, value in stored.items()}))
     configs = {read_json(path)["architectures"][0]: path.parent for path in folder.glob("*/config.json")}
     text, vision = configs["CLIPTextModel"], configs["CLIPVisionModelWithProjection"]
-    parts = {name: facts[name] for name in ("unet", "struct", "vae", "spade_hidden", "lora_rank", "adapter")}
+    parts = {
+        name: facts[name] for name in ("unet", "struct", "vae", "spade_hidden", "lora_rank", "adapter", "diffusion")
+    }
     parts |= {"text": widths(TextConfig, text), "vision": widths(VisionConfig, vision)}
     (checkpoint,) = (
         file.removesuffix(":state_dict")
@@ -169,7 +171,7 @@ def test_schedule_and_scale(runs):
     from ffhqref.zoo.restorerid.model import combined, identity_scale
 
     for case, tensors, restorer in runs:
-        schedule, first = Schedule(restorer.steps, restorer.eta), case["steps"] - 1
+        schedule, first = Schedule(restorer.steps, restorer.eta, restorer.config.diffusion), case["steps"] - 1
         assert schedule.times[::-1] == tensors["unet_times"].tolist()
         assert schedule.indices == tensors["sched_index_times"].tolist()
         for own, stored in (("alphas", "alphas"), ("alphas_prev", "alphas_prev"), ("sigmas", "sigmas")):
@@ -185,7 +187,7 @@ def test_first_step(runs):
     from ffhqref.zoo.restorerid.model import fitted, to_signed
 
     for case, tensors, restorer in runs:
-        model, given = restorer.model, to_signed(fitted(tensors["lq_u8"].numpy()))
+        model, given = restorer.model, to_signed(fitted(tensors["lq_u8"].numpy(), restorer.config.unit))
         if "lq_in" in tensors:
             assert off(given, tensors["lq_in"]) == 0
         with torch.no_grad():
@@ -194,7 +196,7 @@ def test_first_step(runs):
         close(posterior.logvar, tensors["vae_logvar"])
         latent = model.latent(given, tensors["draw_posterior"])
         close(latent, tensors["lq_latent"])
-        time = Schedule(restorer.steps, restorer.eta).times[case["steps"] - 1]
+        time = Schedule(restorer.steps, restorer.eta, restorer.config.diffusion).times[case["steps"] - 1]
         features = model.features(latent, time)
         kept = {int(key.rpartition("_w")[2]): value for key, value in tensors.items() if "struct_first_w" in key}
         assert kept
@@ -236,7 +238,7 @@ def test_the_restorer_gives_the_published_picture(runs, monkeypatch):
         if "decoded" in tensors:
             close(made["decode"], tensors["decoded"])
         if "colour_fixed" in tensors:
-            given = to_signed(fitted(tensors["lq_u8"].numpy()))
+            given = to_signed(fitted(tensors["lq_u8"].numpy(), restorer.config.unit))
             close(COLOURS[restorer.color_correction](made["decode"], given), tensors["colour_fixed"])
         difference = np.abs(to_uint8(picture, restorer.quantization)[0].astype(int) - tensors["image_u8"].numpy())
         assert difference.max() <= 1
@@ -264,6 +266,7 @@ def test_full_size_layout(folder, facts):
 
     config = RestorerIDConfig()
     full = facts["full"]
+    assert any(file.endswith(":state_dict") for file in read_json(folder / "keys_full.json"))
     for part, kind in (("unet", config.unet), ("struct", config.struct), ("vae", config.vae),
                        ("adapter", config.adapter), ("text", config.text), ("vision", config.vision)):  # fmt: skip
         assert read_architecture(type(kind), full[part]) == kind

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from ffhqref.core.errors import ConfigError
 
-TRAINING_STEPS = 1000
-
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -115,6 +113,18 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class DiffusionConfig:
+    """The noise of training. Defaults: Stable Diffusion 1.5."""
+
+    timesteps: int = 1000
+    linear_start: float = 0.00085
+    """First beta, and the last one below; their roots lie at equal distances."""
+    linear_end: float = 0.012
+    scale_factor: float = 0.18215
+    """Latents of the networks in those of the VAE."""
+
+
+@dataclass(frozen=True)
 class RestorerIDConfig:
     """Widths of all networks. Defaults: the released ones."""
 
@@ -128,6 +138,17 @@ class RestorerIDConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     text: TextConfig = field(default_factory=TextConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    @property
+    def reduction(self) -> int:
+        """Return the side of an image in sides of its latent: 8, as released."""
+        return int(2 ** (len(self.vae.ch_mult) - 1))
+
+    @property
+    def unit(self) -> int:
+        """Return what sides of images are multiples of: 64, as released, since the U-Net halves latents three times."""
+        return self.reduction * int(2 ** (len(self.unet.channel_mult) - 1))
 
     def __post_init__(self) -> None:
         pairs = {

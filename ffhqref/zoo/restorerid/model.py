@@ -42,11 +42,8 @@ if TYPE_CHECKING:
     from ffhqref.zoo.restorerid.faces import ReferenceFace
     from ffhqref.zoo.restorerid.schedule import Schedule
 
-SCALING = 0.18215
-"""Latents of the networks in those of the VAE."""
-UNIT = 64
-"""Sides are multiples of this: the published resize gives multiples of 32, of which its U-Net takes every other."""
 _FLOOR = 32
+"""Sides are cut down to multiples of this, as published, though the U-Net takes only every other one."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,6 @@ class RestorerID:
         )
         unet = names.unet_tensors(parts.pop("unet"), config.unet, path)
         self.unet = built(lambda: Denoiser(config), {own_name(name): value for name, value in unet.items()}, dtype)
-        self.reduction: int = 2 ** (len(config.vae.ch_mult) - 1)
-        """Side of an image in sides of its latent: 8."""
         side = config.vision.image_size
         self.nobody = self.tokens(torch.zeros(1, config.adapter.id_dim), self.hidden(torch.zeros(1, 3, side, side)))
         """Identity tokens of the negative half: of no vector, and of zeros after CLIP's normalisation."""
@@ -191,7 +186,7 @@ class RestorerID:
             draw: standard normal, which sample of the posterior is taken.
         """
         posterior = self.vae.encode(picture.to(self.device)).latent_dist
-        found: Tensor = (posterior.mean + posterior.std * draw.to(self.device)) * SCALING
+        found: Tensor = (posterior.mean + posterior.std * draw.to(self.device)) * self.config.diffusion.scale_factor
         return found
 
     @torch.no_grad()
@@ -251,7 +246,7 @@ class RestorerID:
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:
         """Return the image of a latent, float32 [1, 3, H, W], nominally −1..1, not clamped."""
-        decoded: Tensor = self.vae.decode(latent / SCALING, return_dict=False)[0]
+        decoded: Tensor = self.vae.decode(latent / self.config.diffusion.scale_factor, return_dict=False)[0]
         return decoded
 
 
@@ -272,18 +267,18 @@ def identity_scale(musiq: float) -> float:
     return math.exp(float(np.float32(0.1) * (np.float32(9.5) - np.float32(musiq))))
 
 
-def fitted(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def fitted(picture: NDArray[np.uint8], unit: int) -> NDArray[np.uint8]:
     """Return an LQ image, uint8 [H, W, 3], resized so that its sides are multiples of 32, as published (Lanczos).
 
     Raises:
-        ImageError: the sides then are no multiples of 64, which stops the published script.
+        ImageError: the sides then are no multiples of the unit, which stops the published script.
     """
     from PIL import Image
 
     height, width = (side // _FLOOR * _FLOOR for side in picture.shape[:2])
-    if height % UNIT or width % UNIT or not height or not width:
+    if height % unit or width % unit or not height or not width:
         raise ImageError(
-            f"restorerid takes images whose sides, cut down to multiples of {_FLOOR}, are multiples of {UNIT}, not "
+            f"restorerid takes images whose sides, cut down to multiples of {_FLOOR}, are multiples of {unit}, not "
             f"{picture.shape[1]}x{picture.shape[0]}"
         )
     if picture.shape[:2] == (height, width):

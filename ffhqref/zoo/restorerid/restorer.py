@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ffhqref.core.errors import ConfigError, DependencyError, ImageError, WeightsError, did_you_mean
 from ffhqref.restorers.base import RestorationBatch, RestorerInfo
 from ffhqref.weights.files import require
-from ffhqref.zoo.restorerid.config import TRAINING_STEPS, RestorerIDConfig
+from ffhqref.zoo.restorerid.config import RestorerIDConfig
 from ffhqref.zoo.shared.aligned import need_package, resized
 from ffhqref.zoo.shared.architecture import read_architecture
 from ffhqref.zoo.shared.network import NetworkRestorer, unsigned
@@ -112,8 +112,8 @@ class RestorerIDRestorer(NetworkRestorer):
         faces: FaceFinder | Mapping[str, Any] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> None:
-        _check(steps, eta, color_correction, dtype)
         self.config = read_architecture(RestorerIDConfig, config)
+        _check(steps, self.config.diffusion.timesteps, eta, color_correction, dtype)
         folder = None if tokenizer is None else Path(tokenizer)
         named: dict[str, str | Path | None] = {
             "restorerid": checkpoint,
@@ -203,7 +203,7 @@ class RestorerIDRestorer(NetworkRestorer):
         """Return the randomness of a case with that seed and an image of that size."""
         from ffhqref.zoo.faceme.schedule import SamplerDraws
 
-        shape = (1, 4, height // self.model.reduction, width // self.model.reduction)
+        shape = (1, 4, height // self.config.reduction, width // self.config.reduction)
         return SamplerDraws.of_seed(seed, shape, self.steps, self.noise_device)
 
     def identity_scale(self, picture: torch.Tensor) -> float:
@@ -250,7 +250,7 @@ class RestorerIDRestorer(NetworkRestorer):
         model = self.model  # before the next line, which imports the same module
         from ffhqref.zoo.restorerid.model import COLOURS, fitted, to_signed
 
-        picture = fitted(picture)
+        picture = fitted(picture, self.config.unit)
         identity = model.identity(reference, self._face(reference))
         draws = self.draws(seed, *picture.shape[:2])
         given = to_signed(picture)
@@ -258,7 +258,7 @@ class RestorerIDRestorer(NetworkRestorer):
             model.latent(given, draws.posterior),
             identity,
             draws,
-            Schedule(self.steps, self.eta),
+            Schedule(self.steps, self.eta, self.config.diffusion),
             scale=self.identity_scale(to_tensor([picture])),
             guidance_scale=self.guidance_scale,
         )
@@ -271,13 +271,13 @@ class RestorerIDRestorer(NetworkRestorer):
         return face
 
 
-def _check(steps: int, eta: float, color_correction: str, dtype: str) -> None:
+def _check(steps: int, most: int, eta: float, color_correction: str, dtype: str) -> None:
     choices = (("color_correction", color_correction, COLOUR_CORRECTIONS), ("dtype", dtype, DTYPES))
     for name, value, known in choices:
         if value not in known:
             raise ConfigError(f"{name}={value}: expected {', '.join(known)}.{did_you_mean(str(value), known)}")
-    if not 1 <= steps <= TRAINING_STEPS:
-        raise ConfigError(f"steps must be from 1 to {TRAINING_STEPS}, not {steps}")
+    if not 1 <= steps <= most:
+        raise ConfigError(f"steps must be from 1 to {most}, not {steps}")
     if not 0 <= eta <= 1:
         raise ConfigError(f"eta must be from 0 to 1, not {eta}")
 

@@ -6,11 +6,12 @@ Implicit Models" (2021), equation 12.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from ffhqref.zoo.restorerid.config import TRAINING_STEPS
-
-_FIRST_BETA, _LAST_BETA = 0.00085, 0.012
+if TYPE_CHECKING:
+    from ffhqref.zoo.restorerid.config import DiffusionConfig
 
 
 class Schedule:
@@ -23,12 +24,14 @@ class Schedule:
     Args:
         steps: number of steps, 1 to 1000.
         eta: 1 is ancestral sampling, 0 is deterministic.
+        diffusion: the noise of training.
     """
 
-    def __init__(self, steps: int, eta: float = 1.0) -> None:
-        self.times = _spaced(steps)
-        self.indices = list(range(0, TRAINING_STEPS, TRAINING_STEPS // steps))
-        root = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, TRAINING_STEPS, dtype=torch.float64)
+    def __init__(self, steps: int, eta: float, diffusion: DiffusionConfig) -> None:
+        trained = diffusion.timesteps
+        self.times = _spaced(steps, trained)
+        self.indices = list(range(0, trained, trained // steps))
+        root = torch.linspace(diffusion.linear_start**0.5, diffusion.linear_end**0.5, trained, dtype=torch.float64)
         kept = (1 - root**2).cumprod(0).float().double()
         self.alphas = kept[self.indices]
         self.alphas_prev = torch.cat([kept[:1], self.alphas[:-1]])
@@ -53,9 +56,9 @@ class Schedule:
         return before.sqrt() * clean + (1 - before - sigma**2).sqrt() * noise + sigma * draw, clean
 
 
-def _spaced(steps: int) -> list[int]:
-    """Return times from 0 to 999 at equal distances, added up in floating point and rounded half to even."""
-    stride = (TRAINING_STEPS - 1) / (steps - 1) if steps > 1 else 1.0
+def _spaced(steps: int, trained: int) -> list[int]:
+    """Return times from 0 to the last at equal distances, added up in floating point and rounded half to even."""
+    stride = (trained - 1) / (steps - 1) if steps > 1 else 1.0
     position, times = 0.0, []
     for _ in range(steps):
         times.append(round(position))
