@@ -175,6 +175,9 @@ class _Means:
 
         self.mean, self.low, self.high = both(interval.mean), both(interval.low), both(interval.high)
         self.n, self.n_identities = both(interval.n)[1], both(interval.n_identities)
+        # one person's values say nothing of others, whatever failures of others count as
+        few = (self.n_identities[1] < 2) & ~block.binary
+        self.low[:, few] = self.high[:, few] = np.nan
         has_row = ~np.isnan(block.values) | block.failed
         run = has_row | block.left_out
         self.complete = has_row[:, block.ranked].any(axis=1).sum(axis=0)

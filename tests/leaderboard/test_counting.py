@@ -258,3 +258,10 @@ def test_judges_count_failures_themselves(tables):
     of = {metric: {m: ranks[key] for key in ranks for m in key[1:2] if key[2] == metric} for metric in directions}
     assert of["ids_jury"] == of["ids_tar"] == of["ids"] == {"a": 1, "b": 2}
     assert of["fid"] == {"b": 1}, "a distance cannot count what is not there"
+
+
+def test_one_value_beside_failures_has_no_interval(tables):
+    """They count as that value, so the interval would have no width."""
+    row = board_of(report_of(tables({"a": {"psnr": [32.5, None, None]}}), UP)).loc[("severe", "a", "psnr")]
+    assert (row["mean"], row["n"], row["n_failed"]) == (32.5, 1, 2)
+    assert np.isnan([row["ci_low"], row["ci_high"]]).all()
