@@ -17,6 +17,7 @@ from ffhqref.core.csv_file import csv_records, read_data
 from ffhqref.core.errors import ConfigError, DatasetError
 from ffhqref.datasets.base import list_images
 from ffhqref.datasets.match import ImageMatcher
+from ffhqref.datasets.user_table import NAME_COLUMNS
 from ffhqref.reference_sets.vectors import Embeddings
 from ffhqref.store import tables
 from ffhqref.store.workspace import Workspace
@@ -290,7 +291,7 @@ def _of_list(path: Path, sources: Sequence[Candidates]) -> tuple[frozenset[str],
 
 
 def read_test_list(path: Path) -> list[str]:
-    """Read the names in a list of a benchmark's images: one name or path a line, or a first CSV column.
+    """Read the names in a list of a benchmark's images: one name or path a line, or the CSV column gt_image or first.
 
     ReF-LDM's ``id_based_ffhq_split/test_image.txt`` and ``reference_mapping/test_references.csv`` are read as they are.
 
@@ -298,10 +299,13 @@ def read_test_list(path: Path) -> list[str]:
         DatasetError: no such file, no text, or nothing in it.
     """
     try:
-        names = [cells[0].strip() for _, cells in csv_records(read_data(path), str(path))]
+        rows = [cells for _, cells in csv_records(read_data(path), str(path))]
     except DatasetError as error:
         raise DatasetError(f"the list of test images cannot be used: {error}") from None
-    found = list(dict.fromkeys(name for name in names if name and name not in ("gt_image", "image_id", "file")))
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    place = head.index("gt_image") if "gt_image" in head else 0  # low-quality images may have other names
+    names = [cells[place].strip() for cells in rows if len(cells) > place]
+    found = list(dict.fromkeys(name for name in names if name and name not in ("gt_image", *NAME_COLUMNS)))
     if not found:
         raise DatasetError(f"the list of test images {path} is empty")
     return found

@@ -110,8 +110,8 @@ def read_vectors(
     strangers: list[str] = []
     seen: set[str] = set()
     number = 1
-    for number, row in enumerate(rows, 2):
-        image_id = matcher.find(str(row[name] or ""))
+    matches = matcher.find_all(str(row[name] or "") for row in rows)
+    for number, (row, image_id) in enumerate(zip(rows, matches, strict=True), 2):
         if image_id is None:
             strangers.append(str(row[name]))
             continue

@@ -100,6 +100,8 @@ def test_published_lists_are_read_as_they_are(tmp_path):
     )
     for name in ("test_image.txt", "test_references.csv"):
         assert read_test_list(tmp_path / name) == ["00012.png", "00345.png"]
+    (tmp_path / "lq.csv").write_text("lq_image,gt_image\nlq_1.png,00012.png\nlq_2.png,00345.png\n")
+    assert read_test_list(tmp_path / "lq.csv") == ["00012.png", "00345.png"], "the targets, not their other names"
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DatasetError, match="is empty"):
         read_test_list(tmp_path / "empty.txt")
