@@ -110,6 +110,14 @@ def _told(images: Imported, what: str) -> Iterator[str]:
     for case, (_, result) in images.items():
         if result.error:
             yield f"left out {case}: {result.error}"
+    first: dict[str, str] = {}
+    twice = [
+        (case, first[result.sha256])
+        for case, (_, result) in images.items()
+        if result.sha256 is not None and first.setdefault(result.sha256, case) != case
+    ]
+    if twice:
+        yield f"{len(twice)} of {len(images)} {what} are another one again, first {twice[0][0]} (as {twice[0][1]})"
     yield from describe_small({row.file: r.width for row, r in images.values() if r.width is not None}, what)
 
 

@@ -125,3 +125,12 @@ def test_a_method_does_not_read_what_it_writes(folders, capsys):
     assert psnr_of(base / "w", "again") == psnr_of(base / "w")
     assert main([*line, f"outputs={base}/w/outputs/mine"]) == 2
     assert "which this run writes" in capsys.readouterr().err
+
+
+def test_an_image_that_occurs_twice_is_told(folders, capsys):
+    base = folders("a", "b", "c")
+    shutil.copy(base / "gt" / "a.png", base / "gt" / "c.png")
+    assert (
+        main(["evaluate", f"outputs={base}/out", f"gt={base}/gt", f"root={base}/w", *SMALL, "report.formats=[]"]) == 0
+    )
+    assert "1 of 3 ground truths are another one again, first c (as a)" in capsys.readouterr().err
