@@ -25,6 +25,7 @@ from ffhqref.cli.main import PIPELINES, main
 from ffhqref.config import source
 from ffhqref.config.run import read_config
 from ffhqref.degradation import DEGRADATIONS
+from ffhqref.metrics.jury import JUDGES
 
 from ..command import REPOSITORY
 
@@ -45,11 +46,16 @@ def test_every_option_composes(group):
         assert composed(f"{group}={name}")
 
 
+LISTS = {"ids_jury": list(JUDGES)}
+"""Options that stand for several."""
+
+
 @pytest.mark.parametrize("group", ["benchmark", "restorer", "metric"])
 def test_every_listed_option_composes_alone_and_together(group):
     for name in options(group):
-        assert list(composed(f"{group}=[{name}]")[group]) == [name]
-    assert list(composed(f"{group}=[{','.join(options(group))}]")[group]) == options(group)
+        assert list(composed(f"{group}=[{name}]")[group]) == LISTS.get(name, [name])
+    single = [name for name in options(group) if name not in LISTS]
+    assert list(composed(f"{group}=[{','.join(single)}]")[group]) == single
 
 
 def test_the_order_of_a_list_is_the_order_of_the_run():
@@ -91,7 +97,7 @@ def test_names_in_the_config_exist():
     assert {composed(f"embedder={name}")["embedder"]["name"] for name in options("embedder")} <= set(
         ffhqref.faces.EMBEDDERS
     )
-    assert set(options("metric")) <= set(ffhqref.metrics.METRICS)
+    assert set(options("metric")) - set(LISTS) <= set(ffhqref.metrics.METRICS)
     for name in options("synthesis"):
         assert composed(f"synthesis={name}")["synthesis"]["renderer"]["name"] in ffhqref.synthesis.RENDERERS
     for name in options("restorer"):

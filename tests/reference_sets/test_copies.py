@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -156,9 +157,12 @@ def test_pairs_are_compared_by_their_pixels(faces, tmp_path):
     shutil.copy(tmp_path / "a.png", tmp_path / "again.png")
     save_png(tmp_path / "jpeg.png", jpeg(faces["a"], 60))
     save_png(tmp_path / "o.png", faces["o"])
+    names = ("a", "again", "jpeg", "o")
+    sha256 = {"none": "0" * 64, **{name: sha256_file(tmp_path / f"{name}.png") for name in names}}
     rows = [
-        CompareRow("x", f"{tmp_path}/a.png", "1", f"{tmp_path}/{name}.png", name)
+        CompareRow("x", f"{tmp_path}/a.png", sha256["a"], f"{tmp_path}/{name}.png", sha256[name])
         for name in ("again", "jpeg", "o", "none")
     ]
-    found = [(result.equal, result.alike) for result in CompareStage().process(rows)]
-    assert found == [(True, True), (False, True), (False, False), (False, False)]
+    changed = replace(rows[0], second_sha256=sha256["o"])  # another image than was hashed is not looked at
+    found = [(result.equal, result.alike) for result in CompareStage().process([*rows, changed])]
+    assert found == [(True, True), (False, True), (False, False), (False, False), (False, False)]
