@@ -1,6 +1,6 @@
-from ffhqref.api.benchmarks import Case as Case
 from ffhqref.api.benchmarks import Cases as Cases
 from ffhqref.api.benchmarks import benchmark as benchmark
+from ffhqref.api.case import Case as Case
 from ffhqref.api.evaluation import Evaluation as Evaluation
 from ffhqref.api.evaluation import evaluate as evaluate
 from ffhqref.api.metrics import metric as metric

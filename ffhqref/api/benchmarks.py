@@ -3,62 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from ffhqref.api.case import Case
 from ffhqref.cli.main import explained, pipeline_module
 from ffhqref.config.context import open_context
 from ffhqref.config.overrides import checked
 from ffhqref.config.run import RunConfig, read_config
 from ffhqref.config.source import compose, register
 from ffhqref.core.errors import ConfigError, did_you_mean
-from ffhqref.core.images import SIZE, read_rgb
 from ffhqref.core.progress import Reporter
 from ffhqref.core.seeding import case_seed
 from ffhqref.store.tables import read_metadata
 from ffhqref.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
     from torch.utils.data import Dataset
 
     from ffhqref.config.context import Context
     from ffhqref.training.dataset import Example
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a benchmark asks of a method. Images are read when they are asked for: uint8 RGB [512, 512, 3]."""
-
-    case_id: str
-    benchmark: str
-    lq_path: Path
-    gt_path: Path | None
-    reference_paths: tuple[Path, ...]
-    """Best first."""
-    seed: int
-    """Of the case, the same for all methods."""
-    age: float | None
-    """Of the person in years, where known."""
-
-    @property
-    def lq(self) -> NDArray[np.uint8]:
-        """The low-quality image."""
-        return read_rgb(self.lq_path, SIZE)
-
-    @property
-    def gt(self) -> NDArray[np.uint8] | None:
-        """The ground truth; None where there is none."""
-        return None if self.gt_path is None else read_rgb(self.gt_path, SIZE)
-
-    @property
-    def references(self) -> list[NDArray[np.uint8]]:
-        """The references."""
-        return [read_rgb(path, SIZE) for path in self.reference_paths]
 
 
 class Cases(Sequence[Case]):

@@ -13,7 +13,7 @@ from ffhqref.core.images import SIZE, read_rgb, to_tensor
 from ffhqref.training.dataset import Example
 
 if TYPE_CHECKING:
-    from ffhqref.api.benchmarks import Case
+    from ffhqref.api.case import Case
 
 
 class CaseExamples(Dataset[Example]):

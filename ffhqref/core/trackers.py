@@ -84,7 +84,7 @@ class Trackers:
         kind = LOGGER_TYPE_TO_CLASS[name]
         self._folder.mkdir(parents=True, exist_ok=True)
         tracker = kind("ffhqref", self._folder) if kind.requires_logging_directory else kind("ffhqref")
-        if hasattr(tracker, "start"):  # Accelerate 1.11 and later start in a step of its own
+        if hasattr(tracker, "start"):  # not all versions of Accelerate have it
             tracker.start()
         tracker.store_init_configuration(self._config)
         return tracker
