@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -162,16 +163,7 @@ def import_diffusers() -> Any:
     Raises:
         DependencyError: it is not installed.
     """
-    from ffhqref.core.compat import ensure_torchvision
-
-    ensure_torchvision()
-    try:
-        import diffusers
-    except ImportError:
-        raise DependencyError(
-            "the networks of this restorer need diffusers: pip install 'ffhqref[diffusion]'"
-        ) from None
-    return diffusers
+    return _imported("diffusers", "the networks")
 
 
 def import_transformers() -> Any:
@@ -180,16 +172,19 @@ def import_transformers() -> Any:
     Raises:
         DependencyError: it is not installed.
     """
+    return _imported("transformers", "the text encoder")
+
+
+def _imported(package: str, what: str) -> Any:
     from ffhqref.core.compat import ensure_torchvision
 
     ensure_torchvision()
     try:
-        import transformers
+        return import_module(package)
     except ImportError:
         raise DependencyError(
-            "the text encoder of this restorer needs transformers: pip install 'ffhqref[diffusion]'"
+            f"{what} of this restorer need the package {package}: pip install 'ffhqref[diffusion]'"
         ) from None
-    return transformers
 
 
 def own_names(encoder: torch.nn.Module, named: Mapping[str, T]) -> dict[str, T]:
